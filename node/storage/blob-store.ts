@@ -1,0 +1,83 @@
+/**
+ * Where blobs are kept: one small interface that the disk store and every decorator over it implement.
+ *
+ * The rules (docs/ARCHITECTURE.md): bytes handed out under a digest hash to it and have its size; a blob is visible only
+ * when it is whole, verified and durable; the empty blob is always present. Every implementation passes
+ * test/contract/blob-store.ts.
+ */
+import type { Digest } from '../../protos/digest.ts';
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+}
+
+export interface ByteRange {
+  /** First byte; at most `digest.sizeBytes`. */
+  readonly offset: number;
+  /** Number of bytes; cut at the end of the blob. */
+  readonly length: number;
+}
+
+/** An open blob: pinned against eviction until disposed. */
+export interface BlobReader extends AsyncDisposable {
+  readonly digest: Digest;
+  /**
+   * Yields the bytes of `range` (default: all) in order, in chunks of at most a few hundred KiB, each valid for good.
+   * Throws NOT_FOUND when the blob turned out bad on disk (it has been dropped by then).
+   */
+  read(range?: ByteRange, options?: CallOptions): AsyncIterable<Uint8Array>;
+}
+
+export interface BlobStore {
+  /** Those of `digests` that are not held, in order, duplicates once; what is held has its life lengthened. */
+  missing(digests: readonly Digest[], options?: CallOptions): Promise<Digest[]>;
+
+  /** Opens a blob for reading, or `undefined` when it is not held. */
+  open(digest: Digest, options?: CallOptions): Promise<BlobReader | undefined>;
+
+  /**
+   * The whole blob in memory, verified, or `undefined` when it is not held. For messages and small files; the caller
+   * bounds the size before it asks.
+   */
+  get(digest: Digest, options?: CallOptions): Promise<Uint8Array | undefined>;
+
+  /**
+   * Stores one blob from a stream of its bytes; resolves when it is durable and visible. Storing a held blob is a no-op
+   * that may leave the stream unread. Throws INVALID_ARGUMENT when bytes and digest differ (nothing becomes visible),
+   * RESOURCE_EXHAUSTED when the budget or the disk has no room.
+   */
+  put(digest: Digest, content: AsyncIterable<Uint8Array>, options?: CallOptions): Promise<void>;
+
+  /** Stores many small blobs at the price of one sync; one outcome each, in order: `undefined`, or why not. */
+  putMany(
+    blobs: readonly { readonly digest: Digest; readonly bytes: Uint8Array }[],
+    options?: CallOptions,
+  ): Promise<(Error | undefined)[]>;
+}
+
+/** Keeps blobs from being evicted until it is disposed. */
+export interface Pin extends Disposable {
+  /** Those that were not held when the pin was taken. */
+  readonly missing: readonly Digest[];
+}
+
+/** What a store on this machine's disk offers beyond bytes. */
+export interface LocalBlobStore extends BlobStore {
+  /** Pins the held ones of `digests`; the pin names the others. */
+  pin(digests: readonly Digest[]): Promise<Pin>;
+
+  /**
+   * Makes the file `path` with the blob's bytes: a private copy (reflink where the file system can), mode 0644 or 0755.
+   * Returns false when the blob is not held. Fails when `path` exists.
+   */
+  copyTo(digest: Digest, path: string, options: { readonly executable: boolean }): Promise<boolean>;
+
+  /**
+   * Like `copyTo`, but `path` may share its inode with the store: read-only mode (0444 or 0555), and the caller promises
+   * that nothing can write to it or change its mode for as long as it exists.
+   */
+  linkTo(digest: Digest, path: string, options: { readonly executable: boolean }): Promise<boolean>;
+
+  /** Takes in a regular file, hashing it; `move` allows taking the file itself away instead of copying. */
+  putFile(fn: Digest['fn'], path: string, options?: CallOptions & { readonly move?: boolean }): Promise<Digest>;
+}
