@@ -1,0 +1,45 @@
+/** What a node is told before it starts: checked, with every default filled in. Made by `loadConfig`, or by hand in tests. */
+
+/** PEM files. With `clientCaFile` every client must show a certificate that this authority signed. */
+export interface TlsFiles {
+  readonly certFile: string;
+  readonly keyFile: string;
+  readonly clientCaFile: string | undefined;
+}
+
+/** One platform property that this node offers to actions, such as `OSFamily` = `linux`. */
+export interface PlatformProperty {
+  readonly name: string;
+  readonly value: string;
+}
+
+export interface NodeConfig {
+  /** Absolute; made when it does not exist. Held by one serving node at a time. */
+  readonly dataDir: string;
+  /** Where gRPC is served: `127.0.0.1:8980`, `[::1]:8980` or `unix:/absolute/path`. Port 0 picks a free one. At least one. */
+  readonly listen: readonly string[];
+  /** Where HTTP is served, written like `listen`; `undefined` turns it off. */
+  readonly http: string | undefined;
+  /** Hard limit of the blobs on disk. */
+  readonly cacheSizeBytes: number;
+  /** Actions that run at once; 0 makes the node a cache only. */
+  readonly slots: number;
+  /** Instance names that are served; `undefined` serves any. The empty name is written ''. */
+  readonly instances: readonly string[] | undefined;
+  /** `full` syncs to disk before it acknowledges; `fast` does not, and a power cut may lose acknowledged blobs. */
+  readonly durability: 'full' | 'fast';
+  readonly tls: TlsFiles | undefined;
+  /** A file whose text, less surrounding white space, clients must send as `authorization: Bearer …`. */
+  readonly bearerTokenFile: string | undefined;
+  /** The bubblewrap program; `undefined` looks for `bwrap` on PATH. */
+  readonly bwrapPath: string | undefined;
+  /** For an action that names no timeout. */
+  readonly defaultActionTimeoutMs: number;
+  /** An action that asks for more is refused. */
+  readonly maxActionTimeoutMs: number;
+  /** Offered to actions beside what the node finds out about itself. */
+  readonly platformProperties: readonly PlatformProperty[];
+  /** Whether `PUT /ac/…` over HTTP must carry an ActionResult whose blobs are held. */
+  readonly validateHttpActionResults: boolean;
+  readonly logFormat: 'text' | 'json';
+}
