@@ -1,0 +1,45 @@
+/** Every bound of the execution service. */
+
+/** Executions that wait for a slot; one more is refused with RESOURCE_EXHAUSTED. */
+export const queuedRunsMax = 10_000;
+/** Operations that are not finished, merged ones included; one more is refused with RESOURCE_EXHAUSTED. */
+export const openOperationsMax = 40_000;
+/** What a refused client is told to wait. */
+export const queueFullRetryMs = 2_000;
+/** An operation that nobody waits for is cancelled after this time: a client whose stream broke comes back within it. */
+export const abandonedGraceMs = 20_000;
+/** How long a finished operation answers WaitExecution and GetOperation. */
+export const finishedTtlMs = 300_000;
+/** All finished operations together; the oldest are forgotten first. */
+export const finishedOperationsMax = 10_000;
+export const finishedBytesMax = 64 * 1024 * 1024;
+/** Starts of one action, counting those that failed for reasons of this machine. */
+export const attemptsMax = 3;
+/** Before the second start; doubles with each further one. */
+export const retryDelayMs = 250;
+/** An Execute or WaitExecution stream repeats its state after this silence; clients give up after 60 s. */
+export const keepAliveMs = 15_000;
+/** WaitOperation answers after this time at the latest, finished or not. */
+export const waitOperationMs = 60_000;
+/** Operations in one answer to ListOperations. */
+export const operationsPageMax = 1_000;
+
+/** Action and Command messages that are read into memory. */
+export const messageBytesMax = 16 * 1024 * 1024;
+/** Directories and distinct blobs of one input tree. */
+export const inputDirectoriesMax = 200_000;
+export const inputBlobsMax = 1_000_000;
+/** Input directories kept decoded, counted in entries (files, directories, links). */
+export const cachedDirectoryEntriesMax = 500_000;
+/** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
+export const pinnedDigestsMax = 2_000_000;
+
+/** Standard output and error that travel inside an answer, per answer. */
+export const inlineBytesMax = 1024 * 1024;
+
+/** Of one live log; a reader that falls further behind is told how much it missed. */
+export const logStreamBytesMax = 1024 * 1024;
+/** Of all live logs together. */
+export const logBytesMax = 32 * 1024 * 1024;
+/** Ended logs that can still be read. */
+export const endedLogsMax = 256;
