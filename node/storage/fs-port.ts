@@ -1,0 +1,106 @@
+/**
+ * The few file-system calls the store makes, as a port: production over node:fs; tests put one here that fails on
+ * command, or that forgets everything not synced (test/unit/node/storage/forgetful-fs.ts).
+ */
+import { constants } from 'node:fs';
+import * as fs from 'node:fs/promises';
+
+export interface FileStat {
+  readonly kind: 'file' | 'directory' | 'other';
+  readonly sizeBytes: number;
+  readonly inode: bigint;
+  readonly modifiedNs: bigint;
+  readonly links: number;
+  readonly uid: number;
+}
+
+export interface FsFile {
+  /** Fills `into` from `position`; returns how many bytes there were. */
+  read(into: Uint8Array, position: number): Promise<number>;
+  /** Appends all of `chunks`. */
+  append(chunks: readonly Uint8Array[]): Promise<void>;
+  stat(): Promise<FileStat>;
+  /** Contents and size are on the medium. */
+  sync(): Promise<void>;
+  chmod(mode: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface FsPort {
+  /** Fails with EEXIST when `path` exists. */
+  create(path: string, mode: number): Promise<FsFile>;
+  /** Never follows a symbolic link at `path`. */
+  openRead(path: string): Promise<FsFile>;
+  rename(from: string, to: string): Promise<void>;
+  link(from: string, to: string): Promise<void>;
+  /** A new file with the bytes of `from`, sharing its blocks where the file system can. */
+  copy(from: string, to: string): Promise<void>;
+  chmod(path: string, mode: number): Promise<void>;
+  unlink(path: string): Promise<void>;
+  mkdirs(path: string): Promise<void>;
+  /** Names, in no order; empty when there is no such directory. */
+  list(path: string): Promise<string[]>;
+  /** Names created in, renamed into or removed from the directory are on the medium. */
+  syncDir(path: string): Promise<void>;
+}
+
+export const nodeFs: FsPort = {
+  create: async (path, mode) => wrap(await fs.open(path, 'wx', mode)),
+  openRead: async (path) => wrap(await fs.open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)),
+  rename: fs.rename,
+  link: fs.link,
+  copy: (from, to) => fs.copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE),
+  chmod: fs.chmod,
+  unlink: fs.unlink,
+  mkdirs: async (path) => void (await fs.mkdir(path, { recursive: true })),
+  list: (path) =>
+    fs.readdir(path).catch((error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? [] : Promise.reject(error))),
+  async syncDir(path) {
+    const dir = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await dir.sync();
+    } finally {
+      await dir.close();
+    }
+  },
+};
+
+function wrap(handle: fs.FileHandle): FsFile {
+  return {
+    async read(into, position) {
+      let filled = 0;
+      while (filled < into.byteLength) {
+        const { bytesRead } = await handle.read(into, filled, into.byteLength - filled, position + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return filled;
+    },
+    async append(chunks) {
+      let rest = chunks;
+      while (rest.length > 0) {
+        let { bytesWritten } = await handle.writev(rest);
+        const after: Uint8Array[] = [];
+        for (const chunk of rest) {
+          if (bytesWritten < chunk.byteLength) after.push(chunk.subarray(bytesWritten));
+          bytesWritten = Math.max(0, bytesWritten - chunk.byteLength);
+        }
+        rest = after;
+      }
+    },
+    async stat() {
+      const stat = await handle.stat({ bigint: true });
+      return {
+        kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'directory' : 'other',
+        sizeBytes: Number(stat.size),
+        inode: stat.ino,
+        modifiedNs: stat.mtimeNs,
+        links: Number(stat.nlink),
+        uid: Number(stat.uid),
+      };
+    },
+    sync: () => handle.sync(),
+    chmod: (mode) => handle.chmod(mode),
+    close: () => handle.close(),
+  };
+}
