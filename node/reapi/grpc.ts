@@ -1,4 +1,5 @@
-/** gRPC for the rest of the node: typed client calls and, on the other side, the server that runs plain handlers. */
+/** gRPC for the rest of the node: the server that runs plain handlers, and typed client calls. */
+export type { CallReport } from './grpc-call.ts';
 export {
   connectGrpc,
   type GrpcCallOptions,
@@ -6,3 +7,4 @@ export {
   type GrpcClientOptions,
   type GrpcConnection,
 } from './grpc-client.ts';
+export { type GrpcServer, type GrpcServerOptions, serveGrpc } from './grpc-server.ts';

@@ -3,14 +3,39 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 
 export const limits = {
+  // Transport.
+
   /** Largest message the server takes: a batch at its limit with all overhead, or some 200,000 digests to look up. */
   messageBytesMax: 16 * MiB,
   /** Largest message our own client takes or sends. */
   clientMessageBytesMax: 64 * MiB,
-  /** What receivers take by default; responses that the server composes itself stay below. */
+  /** HTTP/2 flow-control window of one stream: what a slow handler lets pile up at most. */
+  streamWindowBytes: 1 * MiB,
+  /** The same for one connection; it never holds streams back, they do that one by one. */
+  connectionWindowBytes: 16 * MiB,
+  /** Largest HTTP/2 frame we take. */
+  frameBytesMax: 64 * KiB,
+  /** Calls at once on one connection. */
+  streamsMax: 4096,
+  /** Connections at once on one address. */
+  connectionsMax: 1024,
+  /** All headers of one call. */
+  headerBytesMax: 64 * KiB,
+  /** Request messages queued for a handler that takes a stream of them; one message may exceed it. */
+  queuedRequestBytesMax: 256 * KiB,
+  /** Response bytes of one call that wait for the client. */
+  unsentBytesMax: 1 * MiB,
+  /** How long a client may go on sending, or not reading, after the status of its call. */
+  discardMs: 10_000,
+  /** A silent connection is asked for a sign of life this often, and dropped after as long without an answer. */
+  keepaliveMs: 60_000,
+  /** What Node's timers can count to. */
+  timerMsMax: 2 ** 31 - 1,
+
+  // Messages that the server composes.
+
+  /** What receivers take by default. */
   responseBytesMax: 4 * MiB - 4 * KiB,
   /** Sum of the blobs of one batch call; leaves room for digests and framing within a 4 MiB message. */
   batchBytesMax: 4_000_000,
-  /** HTTP/2 flow-control window of one stream: what a slow handler lets pile up at most. */
-  streamWindowBytes: 1 * MiB,
 } as const;

@@ -1,0 +1,232 @@
+/**
+ * The gRPC server: addresses, TLS, bearer token, connections, routing to handlers.
+ *
+ * It stands on node:http2 directly, which docs/adr/0005-grpc-server.md explains with figures.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { once } from 'node:events';
+import { chmodSync, rmSync } from 'node:fs';
+import {
+  createSecureServer,
+  createServer,
+  type Http2Server,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import { type AddressInfo, connect } from 'node:net';
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import { type CallReport, type Route, serveCall } from './grpc-call.ts';
+import { encodeStatusText } from './grpc-metadata.ts';
+import type { BoundService } from './handler.ts';
+import { limits } from './limits.ts';
+import { type ListenAddress, parseListenAddress } from './listen-address.ts';
+
+export interface GrpcServerOptions {
+  /** `host:port` (port 0 picks a free one) or `unix:/path`. */
+  readonly listen: readonly string[];
+  readonly services: readonly BoundService[];
+  /** Present: every TCP address speaks TLS; with `clientCa`, only to clients whose certificate it signed. All PEM. */
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer; readonly clientCa?: Buffer };
+  /** Required of every call over TCP; a Unix socket is guarded by its mode. */
+  readonly bearerToken?: string;
+  /** Told once about each call that reached a handler, when it has ended. */
+  readonly onCall?: (report: CallReport) => void;
+}
+
+export interface GrpcServer {
+  /** In the order of `listen`, with the ports that were picked. */
+  readonly addresses: readonly string[];
+  /** Takes no new connections and no new calls; resolves when the calls under way have ended. */
+  drain(): Promise<void>;
+  /** Ends everything at once; the signals of calls under way are aborted. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves on all addresses, or on none. Throws FAILED_PRECONDITION for an address that others could reach unguarded, and
+ * when an address is taken.
+ */
+export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer> {
+  const addresses = options.listen.map(parseListenAddress);
+  for (const address of addresses) refuseUnguarded(address, options);
+  const routes = makeRoutes(options.services);
+  const sessions = new Set<ServerHttp2Session>();
+  const servers: { readonly server: Http2Server; readonly address: string }[] = [];
+  try {
+    for (const address of addresses) {
+      const server = createHttp2Server(address, options);
+      server.maxConnections = limits.connectionsMax;
+      server.on('session', (session) => {
+        sessions.add(session);
+        session.once('close', () => sessions.delete(session));
+        tendSession(session);
+      });
+      server.on('stream', createStreamListener(address, routes, options));
+      // A connection that breaks or speaks something else ends by itself; its calls see their streams close.
+      server.on('sessionError', () => {});
+      server.on('clientError', (_error, socket) => socket.destroy());
+      servers.push({ server, address: await listen(server, address) });
+    }
+  } catch (error) {
+    for (const { server } of servers) server.close();
+    throw error;
+  }
+
+  const closed = Promise.all(servers.map(({ server }) => once(server, 'close')));
+  let stopping = false;
+  const stop = () => {
+    if (stopping) return;
+    stopping = true;
+    for (const { server } of servers) server.close();
+  };
+  return {
+    addresses: servers.map(({ address }) => address),
+    async drain() {
+      stop();
+      for (const session of sessions) session.close();
+      await closed;
+    },
+    async close() {
+      stop();
+      for (const session of sessions) session.destroy();
+      await closed;
+    },
+  };
+}
+
+function refuseUnguarded(address: ListenAddress, { tls, bearerToken }: GrpcServerOptions): void {
+  if (address.local) return;
+  if (tls && (tls.clientCa || bearerToken !== undefined)) return;
+  throw new StatusError(
+    'FAILED_PRECONDITION',
+    `${address.text} can be reached from other machines: give it TLS (certificate and key) and either an authority for ` +
+      'client certificates or a bearer token, or listen on 127.0.0.1 or a Unix socket',
+  );
+}
+
+function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): Http2Server {
+  const common = {
+    settings: {
+      initialWindowSize: limits.streamWindowBytes,
+      maxConcurrentStreams: limits.streamsMax,
+      maxHeaderListSize: limits.headerBytesMax,
+      maxFrameSize: limits.frameBytesMax,
+      enablePush: false,
+    },
+    // In MB. Node would refuse streams when responses in flight add up to its default of 10; our own bounds are per stream.
+    maxSessionMemory: 16_384,
+  };
+  if (!tls || address.path !== undefined) return createServer(common);
+  return createSecureServer({
+    ...common,
+    cert: tls.cert,
+    key: tls.key,
+    minVersion: 'TLSv1.2',
+    ALPNProtocols: ['h2'],
+    ...(tls.clientCa ? { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true } : {}),
+  });
+}
+
+/** Listens, and returns the address with its real port. */
+async function listen(server: Http2Server, address: ListenAddress): Promise<string> {
+  if (address.path !== undefined) await removeStaleSocket(address.path);
+  try {
+    server.listen(address.path === undefined ? { host: address.host, port: address.port } : { path: address.path });
+    await once(server, 'listening');
+  } catch (error) {
+    const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+    const reason = taken
+      ? 'another process listens there; stop it or choose another address'
+      : toStatusError(error).reason;
+    throw new StatusError('FAILED_PRECONDITION', `cannot listen on ${address.text}: ${reason}`, { cause: error });
+  }
+  if (address.path !== undefined) {
+    chmodSync(address.path, 0o600);
+    return address.text;
+  }
+  const { port } = server.address() as AddressInfo;
+  return address.host.includes(':') ? `[${address.host}]:${port}` : `${address.host}:${port}`;
+}
+
+/** A socket file whose process died stays behind; only one that nobody answers on is removed. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') rmSync(path);
+  } finally {
+    socket.destroy();
+  }
+}
+
+function tendSession(session: ServerHttp2Session): void {
+  // Without this, one connection could never be faster than 64 KiB per round trip.
+  session.setLocalWindowSize(limits.connectionWindowBytes);
+  session.on('error', () => {});
+  let answered = true;
+  const timer = setInterval(() => {
+    if (!answered) return session.destroy();
+    answered = false;
+    session.ping((error) => {
+      answered = error === null;
+    });
+  }, limits.keepaliveMs);
+  timer.unref();
+  session.once('close', () => clearInterval(timer));
+}
+
+function makeRoutes(services: readonly BoundService[]): ReadonlyMap<string, Route> {
+  const routes = new Map<string, Route>();
+  for (const { service, handlers } of services) {
+    for (const method of service.methods) {
+      const handler = handlers[method.localName] as Route['handler'];
+      routes.set(`/${service.typeName}/${method.name}`, { service: service.typeName, method, handler });
+    }
+  }
+  return routes;
+}
+
+function createStreamListener(address: ListenAddress, routes: ReadonlyMap<string, Route>, options: GrpcServerOptions) {
+  const isBearer = address.path === undefined ? bearerCheck(options.bearerToken) : () => true;
+  const onCall = options.onCall ?? (() => {});
+
+  return (stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void => {
+    // Resets surface as errors; the call itself learns of them by the stream's close.
+    stream.on('error', () => {});
+    if (headers[':method'] !== 'POST' || headers['content-type']?.startsWith('application/grpc') !== true) {
+      stream.respond({ ':status': headers[':method'] === 'POST' ? 415 : 405 }, { endStream: true });
+      return;
+    }
+    if (!isBearer(headers.authorization)) {
+      return refuse(stream, 16, 'this server needs a bearer token: send the header "authorization: Bearer TOKEN"');
+    }
+    const path = headers[':path'] as string;
+    const route = routes.get(path);
+    if (!route) return refuse(stream, 12, `${path} is not served here`);
+    serveCall(stream, headers, route, onCall);
+  };
+}
+
+/** Ends a call that reaches no handler. */
+function refuse(stream: ServerHttp2Stream, code: number, reason: string): void {
+  const headers = {
+    ':status': 200,
+    'content-type': 'application/grpc',
+    'grpc-status': code,
+    'grpc-message': encodeStatusText(reason),
+  };
+  stream.respond(headers, { endStream: true });
+}
+
+/** Compares hashes, so that the time it takes tells nothing about the token. */
+function bearerCheck(token: string | undefined): (authorization: string | undefined) => boolean {
+  if (token === undefined) return () => true;
+  const hash = (text: string) => createHash('sha256').update(text).digest();
+  const expected = hash(token);
+  return (authorization) => {
+    const match = /^Bearer (.+)$/i.exec(authorization ?? '');
+    return match !== null && timingSafeEqual(hash(match[1] as string), expected);
+  };
+}
