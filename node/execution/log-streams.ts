@@ -6,28 +6,17 @@
  *
  * @see REAPI v2.12, ExecuteOperationMetadata.stdout_stream_name
  */
+import type { LogStreams } from '../reapi/handler.ts';
 import * as limits from './limits.ts';
-
-export interface LogReadOptions {
-  /** First byte wanted; default 0. */
-  readonly offset?: number;
-  readonly signal?: AbortSignal;
-}
-
-/** What the ByteStream service asks before it takes a resource name for a blob's. */
-export interface LogSource {
-  /** The bytes as they come; ends when the log has ended. `undefined`: there is no such log. */
-  open(resourceName: string, options?: LogReadOptions): AsyncIterable<Uint8Array> | undefined;
-}
 
 export interface LogWriter {
   write(chunk: Uint8Array): void;
   end(): void;
 }
 
-export interface LogStreams extends LogSource {
+export interface LogRegistry extends LogStreams {
   /** A new log under a name that no other has. */
-  create(resourceName: string): LogWriter;
+  create(name: string): LogWriter;
 }
 
 interface Log {
@@ -48,7 +37,7 @@ export interface LogLimits {
 
 const joinedChunkBytes = 16 * 1024;
 
-export function createLogStreams(bounds: LogLimits = limits): LogStreams {
+export function createLogStreams(bounds: LogLimits = limits): LogRegistry {
   const logs = new Map<string, Log>();
   const ended: string[] = [];
   let heldBytes = 0;
@@ -79,9 +68,9 @@ export function createLogStreams(bounds: LogLimits = limits): LogStreams {
   };
 
   return {
-    create(resourceName) {
+    create(name) {
       const log: Log = { chunks: [], startOffset: 0, endOffset: 0, ended: false, wake: Promise.withResolvers() };
-      logs.set(resourceName, log);
+      logs.set(name, log);
       return {
         write(chunk) {
           if (log.ended || chunk.byteLength === 0) return;
@@ -101,15 +90,15 @@ export function createLogStreams(bounds: LogLimits = limits): LogStreams {
         end() {
           if (log.ended) return;
           log.ended = true;
-          ended.push(resourceName);
+          ended.push(name);
           while (ended.length > bounds.endedLogsMax) forget(ended.shift() ?? '');
           wakeReaders(log);
         },
       };
     },
-    open(resourceName, options = {}) {
-      const log = logs.get(resourceName);
-      return log && follow(log, options.offset ?? 0, options.signal);
+    read(name, offset, { signal }) {
+      const log = logs.get(name);
+      return log && follow(log, offset, signal);
     },
   };
 }
@@ -124,14 +113,14 @@ function append(chunks: Uint8Array[], chunk: Uint8Array): void {
   }
 }
 
-async function* follow(log: Log, offset: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
+async function* follow(log: Log, offset: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const stop = Promise.withResolvers<void>();
   const onAbort = (): void => stop.resolve();
-  signal?.addEventListener('abort', onAbort, { once: true });
+  signal.addEventListener('abort', onAbort, { once: true });
   try {
     let position = offset;
     for (;;) {
-      signal?.throwIfAborted();
+      signal.throwIfAborted();
       if (position < log.startOffset) {
         yield new TextEncoder().encode(`\n[potluck: ${log.startOffset - position} bytes of this log were not kept]\n`);
         position = log.startOffset;
@@ -148,7 +137,7 @@ async function* follow(log: Log, offset: number, signal: AbortSignal | undefined
       }
     }
   } finally {
-    signal?.removeEventListener('abort', onAbort);
+    signal.removeEventListener('abort', onAbort);
   }
 }
 

@@ -1,0 +1,160 @@
+/** One attempt at one action: sandbox, result, action cache. */
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import {
+  type ActionResult,
+  ExecutedActionMetadataSchema,
+  type ExecuteResponse,
+} from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { type Code, StatusError, toStatusError } from '../../protos/status.ts';
+import type { Sandbox, SandboxPhase } from '../../sandbox/sandbox.ts';
+import type { ActionCache } from '../storage/action-cache.ts';
+import type { Clock } from './clock.ts';
+import type { LogWriter } from './log-streams.ts';
+import type { PreparedAction } from './prepare.ts';
+import { executeResponse } from './responses.ts';
+
+export type RunOutcome = 'succeeded' | 'command-failed' | 'timed-out' | 'cancelled' | 'error';
+
+/** `committing` is the write to the action cache. */
+export type RunPhase = SandboxPhase | 'committing';
+
+export interface RunReport {
+  readonly response: ExecuteResponse;
+  readonly outcome: RunOutcome;
+  /** The failure is this machine's, not the action's: another attempt may succeed. */
+  readonly retriable: boolean;
+  readonly error: StatusError | undefined;
+  readonly phaseMs: ReadonlyMap<RunPhase, number>;
+}
+
+export interface RunPorts {
+  readonly sandbox: Pick<Sandbox, 'run' | 'isolation'>;
+  readonly actions: ActionCache;
+  readonly clock: Clock;
+  /** Name of this machine, as results tell it. */
+  readonly worker: string;
+}
+
+export interface RunRequest {
+  readonly prepared: PreparedAction;
+  readonly instance: string;
+  readonly queuedAtMs: number;
+  readonly startedAtMs: number;
+  readonly signal: AbortSignal;
+  readonly stdout: LogWriter;
+  readonly stderr: LogWriter;
+}
+
+/** Codes that say more about the machine than about the action. */
+const machineCodes: ReadonlySet<Code> = new Set(['INTERNAL', 'UNAVAILABLE', 'UNKNOWN', 'ABORTED', 'DATA_LOSS']);
+
+/** Never throws. Nothing is cached unless the command exited with 0, in time, with all outputs stored. */
+export async function runAction(ports: RunPorts, request: RunRequest): Promise<RunReport> {
+  const { sandbox, clock, worker } = ports;
+  const { prepared, signal } = request;
+  const phases = measurePhases(clock);
+  try {
+    await prepared.pin();
+    const { kind, result } = await sandbox.run(
+      {
+        fn: prepared.digest.fn,
+        action: prepared.action,
+        command: prepared.command,
+        inputRoot: prepared.inputRoot,
+        timeoutMs: prepared.timeoutMs,
+      },
+      {
+        signal,
+        onPhase: (phase) => phases.enter(phase),
+        onStdout: (chunk) => request.stdout.write(chunk),
+        onStderr: (chunk) => request.stderr.write(chunk),
+      },
+    );
+    complete(result, worker, request.queuedAtMs, request.startedAtMs, clock.nowMs());
+    if (kind === 'timed-out') {
+      const text = `the command ran longer than ${prepared.timeoutMs / 1000} s and was killed`;
+      const error = new StatusError('DEADLINE_EXCEEDED', text);
+      const response = executeResponse({ result, error, message: `${text}, on ${worker}` });
+      return { response, outcome: 'timed-out', retriable: false, error, phaseMs: phases.end() };
+    }
+    phases.enter('committing');
+    const message = result.exitCode === 0 ? await commit(ports, request, result) : failureMessage(ports, result);
+    const outcome = result.exitCode === 0 ? 'succeeded' : 'command-failed';
+    const response = executeResponse({ result, message });
+    return { response, outcome, retriable: false, error: undefined, phaseMs: phases.end() };
+  } catch (thrown) {
+    const error = toStatusError(thrown, 'running the action');
+    const message = `${worker} could not run the action: ${error.reason}`;
+    return {
+      response: executeResponse({ error, message }),
+      outcome: signal.aborted ? 'cancelled' : 'error',
+      retriable: !signal.aborted && machineCodes.has(error.code),
+      error,
+      phaseMs: phases.end(),
+    };
+  }
+}
+
+/** What to tell the client besides the result; empty when all is well. */
+async function commit(ports: RunPorts, request: RunRequest, result: ActionResult): Promise<string> {
+  if (request.prepared.action.doNotCache) return '';
+  try {
+    await ports.actions.put({ instance: request.instance, action: request.prepared.digest }, result);
+    return '';
+  } catch (thrown) {
+    const error = toStatusError(thrown);
+    // The outputs were lost before they were named: the result is worth nothing to anybody.
+    if (error.code === 'FAILED_PRECONDITION') {
+      throw new StatusError('UNAVAILABLE', `the outputs were lost again: ${error.reason}`, { cause: error });
+    }
+    return `the result is good but could not be cached: ${error.reason}`;
+  }
+}
+
+/** Exit codes of shells for a command that a signal ended. */
+const signalBase = 128;
+const killedBySigkill = signalBase + 9;
+
+function failureMessage({ worker, sandbox }: RunPorts, result: ActionResult): string {
+  if (result.exitCode <= signalBase) return '';
+  const hint = result.exitCode === killedBySigkill ? ', perhaps for want of memory' : '';
+  return `on ${worker} (isolation: ${sandbox.isolation}) a signal ended the command${hint}; exit code ${result.exitCode}`;
+}
+
+/** Adds who ran it and when to the phases that the sandbox wrote down. */
+function complete(result: ActionResult, worker: string, queuedMs: number, startedMs: number, nowMs: number): void {
+  const metadata = result.executionMetadata ?? create(ExecutedActionMetadataSchema);
+  metadata.worker = worker;
+  metadata.queuedTimestamp = timestampFromMs(queuedMs);
+  metadata.workerStartTimestamp = timestampFromMs(startedMs);
+  metadata.workerCompletedTimestamp = latest(timestampFromMs(nowMs), metadata.outputUploadCompletedTimestamp);
+  result.executionMetadata = metadata;
+}
+
+/** The sandbox may read a finer clock; timestamps must not go back. */
+function latest(one: Timestamp, other: Timestamp | undefined): Timestamp {
+  if (!other) return one;
+  const later = other.seconds > one.seconds || (other.seconds === one.seconds && other.nanos > one.nanos);
+  return later ? other : one;
+}
+
+function measurePhases(clock: Clock) {
+  const spentMs = new Map<RunPhase, number>();
+  let current: { phase: RunPhase; sinceMs: number } | undefined;
+  const close = (): void => {
+    if (current) spentMs.set(current.phase, (spentMs.get(current.phase) ?? 0) + clock.nowMs() - current.sinceMs);
+    current = undefined;
+  };
+  return {
+    enter(phase: RunPhase): void {
+      close();
+      current = { phase, sinceMs: clock.nowMs() };
+    },
+    end(): ReadonlyMap<RunPhase, number> {
+      close();
+      return spentMs;
+    },
+  };
+}
