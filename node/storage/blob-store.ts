@@ -63,6 +63,9 @@ export interface Pin extends Disposable {
 
 /** What a store on this machine's disk offers beyond bytes. */
 export interface LocalBlobStore extends BlobStore {
+  /** The digest of a held blob of which only the hash is known (HTTP caches name no size); `undefined` when none is held. */
+  findByHash(fn: Digest['fn'], hash: string): Promise<Digest | undefined>;
+
   /** Pins the held ones of `digests`; the pin names the others. */
   pin(digests: readonly Digest[]): Promise<Pin>;
 
