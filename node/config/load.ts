@@ -1,0 +1,108 @@
+/** Puts a node's configuration together: flags over environment over file over defaults, every problem in one report. */
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { parseListenAddress } from '../reapi/listen-address.ts';
+import type { NodeConfig } from './config.ts';
+import { defaultCacheSizeBytes, defaultDataDir } from './defaults.ts';
+import { environmentName, type SettingName, settingNames, settings } from './settings.ts';
+import { type FlagValues, fromEnvironment, fromFile, fromFlags, type RawValue } from './sources.ts';
+
+export interface ConfigSources {
+  readonly flags: FlagValues;
+  /** The file of `--config`; without it `POTLUCK_CONFIG` is asked. */
+  readonly file?: string | undefined;
+  readonly env: NodeJS.ProcessEnv;
+  readonly platform: NodeJS.Platform;
+}
+
+/** Every problem of a configuration, each a line that names where the value stood and what is allowed. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.problems = problems;
+  }
+}
+
+/** `POTLUCK_` variables that are no settings. */
+const otherVariables = ['POTLUCK_CONFIG', 'POTLUCK_DEBUG', 'POTLUCK_REMOTE'];
+
+/** Throws a ConfigError that holds all problems at once. */
+export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
+  const problems: string[] = [];
+  const file = sources.file ?? (sources.env.POTLUCK_CONFIG || undefined);
+  const layers = [
+    fromFlags(sources.flags),
+    fromEnvironment(sources.env),
+    file === undefined ? new Map<SettingName, RawValue>() : await fromFile(resolve(file), problems),
+  ];
+  const sourceOf = (name: SettingName): RawValue | undefined => layers.find((layer) => layer.has(name))?.get(name);
+
+  for (const variable of Object.keys(sources.env)) {
+    if (!variable.startsWith('POTLUCK_') || otherVariables.includes(variable)) continue;
+    if (!settingNames.some((name) => environmentName(name) === variable)) {
+      problems.push(`${variable}: no such setting; known are ${settingNames.map(environmentName).join(', ')}`);
+    }
+  }
+
+  function read<N extends SettingName, D>(name: N, fallback: D): (typeof settings)[N]['schema']['_output'] | D {
+    const raw = sourceOf(name);
+    if (raw === undefined) return fallback;
+    const result = settings[name].schema.safeParse(raw.value);
+    if (result.success) return result.data as (typeof settings)[N]['schema']['_output'];
+    for (const issue of result.error.issues) problems.push(`${raw.source}: ${issue.message}`);
+    return fallback;
+  }
+
+  const dataDir = read('data-dir', defaultDataDir(sources.env, sources.platform));
+  const listen = read('listen', [parseListenAddress('127.0.0.1:8980')]);
+  const http = read('http', parseListenAddress('127.0.0.1:8981'));
+  const certFile = read('tls-cert', undefined);
+  const keyFile = read('tls-key', undefined);
+  const clientCaFile = read('tls-client-ca', undefined);
+  const bearerTokenFile = read('bearer-token-file', undefined);
+  const maxActionTimeoutMs = read('max-action-timeout', 24 * 3_600_000);
+  const defaultActionTimeoutMs = read('default-action-timeout', Math.min(30 * 60_000, maxActionTimeoutMs));
+  const config: NodeConfig = {
+    dataDir,
+    listen: listen.map(({ text }) => text),
+    http: http?.text,
+    cacheSizeBytes: read('cache-size', undefined) ?? (await defaultCacheSizeBytes(dataDir)),
+    slots: read('slots', availableParallelism()),
+    instances: read('instance', undefined),
+    durability: read('durability', 'full'),
+    tls: certFile !== undefined && keyFile !== undefined ? { certFile, keyFile, clientCaFile } : undefined,
+    bearerTokenFile,
+    bwrapPath: read('bwrap', undefined),
+    defaultActionTimeoutMs,
+    maxActionTimeoutMs,
+    platformProperties: read('platform', []),
+    validateHttpActionResults: read('http-action-results', 'checked') === 'checked',
+    logFormat: read('log-format', 'text'),
+  };
+
+  const named = (name: SettingName): string => sourceOf(name)?.source ?? `--${name}`;
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    const [given, lacking] =
+      certFile === undefined ? (['tls-key', 'tls-cert'] as const) : (['tls-cert', 'tls-key'] as const);
+    problems.push(`${named(given)}: needs --${lacking} beside it`);
+  }
+  if (clientCaFile !== undefined && certFile === undefined) {
+    problems.push(`${named('tls-client-ca')}: needs --tls-cert and --tls-key beside it`);
+  }
+  if (defaultActionTimeoutMs > maxActionTimeoutMs) {
+    problems.push(`${named('default-action-timeout')}: must not exceed max-action-timeout`);
+  }
+  const guarded = certFile !== undefined && (clientCaFile !== undefined || bearerTokenFile !== undefined);
+  for (const [name, address] of [...listen.map((one) => ['listen', one] as const), ['http', http] as const]) {
+    if (address === undefined || address.local || guarded) continue;
+    problems.push(
+      `${named(name)}: ${address.text} can be reached from other machines; that takes --tls-cert and --tls-key with either --tls-client-ca or --bearer-token-file`,
+    );
+  }
+
+  if (problems.length > 0) throw new ConfigError(problems);
+  return config;
+}

@@ -1,0 +1,187 @@
+/**
+ * Every setting once: its name is the flag (`--cache-size`), the key in the file (`cache-size:`) and, in capitals, the
+ * environment variable (`POTLUCK_CACHE_SIZE`). Flags, help, file and environment are all read from this table.
+ */
+import { isAbsolute, resolve } from 'node:path';
+import { z } from 'zod';
+import { StatusError } from '../../protos/status.ts';
+import { type ListenAddress, parseListenAddress } from '../reapi/listen-address.ts';
+import { sizeLimitMinBytes } from '../storage/limits.ts';
+import type { PlatformProperty } from './config.ts';
+import { parseDuration, type Parsed, parseSize } from './quantities.ts';
+
+export interface Setting<T> {
+  /** What stands for the value in help texts. */
+  readonly value: string;
+  readonly about: string;
+  /** What holds when nothing is given, for help texts. */
+  readonly fallback: string;
+  /** Given several times as a flag, separated by commas in the environment, a list in the file. */
+  readonly list: boolean;
+  readonly schema: z.ZodType<T, unknown>;
+}
+
+function parsed<T>(parse: (text: string) => Parsed<T>): z.ZodType<T, unknown> {
+  return z.string().transform((text, context) => {
+    const result = parse(text);
+    if ('value' in result) return result.value;
+    context.addIssue({ code: 'custom', message: `"${text}" ${result.problem}` });
+    return z.NEVER;
+  });
+}
+
+function oneOf<const T extends string>(...allowed: readonly T[]): z.ZodType<T, unknown> {
+  return parsed((text) => {
+    const value = allowed.find((name) => name === text);
+    return value === undefined ? { problem: `is not one of ${allowed.join(', ')}` } : { value };
+  });
+}
+
+function parsePath(text: string): Parsed<string> {
+  return text.trim() === '' ? { problem: 'is not a path' } : { value: isAbsolute(text) ? text : resolve(text) };
+}
+
+function parseAddress(text: string): Parsed<ListenAddress> {
+  try {
+    return { value: parseListenAddress(text.trim()) };
+  } catch (error) {
+    if (!(error instanceof StatusError)) throw error;
+    return { problem: error.reason.replace(/^"[^"]*" /, '') };
+  }
+}
+
+function parseCacheSize(text: string): Parsed<number> {
+  const size = parseSize(text);
+  if ('problem' in size || size.value >= sizeLimitMinBytes) return size;
+  return { problem: `is too small; the least is ${sizeLimitMinBytes / 2 ** 20}MiB` };
+}
+
+const slotsMax = 4096;
+
+function parseSlots(text: string): Parsed<number> {
+  const value = /^\d{1,4}$/.test(text.trim()) ? Number(text) : Number.NaN;
+  return value <= slotsMax ? { value } : { problem: `is not a whole number from 0 to ${slotsMax}` };
+}
+
+/** Words that separate an instance name from the rest of a resource name; REAPI keeps them out of instance names. */
+const reserved = ['blobs', 'uploads', 'actions', 'actionResults', 'operations', 'capabilities', 'compressed-blobs'];
+
+function parseInstance(text: string): Parsed<string> {
+  const segments = text.split('/');
+  if (text !== '' && segments.includes(''))
+    return { problem: 'is not an instance name; it has an empty part between slashes' };
+  const word = segments.find((segment) => reserved.includes(segment));
+  return word === undefined ? { value: text } : { problem: `is not an instance name; the protocol reserves "${word}"` };
+}
+
+function parsePlatform(text: string): Parsed<PlatformProperty> {
+  const at = text.indexOf('=');
+  if (at < 1) return { problem: 'is not a platform property; write NAME=VALUE, such as OSFamily=linux' };
+  return { value: { name: text.slice(0, at), value: text.slice(at + 1) } };
+}
+
+function setting<T>(
+  schema: z.ZodType<T, unknown>,
+  rest: Omit<Setting<T>, 'schema' | 'list'> & { readonly list?: boolean },
+): Setting<T> {
+  return { list: false, ...rest, schema };
+}
+
+const path = parsed(parsePath);
+
+export const settings = {
+  'data-dir': setting(path, {
+    value: 'DIR',
+    about: 'where blobs and action results are kept',
+    fallback: '$XDG_CACHE_HOME/potluck, else ~/.cache/potluck; on macOS ~/Library/Caches/potluck',
+  }),
+  listen: setting(z.array(parsed(parseAddress)).min(1, 'names no address'), {
+    value: 'ADDRESS',
+    about: 'where gRPC is served: HOST:PORT or unix:/PATH; port 0 picks a free one',
+    fallback: '127.0.0.1:8980',
+    list: true,
+  }),
+  http: setting(
+    parsed((text): Parsed<ListenAddress | undefined> => (text === 'off' ? { value: undefined } : parseAddress(text))),
+    {
+      value: 'ADDRESS',
+      about: 'where the HTTP cache, /metrics and /api/status are served, or "off"',
+      fallback: '127.0.0.1:8981',
+    },
+  ),
+  'cache-size': setting(parsed(parseCacheSize), {
+    value: 'SIZE',
+    about: 'the most disk that blobs may take, such as 50GB or 20GiB',
+    fallback: '50 GB, or a tenth of the disk when that is less',
+  }),
+  slots: setting(parsed(parseSlots), {
+    value: 'COUNT',
+    about: 'actions that run at once; 0 makes the node a cache only',
+    fallback: 'the number of cores',
+  }),
+  instance: setting(z.array(parsed(parseInstance)), {
+    value: 'NAME',
+    about: 'serve only these instance names',
+    fallback: 'any',
+    list: true,
+  }),
+  durability: setting(oneOf('full', 'fast'), {
+    value: 'full|fast',
+    about: '"fast" does not sync files to disk: a power cut may lose what was acknowledged',
+    fallback: 'full',
+  }),
+  'tls-cert': setting(path, { value: 'FILE', about: 'PEM certificate chain; turns TLS on', fallback: 'no TLS' }),
+  'tls-key': setting(path, { value: 'FILE', about: 'PEM private key of --tls-cert', fallback: 'none' }),
+  'tls-client-ca': setting(path, {
+    value: 'FILE',
+    about: 'PEM authority that must have signed the certificate of every client',
+    fallback: 'none',
+  }),
+  'bearer-token-file': setting(path, {
+    value: 'FILE',
+    about: 'file with the token that clients must send as "authorization: Bearer TOKEN"',
+    fallback: 'none',
+  }),
+  bwrap: setting(path, {
+    value: 'FILE',
+    about: 'the bubblewrap program that isolates actions',
+    fallback: '"bwrap" on the PATH',
+  }),
+  'default-action-timeout': setting(parsed(parseDuration), {
+    value: 'TIME',
+    about: 'for actions that name no timeout',
+    fallback: '30m',
+  }),
+  'max-action-timeout': setting(parsed(parseDuration), {
+    value: 'TIME',
+    about: 'actions that ask for more are refused',
+    fallback: '24h',
+  }),
+  platform: setting(z.array(parsed(parsePlatform)), {
+    value: 'NAME=VALUE',
+    about: 'platform property that actions may ask for, beside those the node finds out',
+    fallback: 'none',
+    list: true,
+  }),
+  'http-action-results': setting(oneOf('checked', 'any'), {
+    value: 'checked|any',
+    about: 'what PUT /ac/ accepts: only action results whose blobs are held, or any bytes',
+    fallback: 'checked',
+  }),
+  'log-format': setting(oneOf('text', 'json'), {
+    value: 'text|json',
+    about: 'for a person, or one JSON object a line',
+    fallback: 'text',
+  }),
+} as const;
+
+export type SettingName = keyof typeof settings;
+export const settingNames = Object.keys(settings) as SettingName[];
+
+export function environmentName(name: string): string {
+  return `POTLUCK_${name.toUpperCase().replaceAll('-', '_')}`;
+}
+
+export function isSettingName(name: string): name is SettingName {
+  return Object.hasOwn(settings, name);
+}
