@@ -3,9 +3,7 @@
  *
  * It stands on node:http2 directly, which docs/adr/0005-grpc-server.md explains with figures.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, rmSync } from 'node:fs';
 import {
   createSecureServer,
   createServer,
@@ -14,22 +12,18 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
-import { type AddressInfo, connect } from 'node:net';
-import { StatusError, toStatusError } from '../../protos/status.ts';
+import { type Access, bearerCheck, refuseUnguarded } from './access.ts';
 import { type CallReport, type Route, serveCall } from './grpc-call.ts';
 import { encodeStatusText } from './grpc-metadata.ts';
 import type { BoundService } from './handler.ts';
 import { limits } from './limits.ts';
-import { type ListenAddress, parseListenAddress } from './listen-address.ts';
+import { type ListenAddress, listenOn, parseListenAddress } from './listen-address.ts';
 
-export interface GrpcServerOptions {
+/** With `tls`, every TCP address speaks it. A Unix socket is guarded by its mode alone. */
+export interface GrpcServerOptions extends Access {
   /** `host:port` (port 0 picks a free one) or `unix:/path`. */
   readonly listen: readonly string[];
   readonly services: readonly BoundService[];
-  /** Present: every TCP address speaks TLS; with `clientCa`, only to clients whose certificate it signed. All PEM. */
-  readonly tls?: { readonly cert: Buffer; readonly key: Buffer; readonly clientCa?: Buffer };
-  /** Required of every call over TCP; a Unix socket is guarded by its mode. */
-  readonly bearerToken?: string;
   /** Told once about each call that reached a handler, when it has ended. */
   readonly onCall?: (report: CallReport) => void;
 }
@@ -66,7 +60,7 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
       // A connection that breaks or speaks something else ends by itself; its calls see their streams close.
       server.on('sessionError', () => {});
       server.on('clientError', (_error, socket) => socket.destroy());
-      servers.push({ server, address: await listen(server, address) });
+      servers.push({ server, address: await listenOn(server, address) });
     }
   } catch (error) {
     for (const { server } of servers) server.close();
@@ -95,16 +89,6 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
   };
 }
 
-function refuseUnguarded(address: ListenAddress, { tls, bearerToken }: GrpcServerOptions): void {
-  if (address.local) return;
-  if (tls && (tls.clientCa || bearerToken !== undefined)) return;
-  throw new StatusError(
-    'FAILED_PRECONDITION',
-    `${address.text} can be reached from other machines: give it TLS (certificate and key) and either an authority for ` +
-      'client certificates or a bearer token, or listen on 127.0.0.1 or a Unix socket',
-  );
-}
-
 function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): Http2Server {
   const common = {
     settings: {
@@ -126,39 +110,6 @@ function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): 
     ALPNProtocols: ['h2'],
     ...(tls.clientCa ? { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true } : {}),
   });
-}
-
-/** Listens, and returns the address with its real port. */
-async function listen(server: Http2Server, address: ListenAddress): Promise<string> {
-  if (address.path !== undefined) await removeStaleSocket(address.path);
-  try {
-    server.listen(address.path === undefined ? { host: address.host, port: address.port } : { path: address.path });
-    await once(server, 'listening');
-  } catch (error) {
-    const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-    const reason = taken
-      ? 'another process listens there; stop it or choose another address'
-      : toStatusError(error).reason;
-    throw new StatusError('FAILED_PRECONDITION', `cannot listen on ${address.text}: ${reason}`, { cause: error });
-  }
-  if (address.path !== undefined) {
-    chmodSync(address.path, 0o600);
-    return address.text;
-  }
-  const { port } = server.address() as AddressInfo;
-  return address.host.includes(':') ? `[${address.host}]:${port}` : `${address.host}:${port}`;
-}
-
-/** A socket file whose process died stays behind; only one that nobody answers on is removed. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const socket = connect(path);
-  try {
-    await once(socket, 'connect');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') rmSync(path);
-  } finally {
-    socket.destroy();
-  }
 }
 
 function tendSession(session: ServerHttp2Session): void {
@@ -218,15 +169,4 @@ function refuse(stream: ServerHttp2Stream, code: number, reason: string): void {
     'grpc-message': encodeStatusText(reason),
   };
   stream.respond(headers, { endStream: true });
-}
-
-/** Compares hashes, so that the time it takes tells nothing about the token. */
-function bearerCheck(token: string | undefined): (authorization: string | undefined) => boolean {
-  if (token === undefined) return () => true;
-  const hash = (text: string) => createHash('sha256').update(text).digest();
-  const expected = hash(token);
-  return (authorization) => {
-    const match = /^Bearer (.+)$/i.exec(authorization ?? '');
-    return match !== null && timingSafeEqual(hash(match[1] as string), expected);
-  };
 }

@@ -1,6 +1,8 @@
 /** Addresses to listen on: `host:port`, `[ipv6]:port`, `unix:/path`. */
-import { isIP, isIPv6 } from 'node:net';
-import { StatusError } from '../../protos/status.ts';
+import { once } from 'node:events';
+import { chmodSync, rmSync } from 'node:fs';
+import { type AddressInfo, connect, isIP, isIPv6, type Server } from 'node:net';
+import { StatusError, toStatusError } from '../../protos/status.ts';
 
 export interface ListenAddress {
   /** As it was given. */
@@ -35,4 +37,37 @@ function isLoopback(host: string): boolean {
 
 function invalid(text: string, hint: string): StatusError {
   return new StatusError('INVALID_ARGUMENT', `"${text}" is not an address to listen on: ${hint}`);
+}
+
+/** Listens, and returns the address with its real port. Throws FAILED_PRECONDITION when it cannot. */
+export async function listenOn(server: Server, address: ListenAddress): Promise<string> {
+  if (address.path !== undefined) await removeStaleSocket(address.path);
+  try {
+    server.listen(address.path === undefined ? { host: address.host, port: address.port } : { path: address.path });
+    await once(server, 'listening');
+  } catch (error) {
+    const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
+    const reason = taken
+      ? 'another process listens there; stop it or choose another address'
+      : toStatusError(error).reason;
+    throw new StatusError('FAILED_PRECONDITION', `cannot listen on ${address.text}: ${reason}`, { cause: error });
+  }
+  if (address.path !== undefined) {
+    chmodSync(address.path, 0o600);
+    return address.text;
+  }
+  const { port } = server.address() as AddressInfo;
+  return address.host.includes(':') ? `[${address.host}]:${port}` : `${address.host}:${port}`;
+}
+
+/** A socket file whose process died stays behind; only one that nobody answers on is removed. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ECONNREFUSED') rmSync(path);
+  } finally {
+    socket.destroy();
+  }
 }
