@@ -26,16 +26,20 @@ export function readArgs(words: readonly string[], flags: Flags, options: { posi
   const positionals: string[] = [];
   let rest: string[] | undefined;
   let variadic: string | undefined;
+  /** After an unknown flag, the next word most likely is its value and no mistake of its own. */
+  let afterUnknown = false;
   for (const token of tokens) {
     if (token.kind === 'option-terminator') {
       rest = [];
     } else if (token.kind === 'positional') {
       if (rest) rest.push(token.value);
       else if (variadic) values.get(variadic)?.push(token.value);
-      else positionals.push(token.value);
+      else if (!afterUnknown) positionals.push(token.value);
+      afterUnknown = false;
     } else {
       const flag = known[token.name];
       variadic = undefined;
+      afterUnknown = !flag;
       if (!flag) {
         const close = nearest(token.name, Object.keys(known));
         problems.push(`${token.rawName}: no such flag${close ? `; did you mean --${close}?` : ''}`);

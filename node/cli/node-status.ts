@@ -1,0 +1,64 @@
+/** Asks the node that serves under a configuration for its `/api/status`. */
+import { readFile } from 'node:fs/promises';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest, type RequestOptions } from 'node:https';
+import { text } from 'node:stream/consumers';
+import type { NodeConfig } from '../config/config.ts';
+import { parseListenAddress } from '../reapi/listen-address.ts';
+import { CliError } from './exit-codes.ts';
+
+const timeoutMs = 5_000;
+
+/** Throws CliError when nobody answers there, or something that is no Potluck node. */
+export async function askStatus(config: NodeConfig): Promise<Record<string, unknown>> {
+  if (config.http === undefined) throw new CliError('the configuration turns HTTP off, and status is asked over HTTP');
+  const { host, port, path } = parseListenAddress(config.http);
+  const options: RequestOptions = {
+    path: '/api/status',
+    signal: AbortSignal.timeout(timeoutMs),
+    ...(path === undefined ? { host, port } : { socketPath: path }),
+  };
+  if (config.bearerTokenFile !== undefined) {
+    options.headers = { authorization: `Bearer ${(await readFile(config.bearerTokenFile, 'utf8')).trim()}` };
+  }
+  const secure = config.tls !== undefined && path === undefined;
+  if (config.tls && secure) {
+    // Exactly the node's own certificate is trusted, whatever name it bears.
+    Object.assign(options, {
+      ca: await readFile(config.tls.certFile),
+      allowPartialTrustChain: true,
+      checkServerIdentity: () => undefined,
+    });
+  }
+  const body = await get(secure ? httpsRequest : httpRequest, options).catch((error: NodeJS.ErrnoException) => {
+    if (error instanceof CliError) throw error;
+    const hint = 'Start one with "potluck up" (in a checkout: npm start), or say with --http where it is.';
+    throw new CliError(`no node answers at ${config.http} (${error.code ?? error.message}). ${hint}`);
+  });
+  try {
+    const status: unknown = JSON.parse(body);
+    if (typeof status === 'object' && status !== null && !Array.isArray(status))
+      return status as Record<string, unknown>;
+  } catch {
+    // Said below.
+  }
+  throw new CliError(`what answers at ${config.http} is no Potluck node`);
+}
+
+function get(request: typeof httpRequest, options: RequestOptions): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const sent = request(options, (response) => {
+      text(response).then((body) => {
+        if (response.statusCode === 200) resolve(body);
+        else
+          reject(
+            new CliError(
+              `the server at ${options.host ?? options.socketPath}:${options.port ?? ''} answered ${response.statusCode}: ${body.slice(0, 200)}`,
+            ),
+          );
+      }, reject);
+    });
+    sent.once('error', reject);
+    sent.end();
+  });
+}
