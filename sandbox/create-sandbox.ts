@@ -1,6 +1,16 @@
 /** Makes the sandbox of this machine: bubblewrap where it works, the plain runner otherwise. */
+import { access, constants, mkdir, realpath } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
 import { StatusError } from '../protos/status.ts';
+import { createBubblewrapRunner } from './bubblewrap.ts';
+import { createInputTrees } from './input-tree.ts';
+import { createPlainRunner } from './plain.ts';
+import { runTask } from './run-task.ts';
+import type { Runner } from './runner.ts';
 import type { Sandbox, SandboxBlobs } from './sandbox.ts';
+import { createTreeCache } from './staging.ts';
+import { createSystemView } from './system-view.ts';
+import { createWorkplace, reachableDirectory, unprivileged, type Workplace } from './workplace.ts';
 
 export interface CreateSandboxOptions {
   /** A directory for the sandbox alone, on the file system of the store; what it holds is removed. */
@@ -25,6 +35,89 @@ export interface LocalSandbox extends Sandbox {
   describe(): SandboxDescription;
 }
 
+/** Tries bubblewrap by running it; a sandbox without isolation says why. Throws when `workDir` cannot be used. */
 export async function createSandbox(options: CreateSandboxOptions): Promise<LocalSandbox> {
-  throw new StatusError('UNIMPLEMENTED', `sandbox in ${options.workDir}`);
+  const { blobs } = options;
+  await mkdir(options.workDir, { recursive: true, mode: 0o700 });
+  const { runner, workplace } = await chooseRunner(options, await realpath(options.workDir));
+  const trees = createInputTrees(blobs);
+  const treeCache = createTreeCache(blobs, join(workplace.path, 'trees'), workplace.remove);
+  const closing = new AbortController();
+  const running = new Set<Promise<unknown>>();
+
+  return {
+    isolation: runner.isolation,
+    describe: () => ({
+      isolation: runner.isolation,
+      isolationReason: runner.isolationReason,
+      limitsInForce: runner.limitsInForce,
+    }),
+    async run(task, taskOptions) {
+      if (closing.signal.aborted) throw new StatusError('UNAVAILABLE', 'the node is shutting down');
+      const signal = AbortSignal.any([taskOptions.signal, closing.signal]);
+      const run = runTask(task, { ...taskOptions, signal }, { blobs, trees, treeCache, runner, workplace });
+      const settled = run.catch(() => undefined).finally(() => running.delete(settled));
+      running.add(settled);
+      return run;
+    },
+    async close() {
+      closing.abort();
+      await Promise.all(running);
+      await workplace.close();
+    },
+  };
+}
+
+async function chooseRunner(
+  options: CreateSandboxOptions,
+  workDir: string,
+): Promise<{ runner: Runner; workplace: Workplace }> {
+  const plain = async (reason: string) => ({
+    runner: createPlainRunner(reason),
+    workplace: await createWorkplace(workDir, undefined),
+  });
+  if (process.platform !== 'linux') {
+    return plain(`bubblewrap exists for Linux only; on ${process.platform} actions run without isolation`);
+  }
+  const program = options.bubblewrapPath ?? (await findOnPath('bwrap'));
+  if (!program || !(await isExecutable(program))) {
+    return plain(
+      `${program ?? 'bwrap'} was not found, so actions run without isolation; install bubblewrap (apt-get install bubblewrap) and restart`,
+    );
+  }
+  // Root's own files stay out of reach of an action even where a mount would let it through.
+  const owner = process.getuid?.() === 0 ? unprivileged : undefined;
+  const place = owner ? await reachableDirectory(workDir) : workDir;
+  if (!place) {
+    return plain(
+      `actions of a node that runs as root run as user ${unprivileged.uid}, who cannot reach ${workDir}; choose a data directory whose parents others may enter`,
+    );
+  }
+  const workplace = await createWorkplace(place, owner);
+  try {
+    const system = await createSystemView(join(place, 'etc'), [workDir, ...(options.hiddenPaths ?? [])]);
+    const runner = await createBubblewrapRunner({ program, system, owner, trialDirectory: join(place, 'actions') });
+    return { runner, workplace };
+  } catch (error) {
+    await workplace.close();
+    const reason = error instanceof StatusError ? error.reason : String(error);
+    return plain(
+      `bubblewrap does not work here, so actions run without isolation: ${reason}. Often the system refuses user namespaces to ordinary users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)`,
+    );
+  }
+}
+
+async function findOnPath(name: string): Promise<string | undefined> {
+  for (const directory of (process.env['PATH'] ?? '').split(delimiter)) {
+    const path = join(directory, name);
+    if (directory && (await isExecutable(path))) return path;
+  }
+  return undefined;
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
 }

@@ -1,0 +1,225 @@
+/**
+ * Runs a command in fresh Linux namespaces by means of bubblewrap.
+ *
+ * Inside there is the system, read-only; the root of the input tree at a fixed path, so that what ends up in outputs does
+ * not depend on the machine; a private /tmp, /dev and /proc; and a network of its own with nothing but loopback. Every
+ * capability is gone, and further user namespaces are refused where bubblewrap can do that.
+ */
+import { chownSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { StatusError } from '../protos/status.ts';
+import { createCapture } from './capture.ts';
+import { type CommandPlan, defaultEnvironment } from './command.ts';
+import {
+  fileBytesMax,
+  killWaitMs,
+  memoryShareMax,
+  openFilesMax,
+  sharedMemoryBytesMax,
+  tmpBytesMax,
+  trialTimeoutMs,
+} from './limits.ts';
+import { exitCodeOf, type Runner, spawnCaptured, spawnFailure, type StagedCommand } from './runner.ts';
+import type { Owner } from './staging.ts';
+import { type SystemView, sandboxUser } from './system-view.ts';
+
+/** Where every action finds its input tree. */
+export const executionRoot = '/execroot';
+
+export interface BubblewrapOptions {
+  readonly program: string;
+  readonly system: SystemView;
+  readonly owner?: Owner | undefined;
+  /** Where the start-up trial may make files; actions must be able to reach it. */
+  readonly trialDirectory: string;
+}
+
+/** A runner that has been seen to work. Throws what bubblewrap said when it does not. */
+export async function createBubblewrapRunner(options: BubblewrapOptions): Promise<Runner> {
+  const attempts = [['--disable-userns'], []];
+  for (;;) {
+    const extra = attempts.shift() as string[];
+    const runner = bubblewrapRunner(options, extra);
+    try {
+      await tryOut(runner, options);
+      return runner;
+    } catch (error) {
+      if (attempts.length === 0) throw error;
+    }
+  }
+}
+
+function bubblewrapRunner({ program, system, owner }: BubblewrapOptions, extra: readonly string[]): Runner {
+  const memoryBytes = Math.floor(totalmem() * memoryShareMax);
+  const isolation = [
+    ...['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
+    ...extra,
+    ...['--uid', String(sandboxUser.uid), '--gid', String(sandboxUser.gid), '--hostname', 'potluck'],
+    ...['--die-with-parent', '--new-session', '--clearenv', '--info-fd', '3'],
+  ];
+  const fileSystems = [
+    ...['--proc', '/proc', '--dev', '/dev'],
+    ...tmpfs('/dev/shm', Math.min(sharedMemoryBytesMax, memoryBytes)),
+    ...['--remount-ro', '/dev'],
+    ...tmpfs('/tmp', Math.min(tmpBytesMax, memoryBytes)),
+    ...['--perms', '0755', '--dir', '/var', '--symlink', '../tmp', '/var/tmp'],
+  ];
+  return {
+    isolation: 'bubblewrap',
+    isolationReason: 'bubblewrap works',
+    limitsInForce: ['wall time', 'file size', 'size of /tmp', 'open files'],
+    owner,
+    start(command, streams) {
+      let kill = () => {};
+      let killed = false;
+      const run = async () => {
+        const args = [...isolation, ...(await system.arguments()), ...fileSystems, ...viewOf(command)];
+        if (killed) return { exitCode: exitCodeOf(null, 'SIGKILL') };
+        const note = openSync(command.noteFile, 'w');
+        let child: ReturnType<typeof spawnCaptured>;
+        try {
+          child = spawnCaptured(
+            '/bin/sh',
+            ['-c', launchScript, 'sh', program, ...args],
+            { cwd: '/', env: {}, extraFiles: [note], ...(owner ?? {}) },
+            streams,
+          );
+        } catch (error) {
+          throw spawnFailure(error, program);
+        } finally {
+          closeSync(note);
+        }
+        kill = () => {
+          // The init of the sandbox first: its end is the end of all, and bubblewrap then reports that it is over.
+          if (!killPid(initOf(command.noteFile))) killPid(child.pid);
+        };
+        if (killed) kill();
+        const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
+          child.once('error', (error) => reject(spawnFailure(error, program)));
+          child.once('close', (code, signal) => resolve([code, signal]));
+        });
+        // Their numbers may belong to others from now on.
+        kill = () => {};
+        await untilGone(initOf(command.noteFile));
+        const exitCode = exitCodeOf(code, signal);
+        return { exitCode: ownFailure(exitCode, streams.stdout.text(), streams.stderr.text()) ?? exitCode };
+      };
+      return {
+        ended: run(),
+        kill: () => {
+          killed = true;
+          kill();
+        },
+      };
+    },
+  };
+}
+
+/** Limits that are inherited, set where no variable of the action can get lost: in front of bubblewrap. */
+const launchScript = `ulimit -c 0; ulimit -n ${openFilesMax} 2>/dev/null; ulimit -f ${fileBytesMax / 512}; exec "$@"`;
+
+function tmpfs(path: string, bytes: number): string[] {
+  return ['--perms', '1777', '--size', String(bytes), '--tmpfs', path];
+}
+
+function viewOf({ plan, root, mounts }: StagedCommand): string[] {
+  const args = ['--bind', root, executionRoot];
+  for (const { source, path } of mounts) args.push('--ro-bind', source, `${executionRoot}/${path}`);
+  // The root itself is a tmpfs: what is not mounted on it is not writable.
+  args.push('--remount-ro', '/', '--chdir', [executionRoot, ...plan.workingDirectory].join('/'));
+  for (const [name, value] of environmentOf(plan)) args.push('--setenv', name, value);
+  args.push('--');
+  // bubblewrap sets PWD last of all; the command's own value wins all the same.
+  const pwd = plan.declaredEnvironment.get('PWD');
+  if (pwd !== undefined) args.push('env', `PWD=${pwd}`);
+  args.push(...plan.arguments);
+  return args;
+}
+
+function environmentOf(plan: CommandPlan): Map<string, string> {
+  return new Map([...Object.entries(defaultEnvironment), ...plan.declaredEnvironment]);
+}
+
+/** The host's number of the first process of the sandbox, once bubblewrap has written it down. */
+function initOf(noteFile: string): number | undefined {
+  const pid = /"child-pid": (\d+)/.exec(readFileSync(noteFile, 'latin1'))?.[1];
+  return pid === undefined ? undefined : Number(pid);
+}
+
+function killPid(pid: number | undefined): boolean {
+  try {
+    return pid !== undefined && process.kill(pid, 'SIGKILL');
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * bubblewrap ends with the command, not with the last process: the rest is killed by the kernel at that moment, but
+ * asynchronously. The first process of a pid namespace is dead only after all others are.
+ */
+async function untilGone(init: number | undefined): Promise<void> {
+  if (init === undefined) return;
+  const deadlineMs = performance.now() + killWaitMs;
+  while (isAlive(init)) {
+    if (performance.now() > deadlineMs) {
+      throw new StatusError('INTERNAL', `processes of a sandbox survived SIGKILL for ${killWaitMs} ms`);
+    }
+    await sleep(1);
+  }
+}
+
+function isAlive(init: number): boolean {
+  let status: string;
+  try {
+    status = readFileSync(`/proc/${init}/status`, 'latin1');
+  } catch {
+    return false;
+  }
+  // A number that went to another process meanwhile is not the first of a namespace below ours.
+  return !/^State:\tZ/m.test(status) && /^NSpid:\t\d+(\t\d+)*\t1$/m.test(status);
+}
+
+/**
+ * Tells a failure of bubblewrap itself from one of the command: it exits with 1 after one line of its own. For a program
+ * that could not be started the exit code is that of a shell; everything else is no result of the command at all.
+ */
+function ownFailure(exitCode: number, stdout: string | undefined, stderr: string | undefined): number | undefined {
+  if (exitCode !== 1 || stdout !== '' || !stderr || !/^bwrap: [^\n]*\n$/.test(stderr)) return undefined;
+  if (!stderr.startsWith('bwrap: execvp ')) {
+    throw new StatusError('INTERNAL', `bubblewrap could not set up the sandbox: ${stderr.slice(7).trim()}`);
+  }
+  return stderr.endsWith(': No such file or directory\n') ? 127 : 126;
+}
+
+/** Runs a shell once, exactly as an action would be. */
+async function tryOut(runner: Runner, { trialDirectory, owner }: BubblewrapOptions): Promise<void> {
+  const root = mkdtempSync(join(trialDirectory, 'trial-'));
+  if (owner) chownSync(root, owner.uid, owner.gid);
+  const stdout = createCapture(join(root, 'stdout'), 'stdout');
+  const stderr = createCapture(join(root, 'stderr'), 'stderr');
+  try {
+    const plan: CommandPlan = {
+      arguments: ['/bin/sh', '-c', 'test -w . && test ! -w / && echo works'],
+      declaredEnvironment: new Map(),
+      workingDirectory: [],
+      outputs: [],
+      wantsMtime: false,
+      wantsUnixMode: false,
+      wantsTree: true,
+      wantsDirectories: false,
+    };
+    const command = runner.start({ plan, root, mounts: [], noteFile: join(root, 'note') }, { stdout, stderr });
+    const timer = setTimeout(command.kill, trialTimeoutMs);
+    const { exitCode } = await command.ended.finally(() => clearTimeout(timer));
+    if (exitCode !== 0 || stdout.text() !== 'works\n') {
+      throw new StatusError('UNAVAILABLE', stderr.text()?.trim() || `its trial ended with exit code ${exitCode}`);
+    }
+  } finally {
+    stdout.discard();
+    stderr.discard();
+    rmSync(root, { recursive: true, force: true });
+  }
+}

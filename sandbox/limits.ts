@@ -1,0 +1,63 @@
+/** Every bound of the sandbox, with its unit. */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+
+// The input tree.
+/** Largest Directory message that is read into memory. */
+export const directoryBytesMax = 16 * MiB;
+export const treeDepthMax = 256;
+/** Entries of an input tree once every repeated directory is counted each time it appears. */
+export const treeEntriesMax = 1_000_000;
+/** What Linux and macOS accept as one name. */
+export const nameBytesMax = 255;
+/** Parsed directories kept in memory, counted in entries (about 300 bytes each). */
+export const parsedEntriesMax = 200_000;
+export const directoryReadsMax = 32;
+/** Missing blobs named in one error (about 100 bytes each, and a message ends at 4 MiB); the rest is found on retry. */
+export const missingNamedMax = 20_000;
+
+// Staging.
+/** Files copied or linked at once by one action. */
+export const fileStagingsMax = 16;
+/** Read-only mounts of one action: bubblewrap's cost for them is quadratic (10: 0.7 ms, 50: 3.5 ms, 100: 9 ms). */
+export const mountsMax = 32;
+/** From this size a file next to outputs is mounted read-only instead of copied. */
+export const mountedFileBytesMin = 1 * MiB;
+/** Staged directories kept for the next action. They share their bytes with the store where links are possible. */
+export const stagedEntriesMax = 200_000;
+export const stagedBytesMax = 20 * GiB;
+
+// Running.
+/** Longest wall time a timer of Node can hold. */
+export const timeoutMsMax = 2 ** 31 - 1;
+export const openFilesMax = 16_384;
+/** Largest file an action may write (RLIMIT_FSIZE). */
+export const fileBytesMax = 16 * GiB;
+/** Share of this machine's memory one action may use, and the size of its private /tmp. */
+export const memoryShareMax = 0.75;
+export const tmpBytesMax = 4 * GiB;
+export const sharedMemoryBytesMax = 1 * GiB;
+/** Processes and threads of one action. */
+export const processesMax = 2_048;
+/** How long a killed process tree may take to be gone before it is reported. */
+export const killWaitMs = 10_000;
+/** The start-up trial of bubblewrap. */
+export const trialTimeoutMs = 10_000;
+
+// Standard output and error.
+/** Held in memory before the rest goes to a file. */
+export const captureMemoryBytesMax = 1 * MiB;
+/** What is kept of one stream; the rest is dropped and a last line says so. */
+export const captureBytesMax = 256 * MiB;
+
+// Outputs.
+export const outputEntriesMax = 1_000_000;
+export const outputDepthMax = 256;
+/** Output files hashed at once. */
+export const outputReadsMax = 8;
+
+// Cleaning up.
+/** Finished actions whose directories are still being removed; a further action waits for them. */
+export const removalsMax = 8;

@@ -1,0 +1,250 @@
+/**
+ * Collects what a command left behind, once none of its processes is alive.
+ *
+ * No symbolic link is ever followed: an output below a link is refused, so that nothing outside the action's own
+ * directory is read, whatever the command made of its parents.
+ *
+ * @see REAPI v2.12, message ActionResult
+ */
+import { isUtf8 } from 'node:buffer';
+import type { Stats } from 'node:fs';
+import { chmod, chown, lstat, readdir, readlink } from 'node:fs/promises';
+import { join, posix } from 'node:path';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { type Digest, type DigestFunction, toWireDigest } from '../protos/digest.ts';
+import type {
+  FileNodeSchema,
+  NodePropertiesSchema,
+  OutputDirectorySchema,
+  OutputFileSchema,
+  OutputSymlinkSchema,
+} from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { digestOf } from '../protos/hasher.ts';
+import { StatusError } from '../protos/status.ts';
+import type { CommandPlan, DeclaredOutput } from './command.ts';
+import { forEachLimited } from './concurrency.ts';
+import { outputDepthMax, outputEntriesMax, outputReadsMax } from './limits.ts';
+import {
+  type CollectedDirectory,
+  type EncodedDirectory,
+  encodeDirectory,
+  encodeTree,
+  topologicalOrder,
+} from './output-tree.ts';
+import type { SandboxBlobs } from './sandbox.ts';
+import type { Owner } from './staging.ts';
+
+export interface SmallBlob {
+  readonly digest: Digest;
+  readonly bytes: Uint8Array;
+}
+
+export interface CollectedOutputs {
+  readonly outputFiles: MessageInitShape<typeof OutputFileSchema>[];
+  readonly outputDirectories: MessageInitShape<typeof OutputDirectorySchema>[];
+  readonly outputSymlinks: MessageInitShape<typeof OutputSymlinkSchema>[];
+  readonly outputFileSymlinks: MessageInitShape<typeof OutputSymlinkSchema>[];
+  readonly outputDirectorySymlinks: MessageInitShape<typeof OutputSymlinkSchema>[];
+  /** Trees and Directories, which the caller stores. Files are stored already. */
+  readonly blobs: SmallBlob[];
+}
+
+export interface CollectOptions {
+  readonly fn: DigestFunction;
+  readonly blobs: SandboxBlobs;
+  /** Who the command ran as; files handed to the store are taken back from that user. */
+  readonly owner?: Owner | undefined;
+  /** Whether files may be moved into the store: only when nothing can hold them open for writing. */
+  readonly move: boolean;
+  readonly signal: AbortSignal;
+}
+
+type Properties = { nodeProperties?: MessageInitShape<typeof NodePropertiesSchema> };
+
+/** Throws FAILED_PRECONDITION naming the output when it is of the wrong or an impossible kind. */
+export async function collectOutputs(
+  root: string,
+  plan: CommandPlan,
+  options: CollectOptions,
+): Promise<CollectedOutputs> {
+  const collected: CollectedOutputs = {
+    outputFiles: [],
+    outputDirectories: [],
+    outputSymlinks: [],
+    outputFileSymlinks: [],
+    outputDirectorySymlinks: [],
+    blobs: [],
+  };
+  const collector = createCollector(plan, { ...options, move: options.move && !overlap(plan.outputs) });
+  const files: { output: DeclaredOutput; path: string; stats: Stats }[] = [];
+  for (const output of plan.outputs) {
+    const path = join(root, ...output.segments);
+    const stats = await find(root, output);
+    if (!stats) continue;
+    if (stats.isSymbolicLink()) {
+      const link = { path: output.path, target: await readTarget(path), ...collector.propertiesOf(stats) };
+      if (output.kind === 'any') collected.outputSymlinks.push(link);
+      // Clients of API 2.0 know two lists only; a link without a known target counts as a file.
+      const list =
+        output.kind === 'directory' || (output.kind === 'any' && (await leadsToDirectory(root, output, link.target)))
+          ? collected.outputDirectorySymlinks
+          : collected.outputFileSymlinks;
+      list.push(link);
+    } else if (stats.isDirectory()) {
+      if (output.kind === 'file') throw failed(output.path, 'is declared as a file, but the command made a directory');
+      const directory = await collector.directory(path, output.path, stats);
+      const inOrder = topologicalOrder(directory);
+      const result: MessageInitShape<typeof OutputDirectorySchema> = { path: output.path };
+      if (plan.wantsTree) {
+        const bytes = encodeTree(inOrder);
+        const digest = digestOf(options.fn, bytes);
+        collected.blobs.push({ digest, bytes });
+        result.treeDigest = toWireDigest(digest);
+        result.isTopologicallySorted = true;
+      }
+      if (plan.wantsDirectories) {
+        collected.blobs.push(...inOrder);
+        result.rootDirectoryDigest = toWireDigest(directory.digest);
+      }
+      collected.outputDirectories.push(result);
+    } else if (stats.isFile()) {
+      if (output.kind === 'directory') {
+        throw failed(output.path, 'is declared as a directory, but the command made a file');
+      }
+      files.push({ output, path, stats });
+    } else {
+      throw failed(output.path, `is ${specialKind(stats)}; only files, directories and symbolic links can be outputs`);
+    }
+  }
+  const stored = new Map<DeclaredOutput, MessageInitShape<typeof FileNodeSchema>>();
+  await forEachLimited(files, outputReadsMax, async ({ output, path, stats }) => {
+    stored.set(output, await collector.file(path, stats));
+  });
+  for (const { output } of files) collected.outputFiles.push({ path: output.path, ...stored.get(output) } as never);
+  return collected;
+}
+
+function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: CollectOptions) {
+  let entries = 0;
+
+  const propertiesOf = (stats: Stats): Properties => {
+    if (!plan.wantsMtime && !plan.wantsUnixMode) return {};
+    const seconds = Math.floor(stats.mtimeMs / 1000);
+    return {
+      nodeProperties: {
+        ...(plan.wantsMtime
+          ? { mtime: { seconds: BigInt(seconds), nanos: Math.floor((stats.mtimeMs - seconds * 1000) * 1e6) } }
+          : {}),
+        ...(plan.wantsUnixMode ? { unixMode: stats.mode & 0o7777 } : {}),
+      },
+    };
+  };
+
+  const file = async (path: string, stats: Stats) => {
+    signal.throwIfAborted();
+    if (owner) await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
+    if ((stats.mode & 0o400) === 0) await chmod(path, 0o600);
+    const digest = await blobs.putFile(fn, path, { signal, move: move && stats.nlink === 1 });
+    return { digest: toWireDigest(digest), isExecutable: (stats.mode & 0o100) !== 0, ...propertiesOf(stats) };
+  };
+
+  const directory = async (path: string, shown: string, stats: Stats, depth = 1): Promise<EncodedDirectory> => {
+    if (depth > outputDepthMax) throw failed(shown, `is deeper than ${outputDepthMax} directories`);
+    await open(path, stats);
+    const names = await readdir(path, { encoding: 'buffer' });
+    entries += names.length;
+    if (entries > outputEntriesMax) throw failed(shown, `has more than ${outputEntriesMax} entries`);
+    const found: CollectedDirectory = { files: [], symlinks: [], directories: [], ...propertiesOf(stats) };
+    const regular: { name: string; stats: Stats }[] = [];
+    for (const bytes of names.sort(Buffer.compare)) {
+      if (!isUtf8(bytes)) {
+        throw failed(shown, `has a file whose name is not UTF-8 ("${bytes.toString('latin1')}"); rename it`);
+      }
+      const name = bytes.toString();
+      const at = join(path, name);
+      const childStats = await lstat(at);
+      if (childStats.isFile()) {
+        regular.push({ name, stats: childStats });
+      } else if (childStats.isDirectory()) {
+        const child = await directory(at, posix.join(shown, name), childStats, depth + 1);
+        found.directories.push({ name, directory: child });
+      } else if (childStats.isSymbolicLink()) {
+        found.symlinks.push({ name, target: await readTarget(at), ...propertiesOf(childStats) });
+      } else {
+        throw failed(posix.join(shown, name), `is ${specialKind(childStats)}, which no output directory can hold`);
+      }
+    }
+    const stored = new Map<string, MessageInitShape<typeof FileNodeSchema>>();
+    await forEachLimited(regular, outputReadsMax, async ({ name, stats }) => {
+      stored.set(name, { name, ...(await file(join(path, name), stats)) });
+    });
+    for (const { name } of regular) found.files.push(stored.get(name) as MessageInitShape<typeof FileNodeSchema>);
+    return encodeDirectory(fn, found);
+  };
+
+  return { file, directory, propertiesOf };
+}
+
+/** What is at an output, looked up one name at a time; `undefined` when it was not made. */
+async function find(root: string, { path, segments }: DeclaredOutput): Promise<Stats | undefined> {
+  let at = root;
+  let stats = await lstat(root);
+  for (const [index, segment] of segments.entries()) {
+    if (stats.isSymbolicLink()) {
+      throw failed(path, `lies below the symbolic link "${segments.slice(0, index).join('/')}", which is not followed`);
+    }
+    if (!stats.isDirectory()) return undefined;
+    await open(at, stats);
+    at = join(at, segment);
+    try {
+      stats = await lstat(at);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+  return stats;
+}
+
+/** Lets us into a directory that the command closed. */
+async function open(path: string, stats: Stats): Promise<void> {
+  if ((stats.mode & 0o500) !== 0o500) await chmod(path, 0o700);
+}
+
+async function readTarget(path: string): Promise<string> {
+  const target = await readlink(path, { encoding: 'buffer' });
+  if (!isUtf8(target)) throw failed(path, 'is a symbolic link whose target is not UTF-8');
+  return target.toString();
+}
+
+/** Looks where a link leads, without leaving the tree and without following a second link. */
+async function leadsToDirectory(root: string, { segments }: DeclaredOutput, target: string): Promise<boolean> {
+  const inTree = posix.join(...segments.slice(0, -1), target);
+  if (posix.isAbsolute(target) || inTree === '..' || inTree.startsWith('../')) return false;
+  try {
+    const stats = await find(root, {
+      path: '',
+      kind: 'any',
+      segments: inTree.split('/').filter((name) => name !== '.'),
+    });
+    return stats?.isDirectory() === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether one output lies inside another, so that its files are collected twice. */
+function overlap(outputs: readonly DeclaredOutput[]): boolean {
+  const declared = new Set(outputs.map(({ segments }) => segments.join('/')));
+  return outputs.some(({ segments }) => segments.some((_, index) => declared.has(segments.slice(0, index).join('/'))));
+}
+
+function specialKind(stats: Stats): string {
+  if (stats.isFIFO()) return 'a named pipe';
+  if (stats.isSocket()) return 'a socket';
+  return 'a device';
+}
+
+function failed(path: string, problem: string): StatusError {
+  return new StatusError('FAILED_PRECONDITION', `output "${path}" ${problem}`);
+}

@@ -1,0 +1,123 @@
+/**
+ * Runs a command without isolation: for this node's own actions where bubblewrap does not work.
+ *
+ * Inputs are private copies, the environment is that of the command alone, and whatever it leaves behind is killed: its
+ * process group, and on Linux every process that carries its marker in the environment, wherever it went.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { StatusError } from '../protos/status.ts';
+import { defaultEnvironment } from './command.ts';
+import { killWaitMs } from './limits.ts';
+import { exitCodeOf, type Runner, spawnCaptured, spawnFailure } from './runner.ts';
+
+/** Set for every process of an unisolated action; it is how strays are found. */
+const markerName = 'POTLUCK_ACTION';
+
+export function createPlainRunner(isolationReason: string): Runner {
+  return {
+    isolation: 'none',
+    isolationReason,
+    limitsInForce: ['wall time'],
+    start({ plan, root }, streams) {
+      const marker = randomUUID();
+      const cwd = join(root, ...plan.workingDirectory);
+      const [program, ...args] = plan.arguments;
+      const env = {
+        ...defaultEnvironment,
+        PWD: cwd,
+        ...Object.fromEntries(plan.declaredEnvironment),
+        [markerName]: marker,
+      };
+      let pid: number | undefined;
+      const kill = () => killAll(pid, marker);
+      const ended = new Promise<{ exitCode: number }>((resolve, reject) => {
+        let child: ReturnType<typeof spawnCaptured>;
+        try {
+          child = spawnCaptured(program, args, { cwd, env }, streams);
+        } catch (error) {
+          reject(spawnFailure(error, program));
+          return;
+        }
+        pid = child.pid;
+        child.once('error', (error: NodeJS.ErrnoException) => {
+          if (error.code !== 'ENOENT' && error.code !== 'EACCES') return reject(spawnFailure(error, program));
+          const text = error.code === 'ENOENT' ? 'no such program' : 'it may not be executed';
+          const line = Buffer.from(`potluck: ${program}: ${text}\n`);
+          streams.stderr.write(line);
+          streams.onStderr?.(line);
+          resolve({ exitCode: error.code === 'ENOENT' ? 127 : 126 });
+        });
+        // Strays may hold the streams open: they go first, then the streams end.
+        child.once('exit', (code, signal) => {
+          const closed = new Promise<void>((done) => child.once('close', () => done()));
+          killUntilGone(child.pid as number, marker).then(async () => {
+            // A stray that hid from both searches can hold a stream for good.
+            if (!(await within(closed, killWaitMs))) {
+              child.stdout?.destroy();
+              child.stderr?.destroy();
+            }
+            resolve({ exitCode: exitCodeOf(code, signal) });
+          }, reject);
+        });
+      });
+      return { ended, kill };
+    },
+  };
+}
+
+async function killUntilGone(group: number, marker: string): Promise<void> {
+  const deadlineMs = performance.now() + killWaitMs;
+  while (killAll(group, marker)) {
+    if (performance.now() > deadlineMs) {
+      throw new StatusError('INTERNAL', `processes of a command survived SIGKILL for ${killWaitMs} ms`);
+    }
+    await sleep(5);
+  }
+}
+
+/** Kills the group and the marked strays; whether there were any. */
+function killAll(group: number | undefined, marker: string): boolean {
+  if (process.platform !== 'linux') return group !== undefined && kill(-group);
+  // The group as such goes first: that is one step, which a process that keeps forking cannot outrun.
+  if (group !== undefined) kill(-group);
+  const alive = livingProcesses(group, marker);
+  for (const pid of alive) kill(pid);
+  return alive.length > 0;
+}
+
+function kill(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL');
+  } catch {
+    return false;
+  }
+}
+
+/** Members of the group and carriers of the marker. Zombies are over, whether or not somebody collects them. */
+function livingProcesses(group: number | undefined, marker: string): number[] {
+  const entry = `${markerName}=${marker}\0`;
+  const living: number[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    try {
+      const carries = readFileSync(`/proc/${name}/environ`, 'latin1').includes(entry);
+      const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
+      const [state, , processGroup] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      if (state !== 'Z' && (carries || Number(processGroup) === group)) living.push(Number(name));
+    } catch {
+      // Gone meanwhile, or not ours to look at.
+    }
+  }
+  return living;
+}
+
+async function within(promise: Promise<void>, waitMs: number): Promise<boolean> {
+  const timer = new AbortController();
+  const late = sleep(waitMs, false, { signal: timer.signal }).catch(() => false);
+  const inTime = await Promise.race([promise.then(() => true), late]);
+  timer.abort();
+  return inTime;
+}

@@ -1,0 +1,105 @@
+/** What bubblewrap and the plain runner have in common: starting one staged command and knowing when all of it is gone. */
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { StatusError } from '../protos/status.ts';
+import type { Capture } from './capture.ts';
+import type { CommandPlan } from './command.ts';
+import type { Sandbox } from './sandbox.ts';
+import type { Owner } from './staging.ts';
+
+/** A path of the host that the command finds, unchangeable, at `path` below its root. */
+export interface SharedMount {
+  readonly source: string;
+  readonly path: string;
+}
+
+export interface StagedCommand {
+  readonly plan: CommandPlan;
+  /** The root of the input tree on the host. */
+  readonly root: string;
+  readonly mounts: readonly SharedMount[];
+  /** A file name for the runner's own use. */
+  readonly noteFile: string;
+}
+
+export interface CommandStreams {
+  readonly stdout: Capture;
+  readonly stderr: Capture;
+  readonly onStdout?: ((chunk: Uint8Array) => void) | undefined;
+  readonly onStderr?: ((chunk: Uint8Array) => void) | undefined;
+}
+
+export interface RunningCommand {
+  /**
+   * Resolves when no process of the command is left and both streams have ended. A signal is exit code 128 + its
+   * number; a program that is not there or not executable is 127 or 126. Rejects when the command could not be started.
+   */
+  readonly ended: Promise<{ readonly exitCode: number }>;
+  /** Kills everything at once; `ended` follows. */
+  readonly kill: () => void;
+}
+
+export interface Runner {
+  readonly isolation: Sandbox['isolation'];
+  readonly isolationReason: string;
+  readonly limitsInForce: readonly string[];
+  /** Who the command runs as on the host, when that is not the node's own user. */
+  readonly owner?: Owner | undefined;
+  start(command: StagedCommand, streams: CommandStreams): RunningCommand;
+}
+
+/**
+ * Spawns with the streams captured. The umask is that of every action, whatever the node's own is: a child takes it over
+ * at the moment it is spawned, and spawning is one synchronous call.
+ */
+export function spawnCaptured(
+  file: string,
+  args: readonly string[],
+  options: SpawnOptions & { readonly extraFiles?: readonly number[] },
+  streams: CommandStreams,
+): ChildProcess {
+  const { extraFiles = [], ...spawnOptions } = options;
+  const umask = process.umask(0o022);
+  let child: ChildProcess;
+  try {
+    child = spawn(file, args, {
+      ...spawnOptions,
+      // Its own session: an interrupt typed at the node's terminal is for the node.
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe', ...extraFiles],
+    });
+  } finally {
+    process.umask(umask);
+  }
+  child.stdout?.on('data', (chunk: Buffer) => {
+    streams.stdout.write(chunk);
+    streams.onStdout?.(chunk);
+  });
+  child.stderr?.on('data', (chunk: Buffer) => {
+    streams.stderr.write(chunk);
+    streams.onStderr?.(chunk);
+  });
+  return child;
+}
+
+export function exitCodeOf(code: number | null, signal: NodeJS.Signals | null): number {
+  return code ?? 128 + (signal ? constants.signals[signal] : 0);
+}
+
+/** A spawn that did not happen, as what its caller should be told. */
+export function spawnFailure(error: unknown, program: string): StatusError {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'E2BIG') {
+    return new StatusError('INVALID_ARGUMENT', `command: its arguments and environment are too long for this system`);
+  }
+  if (code === 'EAGAIN' || code === 'ENOMEM' || code === 'EMFILE' || code === 'ENFILE') {
+    return new StatusError(
+      'RESOURCE_EXHAUSTED',
+      `starting ${program}: this machine has no room for a process (${message})`,
+      {
+        cause: error,
+      },
+    );
+  }
+  return new StatusError('INTERNAL', `starting ${program}: ${message}`, { cause: error });
+}

@@ -1,0 +1,88 @@
+/** The directories a sandbox works in, and their removal. */
+import { createHash } from 'node:crypto';
+import { chmod, chown, mkdir, readdir, rename, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { removalsMax } from './limits.ts';
+import { removeTree } from './removal.ts';
+import { makeDirectory, type Owner } from './staging.ts';
+
+export interface Workplace {
+  readonly path: string;
+  /** A new, empty directory with a short name. */
+  makeActionDirectory(): Promise<string>;
+  /** Removes `path` in the background; it is out of sight at once. */
+  readonly remove: (path: string) => void;
+  /** Waits while too many removals are under way. */
+  removalRoom(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Takes over `path`: what an earlier process left there is removed in the background. */
+export async function createWorkplace(path: string, owner: Owner | undefined): Promise<Workplace> {
+  const removals = new Set<Promise<void>>();
+  const trash = join(path, 'trash');
+  let made = 0;
+
+  await mkdir(trash, { recursive: true });
+  // Nobody else on this machine may look in: files in it can be owned by the user that actions run as.
+  await chmod(path, owner ? 0o710 : 0o700);
+  if (owner) await chown(path, process.getuid?.() ?? 0, owner.gid);
+
+  const begin = (work: Promise<void>) => {
+    // What cannot be removed now is removed at the next start.
+    const removal = work.catch(() => undefined).finally(() => removals.delete(removal));
+    removals.add(removal);
+  };
+  const remove = (victim: string) => {
+    const out = join(trash, `${process.pid}-${made++}`);
+    begin(rename(victim, out).then(() => removeTree(out)));
+  };
+
+  for (const name of await readdir(trash)) begin(removeTree(join(trash, name)));
+  for (const name of await readdir(path)) {
+    if (name === 'trash') continue;
+    const out = join(trash, `${process.pid}-${made++}`);
+    await rename(join(path, name), out);
+    begin(removeTree(out));
+  }
+  for (const name of ['actions', 'trees', 'etc']) await makeDirectory(join(path, name));
+
+  return {
+    path,
+    async makeActionDirectory() {
+      const directory = join(path, 'actions', String(made++));
+      await makeDirectory(directory);
+      return directory;
+    },
+    remove,
+    async removalRoom() {
+      while (removals.size > removalsMax) await Promise.race(removals);
+    },
+    async close() {
+      for (const name of ['actions', 'trees', 'etc']) remove(join(path, name));
+      while (removals.size > 0) await Promise.all(removals);
+    },
+  };
+}
+
+/** The user that actions run as when the node runs as root. */
+export const unprivileged: Owner = { uid: 65_534, gid: 65_534 };
+
+/**
+ * A directory to work in that `unprivileged` can reach: `path` itself, or, when a parent is closed to others as /root is,
+ * one in /var/tmp, on the same file system. `undefined` when there is none.
+ */
+export async function reachableDirectory(path: string): Promise<string | undefined> {
+  if (await openToOthers(dirname(path))) return path;
+  const elsewhere = `/var/tmp/potluck-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
+  await mkdir(elsewhere, { recursive: true, mode: 0o700 });
+  const [there, here] = await Promise.all([stat(elsewhere), stat(path)]);
+  return there.uid === 0 && there.dev === here.dev ? elsewhere : undefined;
+}
+
+async function openToOthers(path: string): Promise<boolean> {
+  for (let at = path; ; at = dirname(at)) {
+    if (((await stat(at)).mode & 0o001) === 0) return false;
+    if (at === dirname(at)) return true;
+  }
+}
