@@ -10,6 +10,7 @@ import { durationMs, EmptySchema } from '@bufbuild/protobuf/wkt';
 import { type Digest, digestKey, fromWireDigest } from '../../protos/digest.ts';
 import {
   type ExecuteRequest,
+  type ExecuteResponse,
   type Execution,
   ExecutionStage_Value,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
@@ -19,7 +20,10 @@ import {
   type Operations,
 } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import { type InlineHints, inlineHints } from '../reapi/action-cache.ts';
 import type { CallContext, ServiceHandlers } from '../reapi/handler.ts';
+import type { InstanceCheck } from '../reapi/instances.ts';
+import { limits as reapiLimits } from '../reapi/limits.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import type { Clock } from './clock.ts';
@@ -27,16 +31,15 @@ import { type Executor, operationName, type Watched } from './executor.ts';
 import * as limits from './limits.ts';
 import { missingBlobs } from './missing.ts';
 import type { Preparer } from './prepare.ts';
-import { executeResponse, type InlineHints, operationMessage, withInlined } from './responses.ts';
+import { executeResponse, operationMessage } from './responses.ts';
 
 export interface ExecutionServiceOptions {
   readonly executor: Executor;
   readonly preparer: Preparer;
-  readonly blobs: Pick<BlobStore, 'get'>;
+  readonly blobs: BlobStore;
   readonly actions: ActionCache;
   readonly clock: Clock;
-  /** Throws when the instance is not served. */
-  readonly checkInstance: (instance: string) => void;
+  readonly checkInstance: InstanceCheck;
   readonly onLookup?: (instance: string, outcome: 'hit' | 'miss' | 'skipped') => void;
   /** Default: `limits.keepAliveMs`. */
   readonly keepAliveMs?: number;
@@ -65,11 +68,18 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
     }
   };
 
+  const inlined = async (
+    response: ExecuteResponse,
+    fn: Digest['fn'],
+    hints: InlineHints,
+    signal: AbortSignal,
+  ): Promise<ExecuteResponse> =>
+    response.result ? { ...response, result: await inlineHints(blobs, fn, response.result, hints, signal) } : response;
+
   const messageOf = async (watched: Watched, signal: AbortSignal): Promise<Operation> => {
     const state = watched.state();
     if (!state.response) return operationMessage(state);
-    const response = await withInlined(state.response, watched.hints, watched.fn, blobs, { signal });
-    return operationMessage({ ...state, response });
+    return operationMessage({ ...state, response: await inlined(state.response, watched.fn, watched.hints, signal) });
   };
 
   /** The state now, at every change, and again after `keepAliveMs` of silence; ends after the one that is done. */
@@ -97,6 +107,11 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
     const { signal } = context;
     checkInstance(instance);
     const digest = fromWireDigest(request.actionDigest, request.digestFunction, 'action_digest');
+    const priority = request.executionPolicy?.priority ?? 0;
+    const { min, max } = reapiLimits.priorities;
+    if (priority < min || priority > max) {
+      throw new StatusError('INVALID_ARGUMENT', `priority ${priority} is outside of the range ${min} to ${max}`);
+    }
     const hints: InlineHints = request;
 
     const [action, cached] = await Promise.all([
@@ -118,7 +133,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
         worker: '',
         queuedAtMs: undefined,
         startedAtMs: undefined,
-        response: await withInlined(response, hints, digest.fn, blobs, { signal }),
+        response: await inlined(response, digest.fn, hints, signal),
       });
       return;
     }
@@ -137,7 +152,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
       mergeKey,
       instance,
       invocation: context.requestMetadata?.toolInvocationId || context.peer,
-      priority: request.executionPolicy?.priority ?? 0,
+      priority,
       hints,
     });
     yield* followAsWaiter(watched, signal);

@@ -14,10 +14,11 @@ import {
 import type { Operation } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { RetryInfoSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import type { InlineHints } from '../reapi/action-cache.ts';
 import { queueFullRetryMs } from './limits.ts';
 import type { LogRegistry } from './log-streams.ts';
 import type { PreparedAction } from './prepare.ts';
-import { encodedBytes, executeResponse, type InlineHints, type OperationState, operationMessage } from './responses.ts';
+import { encodedBytes, executeResponse, type OperationState, operationMessage } from './responses.ts';
 import { type RunOutcome, type RunPhase, type RunPorts, runAction } from './run-action.ts';
 import {
   type Completion,

@@ -34,9 +34,6 @@ export const cachedDirectoryEntriesMax = 500_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
 export const pinnedDigestsMax = 2_000_000;
 
-/** Standard output and error that travel inside an answer, per answer. */
-export const inlineBytesMax = 1024 * 1024;
-
 /** Of one live log; a reader that falls further behind is told how much it missed. */
 export const logStreamBytesMax = 1024 * 1024;
 /** Of all live logs together. */

@@ -10,6 +10,7 @@ import {
   type Digest as WireDigest,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import { planCommand } from '../../sandbox/command.ts';
 import type { CallOptions, LocalBlobStore, Pin } from '../storage/blob-store.ts';
 import type { InputTrees } from './input-tree.ts';
 import * as limits from './limits.ts';
@@ -107,7 +108,8 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
         trees.collect(inputRoot, options),
       ]);
       if (command) {
-        checkCommand(what, command);
+        // For its checks: the sandbox makes its own plan, and would complain only after the queue.
+        planCommand(command);
         // Clients of 2.1 and before write it into the command alone.
         if (!action.platform && command.platform) platform.check(command.platform.properties);
       }
@@ -146,20 +148,4 @@ function checkTimeout(what: string, action: Action, defaultMs: number, maxMs: nu
   }
   // An explicit zero is how some clients write "none".
   return timeoutMs === 0 ? defaultMs : timeoutMs;
-}
-
-/** What can be said without the input tree; the sandbox checks the rest. */
-function checkCommand(what: string, command: Command): void {
-  const bad = (why: string): StatusError => new StatusError('INVALID_ARGUMENT', `${what}: ${why}`);
-  if (command.arguments.length === 0 || command.arguments[0] === '') throw bad('the command has no arguments');
-  const withNul = [...command.arguments, ...command.environmentVariables.flatMap(({ name, value }) => [name, value])];
-  if (withNul.some((text) => text.includes('\0'))) throw bad('an argument or environment variable holds a NUL byte');
-  for (const { name } of command.environmentVariables) {
-    if (name === '' || name.includes('=')) throw bad(`"${name}" is no name for an environment variable`);
-  }
-  const { workingDirectory, outputPaths, outputFiles, outputDirectories } = command;
-  for (const path of [workingDirectory, ...outputPaths, ...outputFiles, ...outputDirectories]) {
-    if (path.startsWith('/')) throw bad(`the path "${path}" is absolute; paths are relative to the input root`);
-    if (path.split('/').includes('..')) throw bad(`the path "${path}" leaves its directory`);
-  }
 }
