@@ -38,4 +38,41 @@ export const limits = {
   responseBytesMax: 4 * MiB - 4 * KiB,
   /** Sum of the blobs of one batch call; leaves room for digests and framing within a 4 MiB message. */
   batchBytesMax: 4_000_000,
+  /** Sum of what the compressed blobs of one batch call unpack to. */
+  batchUnpackedBytesMax: 64 * MiB,
+  /** Directories in one message of GetTree, and in one tree. */
+  treePageMax: 1000,
+  treeDirectoriesMax: 1_000_000,
+  /** Largest Directory or Tree that is parsed. */
+  directoryBytesMax: 16 * MiB,
+
+  // Compression.
+
+  /** Frames in one compressed field of a message: each costs some 20 µs. */
+  zstdFramesMax: 64,
+  /** Unit in which streams come out of the compressor. */
+  zstdChunkBytes: 128 * KiB,
+
+  // Uploads.
+
+  /** What is stored in one step instead of being streamed. */
+  smallBlobBytes: 256 * KiB,
+  /** Broken-off uploads that wait to be resumed: how many, their bytes together, how long. */
+  pausedUploadsMax: 64,
+  pausedUploadBytesMax: 4096 * MiB,
+  pausedUploadMs: 10 * 60_000,
+
+  // Chunking.
+
+  /** Average chunk size of FastCDC, a power of two; the shortest is a quarter of it, the longest four times it. */
+  chunkAverageBytes: 512 * KiB,
+  /** Chunks stored at the price of one sync. */
+  splitBatchBytes: 8 * MiB,
+  /** Blobs whose chunks are remembered. */
+  splitsRememberedMax: 1024,
+  /** Chunks of one SpliceBlob call. */
+  spliceChunksMax: 200_000,
+
+  /** Range of priorities, for executions and for results; 0 is the default, lower is sooner. */
+  priorities: { min: -1000, max: 1000 },
 } as const;
