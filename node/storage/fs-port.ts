@@ -40,6 +40,8 @@ export interface FsPort {
   mkdirs(path: string): Promise<void>;
   /** Names, in no order; empty when there is no such directory. */
   list(path: string): Promise<string[]>;
+  /** Bytes this process may still write to the file system that holds `path`. */
+  freeBytes(path: string): Promise<number>;
   /** Names created in, renamed into or removed from the directory are on the medium. */
   syncDir(path: string): Promise<void>;
 }
@@ -55,6 +57,10 @@ export const nodeFs: FsPort = {
   mkdirs: async (path) => void (await fs.mkdir(path, { recursive: true })),
   list: (path) =>
     fs.readdir(path).catch((error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? [] : Promise.reject(error))),
+  async freeBytes(path) {
+    const { bavail, bsize } = await fs.statfs(path);
+    return bavail * bsize;
+  },
   async syncDir(path) {
     const dir = await fs.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
     try {

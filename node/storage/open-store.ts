@@ -3,103 +3,205 @@
  *
  * One writing process per data directory; `readStoreStats` may look from beside.
  */
-import { StatusError } from '../../protos/status.ts';
-import type { ActionCache } from './action-cache.ts';
-import type { CallOptions, LocalBlobStore } from './blob-store.ts';
-import type { FsPort } from './fs-port.ts';
+import { rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import { alwaysEmpty } from './always-empty.ts';
+import { type BlobFiles, casDir, createBlobFiles, tempDir } from './blob-files.ts';
+import { createBlobReading } from './blob-reading.ts';
+import { createCommitter } from './committer.ts';
+import { counted } from './counted.ts';
+import { createCounters } from './counters.ts';
+import { createDiskActionCache } from './disk-action-cache.ts';
+import { createDiskStore } from './disk-store.ts';
+import { createEvictor } from './evictor.ts';
+import { type FsPort, nodeFs } from './fs-port.ts';
+import * as limits from './limits.ts';
+import { createLinkCopies } from './link-copies.ts';
+import { openLmdbIndex, readLmdbTotals } from './lmdb-index.ts';
+import { createLocalFiles } from './local-files.ts';
+import { createMaintenance } from './maintenance.ts';
+import { createRecency } from './recency.ts';
+import { createResidency } from './residency.ts';
+import { batchChangesFor, createSpace, type Space } from './space.ts';
+import type { OpenStoreOptions, Store, StoreStats } from './store.ts';
+import type { IndexTotals, StoreIndex } from './store-index.ts';
+import { checkUnsynced, settleUnsynced } from './unsynced.ts';
 
-export interface OpenStoreOptions {
-  /** Created when absent; everything the store keeps is below it. */
-  readonly dataDir: string;
-  /** Hard limit of the disk space in use: blobs, temporary files and the index. At least `sizeLimitMinBytes`. */
-  readonly sizeLimitBytes: number;
-  /**
-   * `full` (default): what was acknowledged survives a power cut. `fast`: no syncs; what was acknowledged survives the
-   * death of the process, but a power cut or a kernel crash may lose it (never serve it wrong).
-   */
-  readonly durability?: 'full' | 'fast';
-  /** The file system; tests put one here that fails or forgets. */
-  readonly fs?: FsPort;
-  /** Told, in a sentence, what an operator should know: a bad blob was dropped, the index was rebuilt. */
-  readonly onWarning?: (text: string) => void;
-}
+export type {
+  LongOptions,
+  OpenStoreOptions,
+  Progress,
+  Store,
+  StoreCounters,
+  StoreStats,
+  VerifyReport,
+} from './store.ts';
 
-/** Counts and bytes for `/metrics`, `status` and `cache stats`. Counters start at zero when the store is opened. */
-export interface StoreStats {
-  readonly sizeLimitBytes: number;
-  /** Disk space in use or reserved by writes under way; at most the limit. */
-  readonly usedBytes: number;
-  readonly blobs: number;
-  /** Sum of the sizes of all blobs. */
-  readonly blobBytes: number;
-  /** Those of `blobs` that live inside the index instead of in a file each. */
-  readonly smallBlobs: number;
-  readonly smallBlobBytes: number;
-  readonly indexBytes: number;
-  readonly results: number;
-  readonly pinnedBlobs: number;
-  readonly counters: StoreCounters;
-}
-
-export interface StoreCounters {
-  readonly evictedBlobs: number;
-  readonly evictedBytes: number;
-  readonly evictedResults: number;
-  /** Blobs found bad on disk and dropped. */
-  readonly badBlobs: number;
-  readonly storedBlobs: number;
-  readonly storedBytes: number;
-  readonly blobHits: number;
-  readonly blobMisses: number;
-  readonly resultHits: number;
-  /** No entry. */
-  readonly resultMisses: number;
-  /** An entry some of whose blobs are gone. */
-  readonly resultIncomplete: number;
-}
-
-export interface Progress {
-  readonly doneBlobs: number;
-  readonly totalBlobs: number;
-  readonly doneBytes: number;
-}
-
-export interface LongOptions extends CallOptions {
-  /** Called at most a few times a second. */
-  readonly onProgress?: (progress: Progress) => void;
-}
-
-export interface VerifyReport {
-  readonly blobs: number;
-  readonly bytes: number;
-  /** Digest keys of blobs that were bad or gone; they have been dropped. */
-  readonly dropped: readonly string[];
-  /** Files that belonged to no blob; they have been removed. */
-  readonly strayFiles: number;
-}
-
-export interface Store {
-  readonly blobs: LocalBlobStore;
-  readonly actions: ActionCache;
-  stats(): StoreStats;
-  /** Evicts, oldest first, until at most `targetBytes` are in use (default: the low watermark). Pinned blobs stay. */
-  gc(
-    options?: CallOptions & { readonly targetBytes?: number },
-  ): Promise<{ evictedBlobs: number; evictedBytes: number }>;
-  /** Reads and hashes every blob; drops the bad ones and removes stray files. */
-  verify(options?: LongOptions): Promise<VerifyReport>;
-  /** Makes the index anew from the files and the small-blob table, hashing everything. */
-  rebuildIndex(options?: LongOptions): Promise<VerifyReport>;
-  /** Waits for writes under way, flushes and gives the data directory free. */
-  close(): Promise<void>;
-}
+const indexDir = 'index';
+const linksDir = 'links';
 
 /** Throws FAILED_PRECONDITION when another live process uses the directory, INVALID_ARGUMENT for a limit too small. */
 export async function openStore(options: OpenStoreOptions): Promise<Store> {
-  throw new StatusError('UNIMPLEMENTED', `the store at ${options.dataDir} is being built`);
+  const { dataDir, sizeLimitBytes, fs = nodeFs, onWarning = () => {} } = options;
+  const sync = options.durability !== 'fast';
+  if (sizeLimitBytes < limits.sizeLimitMinBytes) {
+    throw new StatusError(
+      'INVALID_ARGUMENT',
+      `a cache of ${sizeLimitBytes} bytes is too small; --cache-size must be at least ${limits.sizeLimitMinBytes}`,
+    );
+  }
+  try {
+    const { index, isLost } = await openIndex(options, fs, sync);
+    try {
+      return await wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarning });
+    } catch (error) {
+      await index.close();
+      throw error;
+    }
+  } catch (error) {
+    throw toStatusError(error, `opening the store in ${dataDir}`);
+  }
 }
 
-/** The stats of a store that another process may have open; `undefined` when there is none. Counters are zero. */
+interface Wiring {
+  readonly index: StoreIndex;
+  /** Whether there are files whose index is gone. */
+  readonly isLost: boolean;
+  readonly dataDir: string;
+  readonly sizeLimitBytes: number;
+  readonly fs: FsPort;
+  readonly sync: boolean;
+  readonly onWarning: (text: string) => void;
+}
+
+async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarning }: Wiring): Promise<Store> {
+  const counters = createCounters();
+  const batchChanges = batchChangesFor(sizeLimitBytes);
+  const committer = createCommitter(index, { freeBytes: () => fs.freeBytes(dataDir), batchChanges });
+  const recency = createRecency(committer, batchChanges);
+  const residency = createResidency(index);
+  const addLoose = (bytes: number): void => space.addLoose(bytes);
+  const files: BlobFiles = createBlobFiles({ fs, dataDir, sync, onDirectories: (count) => addLoose(count * 4096) });
+  const linkCopies = createLinkCopies({ fs, dir: join(dataDir, linksDir), space: () => space });
+  const evictBatch = createEvictor({
+    index,
+    committer,
+    recency,
+    residency,
+    files,
+    linkCopies,
+    counters,
+    addLoose,
+    batchEntries: Math.min(limits.evictBatchEntries, batchChanges),
+  });
+  const space: Space = createSpace({ limitBytes: sizeLimitBytes, index, committer, evictBatch });
+  const reading = createBlobReading({ index, committer, recency, residency, files, linkCopies, counters, onWarning });
+  const diskStore = createDiskStore({ index, committer, residency, space, files, reading, counters });
+  const local = createLocalFiles({ fs, store: diskStore, reading, files, linkCopies, space });
+  const held = alwaysEmpty({ ...diskStore, ...local });
+  const actions = createDiskActionCache({ index, committer, recency, residency, space, blobs: held, counters });
+  const maintenance = createMaintenance({ fs, dataDir, index, committer, residency, files, reading });
+
+  for (const dir of [tempDir, linksDir]) {
+    for (const name of await fs.list(join(dataDir, dir))) await fs.unlink(join(dataDir, dir, name));
+  }
+  const rebuildIndex: Store['rebuildIndex'] = async (long) => {
+    const verified = await maintenance.verify({ ...long, keepStrays: true });
+    const adopted = await maintenance.adopt(long);
+    await space.shrink(sizeLimitBytes, long);
+    return {
+      blobs: verified.blobs + adopted.blobs,
+      bytes: verified.bytes + adopted.bytes,
+      dropped: [...verified.dropped, ...adopted.dropped],
+      strayFiles: adopted.strayFiles,
+    };
+  };
+  if (isLost) {
+    const { blobs, dropped } = await rebuildIndex();
+    onWarning(`the index was missing or damaged and was built anew: ${blobs} blobs kept, ${dropped.length} dropped`);
+  }
+  const closing = new AbortController();
+  const sweeping =
+    index.closedCleanly || isLost
+      ? Promise.resolve()
+      : maintenance.removeStrays({ signal: closing.signal }).then(
+          () => {},
+          (error: unknown) => {
+            if (!closing.signal.aborted) onWarning(toStatusError(error, 'removing left-over files').message);
+          },
+        );
+
+  return {
+    blobs: counted(held, counters),
+    actions,
+    stats: () => ({
+      ...statsOf(index.totals(), committer.size().fileBytes),
+      sizeLimitBytes,
+      usedBytes: space.usedBytes(),
+      pinnedBlobs: residency.pinnedCount(),
+      counters: { ...counters },
+    }),
+    async gc({ targetBytes = sizeLimitBytes * limits.lowWatermarkShare, ...call } = {}) {
+      const { evictedBlobs, evictedBytes } = counters;
+      await space.shrink(targetBytes, call);
+      return {
+        evictedBlobs: counters.evictedBlobs - evictedBlobs,
+        evictedBytes: counters.evictedBytes - evictedBytes,
+      };
+    },
+    verify: (long) => maintenance.verify(long),
+    rebuildIndex,
+    async close() {
+      closing.abort();
+      await sweeping;
+      await recency.close();
+      await committer.idle();
+      if (!sync) await settleUnsynced(join(dataDir, indexDir), dataDir, fs);
+      await index.close();
+    },
+  };
+}
+
+/** The stats of a store that another process may have open; `undefined` when there is none. Limit and counters are zero. */
 export async function readStoreStats(dataDir: string): Promise<StoreStats | undefined> {
-  throw new StatusError('UNIMPLEMENTED', `the store at ${dataDir} is being built`);
+  const index = await readLmdbTotals(join(dataDir, indexDir));
+  return index && { ...statsOf(index.totals, index.size.fileBytes), counters: createCounters() };
+}
+
+function statsOf(totals: IndexTotals, indexBytes: number): Omit<StoreStats, 'counters'> {
+  return {
+    sizeLimitBytes: 0,
+    usedBytes: totals.fileDiskBytes + indexBytes,
+    blobs: totals.fileBlobs + totals.smallBlobs,
+    blobBytes: totals.fileBytes + totals.smallBytes,
+    smallBlobs: totals.smallBlobs,
+    smallBlobBytes: totals.smallBytes,
+    indexBytes,
+    results: totals.results,
+    pinnedBlobs: 0,
+  };
+}
+
+async function openIndex(
+  { dataDir, sizeLimitBytes, openIndex: open = openLmdbIndex, onWarning = () => {} }: OpenStoreOptions,
+  fs: FsPort,
+  sync: boolean,
+): Promise<{ index: StoreIndex; isLost: boolean }> {
+  const path = join(dataDir, indexDir);
+  for (const dir of [casDir, tempDir, linksDir, indexDir]) await fs.mkdirs(join(dataDir, dir));
+  await checkUnsynced(path, dataDir, fs, sync);
+  const openIt = (): Promise<StoreIndex> => open({ path, dataDir, sizeLimitBytes, sync });
+  const index = await openIt().catch(async (error: unknown) => {
+    const reason = toStatusError(error);
+    if (reason.code !== 'DATA_LOSS' && reason.code !== 'INTERNAL') throw reason;
+    onWarning(`the index cannot be read (${reason.reason}); building it anew from the files`);
+    await rm(path, { recursive: true, force: true });
+    return openIt();
+  });
+  if (sync) {
+    // LMDB syncs its files but not their names.
+    for (const dir of [path, dataDir, dirname(dataDir)]) await fs.syncDir(dir);
+  }
+  return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
 }

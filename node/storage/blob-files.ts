@@ -1,0 +1,121 @@
+/** The files of a store: `cas/<function>/<two digits>/<hash>-<size>`, and temporary ones in `tmp/`. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Digest, DigestFunction } from '../../protos/digest.ts';
+import { fileNameOf, shardOf } from './entry-key.ts';
+import type { FsFile, FsPort } from './fs-port.ts';
+
+export interface TempFile {
+  readonly path: string;
+  readonly file: FsFile;
+}
+
+export interface BlobFiles {
+  pathOf(digest: Digest): string;
+  /** `undefined` when there is no such file. */
+  openRead(digest: Digest): Promise<FsFile | undefined>;
+  /** A new file, read-only for everyone but its handle. */
+  createTemp(): Promise<TempFile>;
+  /** A path in the temporary directory that nothing has. */
+  tempPath(): string;
+  /** The contents of `file` are on the medium. */
+  sync(file: FsFile): Promise<void>;
+  /** Gives a temporary file its name, on the medium; syncs of one directory are shared. */
+  land(tempPath: string, digest: Digest): Promise<void>;
+  /** Does nothing when there is no such file. */
+  remove(digest: Digest): Promise<void>;
+  removePath(path: string): Promise<void>;
+}
+
+export interface BlobFilesOptions {
+  readonly fs: FsPort;
+  readonly dataDir: string;
+  /** False leaves out every sync. */
+  readonly sync: boolean;
+  /** Told when directories are made. */
+  readonly onDirectories: (count: number) => void;
+}
+
+export const casDir = 'cas';
+export const tempDir = 'tmp';
+export const shardPrefixes = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
+
+export function createBlobFiles({ fs, dataDir, sync, onDirectories }: BlobFilesOptions): BlobFiles {
+  const cas = join(dataDir, casDir);
+  const temp = join(dataDir, tempDir);
+  const prepared = new Map<DigestFunction, Promise<void>>();
+  const syncDir = sync ? sharedSync(fs) : async () => {};
+  const pathOf = (digest: Digest): string => join(cas, shardOf(digest), fileNameOf(digest));
+
+  /** Names in a directory are durable only if the directory's own name is. */
+  async function makeShards(fn: DigestFunction): Promise<void> {
+    const dir = join(cas, fn);
+    const known = new Set(await fs.list(dir));
+    const absent = shardPrefixes.filter((prefix) => !known.has(prefix));
+    for (const prefix of absent) await fs.mkdirs(join(dir, prefix));
+    onDirectories(1 + shardPrefixes.length);
+    await syncDir(dir);
+    await syncDir(cas);
+  }
+
+  function prepare(fn: DigestFunction): Promise<void> {
+    const promise = prepared.get(fn) ?? makeShards(fn);
+    prepared.set(fn, promise);
+    promise.catch(() => prepared.delete(fn));
+    return promise;
+  }
+
+  async function removePath(path: string): Promise<void> {
+    await fs.unlink(path).catch(ignoreAbsent);
+  }
+
+  const tempPath = (): string => join(temp, randomUUID());
+
+  return {
+    pathOf,
+    openRead: (digest) => fs.openRead(pathOf(digest)).catch(ignoreAbsent),
+    async createTemp() {
+      const path = tempPath();
+      return { path, file: await fs.create(path, 0o444) };
+    },
+    tempPath,
+    sync: (file) => (sync ? file.sync() : Promise.resolve()),
+    async land(path, digest) {
+      await prepare(digest.fn);
+      await fs.rename(path, pathOf(digest));
+      await syncDir(join(cas, shardOf(digest)));
+    },
+    remove: (digest) => removePath(pathOf(digest)),
+    removePath,
+  };
+}
+
+/** At most one sync of a directory runs and one waits; everyone who came before the waiting one starts shares it. */
+function sharedSync(fs: FsPort): (path: string) => Promise<void> {
+  const running = new Map<string, Promise<void>>();
+  const next = new Map<string, Promise<void>>();
+  const start = (path: string): Promise<void> => {
+    const sync = fs.syncDir(path).finally(() => running.delete(path));
+    running.set(path, sync);
+    return sync;
+  };
+  return (path) => {
+    const current = running.get(path);
+    if (!current) return start(path);
+    const waiting =
+      next.get(path) ??
+      current
+        .catch(() => {})
+        .then(() => {
+          next.delete(path);
+          return start(path);
+        });
+    next.set(path, waiting);
+    return waiting;
+  };
+}
+
+export function ignoreAbsent(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error;
+  return undefined;
+}

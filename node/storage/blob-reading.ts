@@ -1,0 +1,197 @@
+/** Reading blobs, never handing out bytes that are not theirs: a blob found bad is dropped and is missing from then on. */
+import { type Digest, digestKey } from '../../protos/digest.ts';
+import { toStatusError, StatusError } from '../../protos/status.ts';
+import { BadBlobError, isIntact, readChunks, readHashing } from './blob-content.ts';
+import type { BlobFiles } from './blob-files.ts';
+import type { BlobReader, ByteRange } from './blob-store.ts';
+import type { Committer } from './committer.ts';
+import type { Counters } from './counters.ts';
+import { blobName } from './entry-key.ts';
+import type { FileStat, FsFile } from './fs-port.ts';
+import type { LinkCopies } from './link-copies.ts';
+import type { Recency } from './recency.ts';
+import type { Residency } from './residency.ts';
+import type { StoreIndex } from './store-index.ts';
+import { createVerifiedFiles, type VerifiedFiles } from './verified-files.ts';
+
+export interface BlobReading {
+  /** Whether it is held; if so it was used just now. */
+  touch(digest: Digest): boolean;
+  /**
+   * The bytes of a small blob, checked; or the open file of a large one, pinned and of the right size; or `undefined`.
+   * Its life is lengthened unless it is opened for another reason than being used.
+   */
+  open(digest: Digest, how?: { readonly isUse: boolean }): Promise<Uint8Array | OpenFile | undefined>;
+  /** Hashes the file unless that was done before; false when it was bad and has been dropped. */
+  verify(open: OpenFile, signal?: AbortSignal): Promise<boolean>;
+  /** Hashes the file in any case. */
+  verifyAnew(open: OpenFile, signal?: AbortSignal): Promise<boolean>;
+  /** All bytes of the file, checked, or `undefined` when it was bad and has been dropped. */
+  whole(open: OpenFile): Promise<Uint8Array | undefined>;
+  reader(digest: Digest, open: Uint8Array | OpenFile): BlobReader;
+  readonly verified: VerifiedFiles;
+}
+
+export interface OpenFile extends AsyncDisposable {
+  readonly digest: Digest;
+  readonly file: FsFile;
+  readonly stat: FileStat;
+}
+
+export interface BlobReadingOptions {
+  readonly index: StoreIndex;
+  readonly committer: Committer;
+  readonly recency: Recency;
+  readonly residency: Residency;
+  readonly files: BlobFiles;
+  readonly linkCopies: LinkCopies;
+  readonly counters: Counters;
+  readonly onWarning: (text: string) => void;
+}
+
+export function createBlobReading(options: BlobReadingOptions): BlobReading {
+  const { index, committer, recency, residency, files, linkCopies, counters, onWarning } = options;
+  const verified = createVerifiedFiles();
+
+  /** `inode`: which file was bad; one that took its place since is left alone. */
+  async function drop(digest: Digest, why: string, inode?: bigint): Promise<void> {
+    const name = blobName(digest);
+    if (inode !== undefined && (await inodeNow(digest)) !== inode) return;
+    if (!residency.has(name)) return;
+    counters.badBlobs++;
+    onWarning(`blob ${digestKey(digest)} was bad on disk and has been dropped: ${why}`);
+    const removal = (async () => {
+      await committer.commit([{ kind: 'remove', key: name.key }]);
+      await files.remove(digest);
+      await linkCopies.drop(digest);
+    })();
+    residency.leave(name.text, removal);
+    await removal;
+  }
+
+  async function inodeNow(digest: Digest): Promise<bigint | undefined> {
+    const file = await files.openRead(digest);
+    if (!file) return undefined;
+    try {
+      return (await file.stat()).inode;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async function openFile(digest: Digest): Promise<OpenFile | undefined> {
+    const { text } = blobName(digest);
+    residency.pin(text);
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => residency.unpin(text));
+    const file = await files.openRead(digest);
+    if (!file) {
+      await drop(digest, 'its file is gone');
+      return undefined;
+    }
+    cleanup.defer(() => file.close());
+    const stat = await file.stat();
+    if (stat.kind !== 'file' || stat.sizeBytes !== digest.sizeBytes) {
+      await drop(digest, `its file has ${stat.sizeBytes} bytes`, stat.inode);
+      return undefined;
+    }
+    const held = cleanup.move();
+    return { digest, file, stat, [Symbol.asyncDispose]: () => held.disposeAsync() };
+  }
+
+  async function verifyAnew(open: OpenFile, signal?: AbortSignal): Promise<boolean> {
+    try {
+      for await (const _ of readHashing(open.file, open.digest, signal));
+    } catch (error) {
+      if (!(error instanceof BadBlobError)) throw error;
+      await drop(open.digest, error.message, open.stat.inode);
+      return false;
+    }
+    verified.add(blobName(open.digest).text, open.stat);
+    return true;
+  }
+
+  const isVerified = (open: OpenFile): boolean => verified.isVerified(blobName(open.digest).text, open.stat);
+  const verify: BlobReading['verify'] = async (open, signal) => isVerified(open) || verifyAnew(open, signal);
+
+  async function* readFile(open: OpenFile, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { digest, file } = open;
+    const end = Math.min(range.offset + range.length, digest.sizeBytes);
+    try {
+      if (isVerified(open)) {
+        yield* readChunks(file, range.offset, end, signal);
+      } else if (range.offset === 0 && end === digest.sizeBytes) {
+        yield* readHashing(file, digest, signal);
+        verified.add(blobName(digest).text, open.stat);
+      } else {
+        // A part proves nothing by itself.
+        if (!(await verifyAnew(open, signal))) throw notFound(digest);
+        yield* readChunks(file, range.offset, end, signal);
+      }
+    } catch (error) {
+      if (!(error instanceof BadBlobError)) throw error;
+      await drop(digest, error.message, open.stat.inode);
+      throw notFound(digest);
+    }
+  }
+
+  return {
+    verified,
+    touch(digest) {
+      const name = blobName(digest);
+      if (!residency.has(name)) return false;
+      recency.touch(name);
+      return true;
+    },
+    async open(digest, { isUse } = { isUse: true }) {
+      const name = blobName(digest);
+      const entry = residency.has(name) ? index.find(name.key) : undefined;
+      if (!entry) return undefined;
+      if (isUse) recency.touch(name);
+      if (entry.place === 'file') {
+        return openFile(digest).catch((error: unknown) => {
+          throw toStatusError(error, `reading blob ${digestKey(digest)}`);
+        });
+      }
+      const bytes = index.value(entry);
+      if (bytes && isIntact(digest, bytes)) return bytes;
+      await drop(digest, 'its value in the index is damaged');
+      return undefined;
+    },
+    verify,
+    verifyAnew,
+    async whole(open) {
+      const { digest } = open;
+      const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
+      await open.file.read(bytes, 0);
+      if (!isVerified(open)) {
+        if (!isIntact(digest, bytes)) {
+          await drop(digest, 'its bytes hash to something else', open.stat.inode);
+          return undefined;
+        }
+        verified.add(blobName(digest).text, open.stat);
+      }
+      return bytes;
+    },
+    reader: (digest, open) => ({
+      digest,
+      read: (range = { offset: 0, length: digest.sizeBytes }, { signal } = {}) =>
+        open instanceof Uint8Array ? bytesOf(open, range) : readFile(open, range, signal),
+      [Symbol.asyncDispose]: async () => {
+        if (!(open instanceof Uint8Array)) await open[Symbol.asyncDispose]();
+      },
+    }),
+  };
+}
+
+async function* bytesOf(bytes: Uint8Array, { offset, length }: ByteRange): AsyncGenerator<Uint8Array> {
+  const part = bytes.subarray(offset, offset + length);
+  if (part.byteLength > 0) yield part;
+}
+
+function notFound(digest: Digest): StatusError {
+  return new StatusError(
+    'NOT_FOUND',
+    `blob ${digestKey(digest)} was bad on disk and has been dropped; upload it again`,
+  );
+}

@@ -1,0 +1,111 @@
+/**
+ * Group commit: changes that arrive while a transaction is being made durable go into the next one together, so that many
+ * writers at once share the price of a sync.
+ */
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import * as limits from './limits.ts';
+import type { IndexChange, StoreIndex } from './store-index.ts';
+
+export interface Committer {
+  /** All of `changes` in one transaction; resolves when durable and visible. At most `batchChanges` of them. */
+  commit(changes: readonly IndexChange[]): Promise<void>;
+  /** Resolves when nothing is queued or under way. */
+  idle(): Promise<void>;
+  /** Size of the index after the last commit. */
+  size(): { readonly fileBytes: number; readonly usedBytes: number };
+}
+
+export interface CommitterOptions {
+  /** Free space of the disk the index is on. */
+  readonly freeBytes: () => Promise<number>;
+  readonly batchChanges: number;
+}
+
+interface Request {
+  readonly changes: readonly IndexChange[];
+  readonly bytes: number;
+  readonly outcome: PromiseWithResolvers<void>;
+}
+
+export function createCommitter(index: StoreIndex, options: CommitterOptions): Committer {
+  let queue: Request[] = [];
+  let running: Promise<void> | undefined;
+  let size = index.size();
+
+  async function run(): Promise<void> {
+    // What the present turn still has to say goes into the same transaction.
+    await new Promise(setImmediate);
+    while (queue.length > 0) {
+      const batch = takeBatch();
+      try {
+        await checkDisk(batch);
+        await index.commit(batch.flatMap((request) => request.changes));
+        size = index.size();
+        for (const request of batch) request.outcome.resolve();
+      } catch (error) {
+        const status = await explain(error);
+        for (const request of batch) request.outcome.reject(status);
+      }
+    }
+    running = undefined;
+  }
+
+  function takeBatch(): Request[] {
+    let changes = 0;
+    let bytes = 0;
+    let end = 0;
+    for (const request of queue) {
+      changes += request.changes.length;
+      bytes += request.bytes;
+      if (end > 0 && (changes > options.batchChanges || bytes > limits.commitBatchBytes)) break;
+      end++;
+    }
+    const batch = queue.slice(0, end);
+    queue = queue.slice(end);
+    return batch;
+  }
+
+  /** A commit that runs out of disk half-way is undone, but loudly and slowly; removals are let through to the end. */
+  async function checkDisk(batch: readonly Request[]): Promise<void> {
+    const growing = batch.some(({ changes }) => changes.some(({ kind }) => kind === 'file' || kind === 'inline'));
+    if (!growing) return;
+    const needed = batch.reduce((sum, { bytes }) => sum + bytes, limits.diskReserveBytes);
+    const free = await options.freeBytes();
+    if (free < needed) throw diskFull(free);
+  }
+
+  async function explain(error: unknown): Promise<StatusError> {
+    if (error instanceof StatusError) return error;
+    const free = await options.freeBytes().catch(() => Number.POSITIVE_INFINITY);
+    return free < limits.diskReserveBytes ? diskFull(free, error) : toStatusError(error, 'committing to the index');
+  }
+
+  return {
+    commit(changes) {
+      const bytes = changes.reduce((sum, change) => sum + changeBytes(change), 0);
+      const outcome = Promise.withResolvers<void>();
+      queue.push({ changes, bytes, outcome });
+      running ??= run();
+      return outcome.promise;
+    },
+    async idle() {
+      while (running) await running;
+    },
+    size: () => size,
+  };
+}
+
+/** What a change takes in the index, pages written anew included. */
+export function changeBytes(change: IndexChange): number {
+  return limits.indexBytesPerChange + (change.kind === 'inline' ? inlineBytes(change.value.byteLength) : 0);
+}
+
+/** A value either shares a page with others or takes whole pages. */
+function inlineBytes(valueBytes: number): number {
+  return valueBytes < 1_500 ? Math.ceil(valueBytes * 1.5) : Math.ceil((valueBytes + 128) / 4096) * 4096;
+}
+
+function diskFull(freeBytes: number, cause?: unknown): StatusError {
+  const free = Number.isFinite(freeBytes) ? ` (${freeBytes} bytes free)` : '';
+  return new StatusError('RESOURCE_EXHAUSTED', `the disk of the cache is full${free}; free some space`, { cause });
+}

@@ -1,0 +1,267 @@
+/**
+ * Blobs on disk: large ones a file each, small ones values in the index. The order that keeps promises through a power cut:
+ * contents synced, file named, directory synced, index committed, answer given.
+ */
+import { type Digest, digestKey, makeDigest } from '../../protos/digest.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import { appendChecked, collect, dismiss, interruptible, isIntact } from './blob-content.ts';
+import type { BlobFiles } from './blob-files.ts';
+import type { BlobReading } from './blob-reading.ts';
+import type { BlobStore, Pin } from './blob-store.ts';
+import { changeBytes, type Committer } from './committer.ts';
+import type { Counters } from './counters.ts';
+import { blobName, digestOfKey, diskBytes, type EntryName, isResultKey } from './entry-key.ts';
+import type { FileStat, FsFile } from './fs-port.ts';
+import * as limits from './limits.ts';
+import type { Residency } from './residency.ts';
+import type { Lease, Space } from './space.ts';
+import type { IndexChange, StoreIndex } from './store-index.ts';
+
+export interface DiskStoreOptions {
+  readonly index: StoreIndex;
+  readonly committer: Committer;
+  readonly residency: Residency;
+  readonly space: Space;
+  readonly files: BlobFiles;
+  readonly reading: BlobReading;
+  readonly counters: Counters;
+}
+
+export interface DiskStore extends BlobStore {
+  findByHash(fn: Digest['fn'], hash: string): Promise<Digest | undefined>;
+  pin(digests: readonly Digest[]): Promise<Pin>;
+  /** Stores bytes known to hash to `digest`, in the index. */
+  storeInline(digest: Digest, bytes: Uint8Array): Promise<void>;
+  /**
+   * Stores a temporary file whose contents `write` has to see to, in space reserved for it: `write` gets the new file and
+   * resolves once its contents hash to `digest`, or to `false` when they are not needed any more.
+   */
+  storeFile(digest: Digest, write: (file: FsFile) => Promise<boolean>, signal?: AbortSignal): Promise<void>;
+  /** Stores the file at `path` in the temporary directory, known to hash to `digest`, under an open lease. */
+  landFile(digest: Digest, path: string, file: FsFile, lease: Lease): Promise<void>;
+}
+
+export function isSmall(digest: Digest): boolean {
+  return digest.sizeBytes <= limits.smallBlobBytesMax;
+}
+
+/** What a blob's file takes, its entry in the index included. */
+export function fileNeed(digest: Digest): { fileBytes: number; indexBytes: number } {
+  return { fileBytes: diskBytes(digest.sizeBytes), indexBytes: limits.indexBytesPerChange };
+}
+
+export function createDiskStore(options: DiskStoreOptions): DiskStore {
+  const { index, committer, residency, space, files, reading, counters } = options;
+  const label = (digest: Digest): string => `storing blob ${digestKey(digest)}`;
+
+  function countStored(digest: Digest): void {
+    counters.storedBlobs++;
+    counters.storedBytes += digest.sizeBytes;
+  }
+
+  async function storeInline(digest: Digest, bytes: Uint8Array): Promise<void> {
+    const name = blobName(digest);
+    const change: IndexChange = { kind: 'inline', key: name.key, value: bytes };
+    const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(change) }, label(digest));
+    try {
+      await residency.land(name, () => committer.commit([change]));
+      countStored(digest);
+    } finally {
+      lease.release();
+    }
+  }
+
+  async function landFile(digest: Digest, path: string, file: FsFile, lease: Lease): Promise<void> {
+    const name = blobName(digest);
+    try {
+      const stat = await syncAndClose(file);
+      await residency.land(name, async () => {
+        await files.land(path, digest);
+        try {
+          await committer.commit([{ kind: 'file', key: name.key }]);
+        } catch (error) {
+          await files.remove(digest);
+          throw error;
+        }
+        reading.verified.add(name.text, stat);
+        countStored(digest);
+      });
+    } finally {
+      // Gone already unless it failed, or another stored the same blob first.
+      await files.removePath(path).catch(() => {});
+      lease.release();
+    }
+  }
+
+  async function syncAndClose(file: FsFile): Promise<FileStat> {
+    try {
+      await files.sync(file);
+      return await file.stat();
+    } finally {
+      await file.close();
+    }
+  }
+
+  async function storeFile(
+    digest: Digest,
+    write: (file: FsFile) => Promise<boolean>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const lease = await space.reserve(fileNeed(digest), label(digest), signal && { signal });
+    let temp: Awaited<ReturnType<BlobFiles['createTemp']>> | undefined;
+    try {
+      temp = await files.createTemp();
+      if (await write(temp.file)) {
+        const { path, file } = temp;
+        temp = undefined;
+        await landFile(digest, path, file, lease);
+      }
+    } finally {
+      if (temp) {
+        await temp.file.close().catch(() => {});
+        await files.removePath(temp.path).catch(() => {});
+      }
+      lease.release();
+    }
+  }
+
+  async function putStream(
+    digest: Digest,
+    name: EntryName,
+    content: AsyncIterable<Uint8Array>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const interrupt = Promise.withResolvers<void>();
+    const onAbort = (): void => interrupt.reject(signal?.reason);
+    let hasLanded = false;
+    const stopListening = residency.onLanded(name.text, () => {
+      hasLanded = true;
+      interrupt.resolve();
+    });
+    signal?.addEventListener('abort', onAbort, { once: true });
+    interrupt.promise.catch(() => {});
+    try {
+      const chunks = interruptible(content, interrupt.promise);
+      if (isSmall(digest)) {
+        const bytes = await collect(digest, chunks).catch((error: unknown) => {
+          if (!hasLanded) throw error;
+        });
+        if (bytes && !hasLanded) await storeInline(digest, bytes);
+      } else {
+        await storeFile(
+          digest,
+          async (file) => {
+            await appendChecked(digest, chunks, file).catch((error: unknown) => {
+              if (!hasLanded) throw error;
+            });
+            return !hasLanded;
+          },
+          signal,
+        );
+      }
+    } finally {
+      stopListening();
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  async function putBytes(digest: Digest, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (reading.touch(digest)) return;
+    if (bytes.byteLength !== digest.sizeBytes) {
+      throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: ${bytes.byteLength} bytes came`);
+    }
+    if (!isIntact(digest, bytes)) {
+      throw new StatusError(
+        'INVALID_ARGUMENT',
+        `blob ${digestKey(digest)}: the bytes that came hash to something else`,
+      );
+    }
+    if (isSmall(digest)) return storeInline(digest, bytes);
+    await storeFile(digest, (file) => file.append([bytes]).then(() => true), signal);
+  }
+
+  return {
+    storeInline,
+    storeFile,
+    landFile,
+
+    async missing(digests, { signal } = {}) {
+      signal?.throwIfAborted();
+      const missing = new Map<string, Digest>();
+      for (const digest of digests) if (!reading.touch(digest)) missing.set(digestKey(digest), digest);
+      return [...missing.values()];
+    },
+
+    async open(digest, { signal } = {}) {
+      signal?.throwIfAborted();
+      const open = await reading.open(digest);
+      return open && reading.reader(digest, open);
+    },
+
+    async get(digest, { signal } = {}) {
+      signal?.throwIfAborted();
+      const open = await reading.open(digest);
+      if (!open || open instanceof Uint8Array) return open;
+      await using file = open;
+      return await reading.whole(file);
+    },
+
+    async put(digest, content, { signal } = {}) {
+      signal?.throwIfAborted();
+      if (reading.touch(digest)) {
+        dismiss(content[Symbol.asyncIterator]());
+        return;
+      }
+      await putStream(digest, blobName(digest), content, signal).catch((error: unknown) => {
+        throw toStatusError(error, label(digest));
+      });
+    },
+
+    async putMany(blobs, { signal } = {}) {
+      const outcomes: (Error | undefined)[] = new Array<undefined>(blobs.length);
+      const storeAt = async (at: number): Promise<void> => {
+        const { digest, bytes } = blobs[at] as (typeof blobs)[number];
+        await putBytes(digest, bytes, signal).catch((error: unknown) => {
+          outcomes[at] = toStatusError(error, label(digest));
+        });
+      };
+      const indices = [...blobs.keys()];
+      // Small ones meet in few transactions when all are offered at once; files are bounded by their handles.
+      const small = indices.filter((at) => isSmall((blobs[at] as (typeof blobs)[number]).digest));
+      const large = indices.filter((at) => !isSmall((blobs[at] as (typeof blobs)[number]).digest)).values();
+      const worker = async (): Promise<void> => {
+        for (const at of large) await storeAt(at);
+      };
+      await Promise.all([...small.map(storeAt), ...Array.from({ length: limits.putManyFiles }, worker)]);
+      return outcomes;
+    },
+
+    async findByHash(fn, hash) {
+      const { key } = blobName(makeDigest(fn, hash, 0));
+      const [found] = index.keysAfter(key, 1);
+      const digest = found && !isResultKey(found) ? digestOfKey(found) : undefined;
+      return digest?.hash === hash && digest.fn === fn && residency.has(blobName(digest)) ? digest : undefined;
+    },
+
+    async pin(digests) {
+      const pinned: string[] = [];
+      const missing = new Map<string, Digest>();
+      for (const digest of digests) {
+        const { text } = blobName(digest);
+        if (!reading.touch(digest)) missing.set(text, digest);
+        else {
+          residency.pin(text);
+          pinned.push(text);
+        }
+      }
+      let isPinned = true;
+      return {
+        missing: [...missing.values()],
+        [Symbol.dispose]() {
+          if (isPinned) for (const text of pinned) residency.unpin(text);
+          isPinned = false;
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,363 @@
+/**
+ * The index in LMDB: tables `entries` (key to place, seq, value id), `order` (place and seq to key), `values` (value id to
+ * key and bytes) and `meta`. Values are keyed by a rising id, so that new ones are appended and old ones free whole pages;
+ * hashes as keys would rewrite a page per blob.
+ */
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Database, open, type RootDatabase } from 'lmdb';
+import { StatusError } from '../../protos/status.ts';
+import { diskBytes, isResultKey, keySizeBytes, keyText } from './entry-key.ts';
+import { claimOwnership } from './owner.ts';
+import type { IndexEntry, IndexTotals, StoreIndex } from './store-index.ts';
+
+const schemaVersion = 1;
+const idWidthBytes = 6;
+const mapBytesMin = 1024 ** 3;
+const totalsKey = Buffer.from('totals');
+const ownerKey = Buffer.from('owner');
+const schemaKey = Buffer.from('schema');
+
+interface Totals extends IndexTotals {
+  readonly nextId: number;
+}
+
+const noTotals: Totals = {
+  nextId: 1,
+  fileBlobs: 0,
+  fileBytes: 0,
+  fileDiskBytes: 0,
+  smallBlobs: 0,
+  smallBytes: 0,
+  results: 0,
+};
+
+type Table = Database<Buffer, Buffer>;
+
+export interface LmdbIndexOptions {
+  readonly path: string;
+  /** Where the lock's message sends the reader. */
+  readonly dataDir: string;
+  readonly sizeLimitBytes: number;
+  /** Without it a commit is visible but not on the medium when it resolves. */
+  readonly sync: boolean;
+}
+
+/**
+ * Opens the index for writing. Throws FAILED_PRECONDITION when another live process has it; DATA_LOSS when it cannot be
+ * read, so that it has to be deleted and built anew.
+ */
+export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreIndex> {
+  const isNew = checkEnvironment(options.path) === 0;
+  const root: RootDatabase<Buffer, Buffer> = open({
+    path: options.path,
+    noSubdir: false,
+    keyEncoding: 'binary',
+    encoding: 'binary',
+    // A commit becomes visible only once it is on the medium; with overlapping syncs it would be the other way round.
+    overlappingSync: false,
+    noSync: !options.sync,
+    mapSize: mapBytes(options.sizeLimitBytes),
+  });
+  const { entries, order, values, meta } = tables(root);
+  const previousOwner = await closingOnFailure(root, () => {
+    const previous = claimOwnership({
+      dataDir: options.dataDir,
+      read: () => meta.get(ownerKey)?.toString(),
+      write: (owner) => meta.putSync(ownerKey, Buffer.from(owner)),
+      exclusively: (action) => root.transactionSync(action),
+    });
+    checkSchema(meta);
+    return previous;
+  });
+  let totals = readTotals(meta);
+
+  let isOpen = true;
+  /** LMDB reads through a pointer that closing frees. */
+  const mustBeOpen = (): void => {
+    if (!isOpen) throw new StatusError('UNAVAILABLE', 'the store is closed');
+  };
+
+  const find = (key: Buffer): IndexEntry | undefined => {
+    mustBeOpen();
+    const bytes = entries.get(key);
+    return bytes && decodeEntry(bytes);
+  };
+
+  return {
+    isNew,
+    closedCleanly: previousOwner === undefined,
+    find,
+    has(key) {
+      mustBeOpen();
+      return entries.doesExist(key);
+    },
+    value(entry) {
+      mustBeOpen();
+      const record = values.get(id(entry.valueId));
+      return record && valueBytes(record);
+    },
+
+    async commit(changes) {
+      mustBeOpen();
+      const after = { ...totals };
+      const overlay = new Map<string, IndexEntry | undefined>();
+      const writes = new Set<Promise<boolean>>();
+      const current = (key: Buffer): IndexEntry | undefined => {
+        const text = keyText(key);
+        return overlay.has(text) ? overlay.get(text) : find(key);
+      };
+      const set = (key: Buffer, entry: IndexEntry): void => {
+        overlay.set(keyText(key), entry);
+        writes.add(entries.put(key, encodeEntry(entry)));
+        writes.add(order.put(orderKey(entry), key));
+      };
+      const forget = (key: Buffer, entry: IndexEntry): void => {
+        overlay.set(keyText(key), undefined);
+        writes.add(entries.remove(key));
+        writes.add(order.remove(orderKey(entry)));
+        if (entry.place === 'inline') writes.add(values.remove(id(entry.valueId)));
+        count(after, key, entry.place, -1);
+      };
+      for (const change of changes) {
+        const { key } = change;
+        const old = current(key);
+        if (change.kind === 'remove') {
+          if (old) forget(key, old);
+        } else if (old && !(change.kind === 'inline' && isResultKey(key))) {
+          writes.add(order.remove(orderKey(old)));
+          set(key, { ...old, seq: after.nextId++ });
+        } else if (change.kind !== 'touch') {
+          if (old) forget(key, old);
+          const seq = after.nextId++;
+          if (change.kind === 'inline') writes.add(values.put(id(seq), encodeValue(key, change.value)));
+          set(key, { place: change.kind, seq, valueId: change.kind === 'inline' ? seq : 0 });
+          count(after, key, change.kind, 1);
+        }
+      }
+      if (writes.size === 0) return;
+      writes.add(meta.put(totalsKey, Buffer.from(JSON.stringify(after))));
+      await committed(writes);
+      totals = after;
+    },
+
+    oldest(place, limit) {
+      mustBeOpen();
+      const code = placeCodes[place];
+      const range = order.getRange({ start: Buffer.of(code), end: Buffer.of(code + 1), limit });
+      return Array.from(range, ({ value }) => value);
+    },
+    keysAfter(after, limit) {
+      mustBeOpen();
+      return Array.from(entries.getKeys({ start: after ? Buffer.concat([after, Buffer.of(0)]) : Buffer.of(0), limit }));
+    },
+    totals: () => totals,
+    size: () => environmentSize([entries, order, values, meta]),
+    async close() {
+      if (!isOpen) return;
+      isOpen = false;
+      meta.removeSync(ownerKey);
+      await root.close();
+    },
+  };
+}
+
+/** Looks at an index that another process may be writing; `undefined` when there is none. */
+export async function readLmdbTotals(
+  path: string,
+): Promise<{ totals: IndexTotals; size: ReturnType<StoreIndex['size']> } | undefined> {
+  if (checkEnvironment(path) === 0) return undefined;
+  const root: RootDatabase<Buffer, Buffer> = open({
+    path,
+    noSubdir: false,
+    keyEncoding: 'binary',
+    encoding: 'binary',
+    readOnly: true,
+    mapSize: mapBytesMin,
+  });
+  try {
+    const { entries, order, values, meta } = tables(root);
+    return { totals: readTotals(meta), size: environmentSize([entries, order, values, meta]) };
+  } finally {
+    await root.close();
+  }
+}
+
+async function closingOnFailure<T>(root: RootDatabase<Buffer, Buffer>, action: () => T): Promise<T> {
+  try {
+    return action();
+  } catch (error) {
+    await root.close();
+    throw error;
+  }
+}
+
+function checkSchema(meta: Table): void {
+  const schema = meta.get(schemaKey)?.toString();
+  if (schema === undefined) meta.putSync(schemaKey, Buffer.from(String(schemaVersion)));
+  else if (schema !== String(schemaVersion)) {
+    meta.removeSync(ownerKey);
+    throw new StatusError('DATA_LOSS', `the index has format ${schema}, this program writes ${schemaVersion}`);
+  }
+}
+
+function tables(root: RootDatabase<Buffer, Buffer>): { entries: Table; order: Table; values: Table; meta: Table } {
+  const table = (name: string): Table => root.openDB(name, { keyEncoding: 'binary', encoding: 'binary' });
+  return { entries: table('entries'), order: table('order'), values: table('values'), meta: table('meta') };
+}
+
+/** Address space only: the store bounds the size, LMDB merely has to have room. */
+function mapBytes(sizeLimitBytes: number): number {
+  return Math.ceil((mapBytesMin + sizeLimitBytes) / mapBytesMin) * mapBytesMin;
+}
+
+const metaAt = { magic: 24, version: 28, pageSize: 48, lastPage: 144, transaction: 152, end: 160 };
+const lmdbMagic = 0xbeefc0de;
+const lmdbVersion = 2;
+
+/**
+ * LMDB maps its file and trusts it: a damaged header or a cut file would end the process with a signal, not with an
+ * error. So the two meta pages are looked at first (layout of the LMDB that lmdb 3.5 carries). Returns the file's size,
+ * 0 when there is none. Throws DATA_LOSS when LMDB had better not open it.
+ */
+function checkEnvironment(path: string): number {
+  const file = join(path, 'data.mdb');
+  let sizeBytes: number;
+  try {
+    sizeBytes = statSync(file).size;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
+    throw error;
+  }
+  if (sizeBytes === 0) return 0;
+  const fd = openSync(file, 'r');
+  try {
+    const first = readMeta(fd, 0);
+    const second = first && readMeta(fd, first.pageSize);
+    const newest = first && second && (first.transaction > second.transaction ? first : second);
+    if (!newest || (newest.lastPage + 1n) * BigInt(newest.pageSize) > BigInt(sizeBytes)) {
+      throw new StatusError('DATA_LOSS', `${file} is damaged or cut short`);
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return sizeBytes;
+}
+
+function readMeta(
+  fd: number,
+  position: number,
+): { pageSize: number; lastPage: bigint; transaction: bigint } | undefined {
+  const page = Buffer.alloc(metaAt.end);
+  if (readSync(fd, page, 0, page.length, position) < page.length) return undefined;
+  const pageSize = page.readUInt32LE(metaAt.pageSize);
+  if (page.readUInt32LE(metaAt.magic) !== lmdbMagic || page.readUInt32LE(metaAt.version) !== lmdbVersion) {
+    return undefined;
+  }
+  return {
+    pageSize,
+    lastPage: page.readBigUInt64LE(metaAt.lastPage),
+    transaction: page.readBigUInt64LE(metaAt.transaction),
+  };
+}
+
+function readTotals(meta: Table): Totals {
+  const text = meta.get(totalsKey)?.toString();
+  return text === undefined ? noTotals : (JSON.parse(text) as Totals);
+}
+
+function count(
+  totals: { -readonly [K in keyof Totals]: Totals[K] },
+  key: Buffer,
+  place: IndexEntry['place'],
+  by: 1 | -1,
+): void {
+  if (isResultKey(key)) {
+    totals.results += by;
+    return;
+  }
+  const sizeBytes = keySizeBytes(key);
+  if (place === 'file') {
+    totals.fileBlobs += by;
+    totals.fileBytes += by * sizeBytes;
+    totals.fileDiskBytes += by * diskBytes(sizeBytes);
+  } else {
+    totals.smallBlobs += by;
+    totals.smallBytes += by * sizeBytes;
+  }
+}
+
+function environmentSize(all: readonly Table[]): { fileBytes: number; usedBytes: number } {
+  const stats = all.map((table) => table.getStats() as LmdbStats);
+  const whole = stats[0];
+  if (!whole) return { fileBytes: 0, usedBytes: 0 };
+  const metaPages = 2;
+  const pages = [...stats, whole.root, whole.free].reduce((sum, tree) => sum + treePages(tree), metaPages);
+  return { fileBytes: (whole.lastPageNumber + 1) * whole.pageSize, usedBytes: pages * whole.pageSize };
+}
+
+interface TreeStats {
+  readonly treeBranchPageCount: number;
+  readonly treeLeafPageCount: number;
+  readonly overflowPages: number;
+}
+
+interface LmdbStats extends TreeStats {
+  readonly pageSize: number;
+  readonly lastPageNumber: number;
+  readonly root: TreeStats;
+  readonly free: TreeStats;
+}
+
+function treePages(tree: TreeStats): number {
+  return tree.treeBranchPageCount + tree.treeLeafPageCount + tree.overflowPages;
+}
+
+/** All changes of one turn are one transaction; each promise may be the transaction's or its own. */
+async function committed(writes: ReadonlySet<Promise<boolean>>): Promise<void> {
+  const outcomes = await Promise.allSettled(writes);
+  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+  if (!failed) return;
+  const { commitError } = failed.reason as { commitError?: Promise<never> };
+  const cause: unknown = await Promise.resolve(commitError).catch((error: unknown) => error);
+  throw cause instanceof Error ? cause : (failed.reason as Error);
+}
+
+const placeCodes = { inline: 0, file: 1 } as const;
+
+function id(value: number): Buffer {
+  const bytes = Buffer.allocUnsafe(idWidthBytes);
+  bytes.writeUIntBE(value, 0, idWidthBytes);
+  return bytes;
+}
+
+function orderKey(entry: IndexEntry): Buffer {
+  const bytes = Buffer.allocUnsafe(1 + idWidthBytes);
+  bytes[0] = placeCodes[entry.place];
+  bytes.writeUIntBE(entry.seq, 1, idWidthBytes);
+  return bytes;
+}
+
+function encodeEntry(entry: IndexEntry): Buffer {
+  const bytes = Buffer.allocUnsafe(1 + 2 * idWidthBytes);
+  bytes[0] = placeCodes[entry.place];
+  bytes.writeUIntBE(entry.seq, 1, idWidthBytes);
+  bytes.writeUIntBE(entry.valueId, 1 + idWidthBytes, idWidthBytes);
+  return bytes;
+}
+
+function decodeEntry(bytes: Buffer): IndexEntry {
+  return {
+    place: bytes[0] === placeCodes.file ? 'file' : 'inline',
+    seq: bytes.readUIntBE(1, idWidthBytes),
+    valueId: bytes.readUIntBE(1 + idWidthBytes, idWidthBytes),
+  };
+}
+
+function encodeValue(key: Buffer, value: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.of(key.length), key, value]);
+}
+
+function valueBytes(record: Buffer): Buffer {
+  return record.subarray(1 + (record[0] ?? 0));
+}

@@ -1,0 +1,163 @@
+/** Between the store and files of this machine: blobs become files (copied or linked), files become blobs. */
+import { type Digest, digestKey, isEmptyDigest } from '../../protos/digest.ts';
+import { createHasher } from '../../protos/hasher.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import { BadBlobError, readChunks } from './blob-content.ts';
+import { type BlobFiles, ignoreAbsent } from './blob-files.ts';
+import type { BlobReading } from './blob-reading.ts';
+import type { LocalBlobStore } from './blob-store.ts';
+import { type DiskStore, fileNeed, isSmall } from './disk-store.ts';
+import type { FileStat, FsFile, FsPort } from './fs-port.ts';
+import type { LinkCopies } from './link-copies.ts';
+import type { Space } from './space.ts';
+
+export interface LocalFilesOptions {
+  readonly fs: FsPort;
+  readonly store: DiskStore;
+  readonly reading: BlobReading;
+  readonly files: BlobFiles;
+  readonly linkCopies: LinkCopies;
+  readonly space: Space;
+}
+
+export type LocalFiles = Pick<LocalBlobStore, 'copyTo' | 'linkTo' | 'putFile'>;
+
+export function createLocalFiles({ fs, store, reading, files, linkCopies, space }: LocalFilesOptions): LocalFiles {
+  /** Calls `use` with the bytes or the path of the blob, checked and pinned; false when it is not held. */
+  async function withSource(digest: Digest, use: (source: Uint8Array | string) => Promise<void>): Promise<boolean> {
+    const open = isEmptyDigest(digest) ? new Uint8Array() : await reading.open(digest);
+    if (!open) return false;
+    if (open instanceof Uint8Array) {
+      await use(open);
+      return true;
+    }
+    await using file = open;
+    if (!(await reading.verify(file))) return false;
+    await use(files.pathOf(digest));
+    return true;
+  }
+
+  async function write(source: Uint8Array | string, path: string, mode: number): Promise<void> {
+    if (typeof source === 'string') {
+      await fs.copy(source, path);
+      await fs.chmod(path, mode);
+      return;
+    }
+    const file = await fs.create(path, mode);
+    try {
+      await file.append([source]);
+      // Whatever the umask is.
+      await file.chmod(mode);
+    } finally {
+      await file.close();
+    }
+  }
+
+  return {
+    copyTo: (digest, path, { executable }) =>
+      withSource(digest, (source) => write(source, path, executable ? 0o755 : 0o644)).catch((error: unknown) => {
+        throw toStatusError(error, `copying blob ${digestKey(digest)} to ${path}`);
+      }),
+
+    linkTo: (digest, path, { executable }) =>
+      withSource(digest, async (source) => {
+        const mode = executable ? 0o555 : 0o444;
+        const shared =
+          typeof source === 'string' && !executable
+            ? source
+            : await linkCopies.get(digest, executable, (copyPath) => write(source, copyPath, mode));
+        if (shared === undefined || !(await tryLink(fs, shared, path))) await write(source, path, mode);
+      }).catch((error: unknown) => {
+        throw toStatusError(error, `linking blob ${digestKey(digest)} to ${path}`);
+      }),
+
+    async putFile(fn, path, { signal, move = false } = {}) {
+      try {
+        const source = await fs.openRead(path);
+        try {
+          const before = await source.stat();
+          if (before.kind !== 'file') {
+            throw new StatusError('FAILED_PRECONDITION', `${path} is not a regular file`);
+          }
+          const digest = await hashFile(fn, source, before, signal);
+          if (!isEmptyDigest(digest) && !reading.touch(digest)) await take(digest, path, source, before, move);
+          return digest;
+        } finally {
+          await source.close();
+        }
+      } catch (error) {
+        throw toStatusError(error, `storing the file ${path}`);
+      }
+    },
+  };
+
+  async function take(digest: Digest, path: string, source: FsFile, before: FileStat, move: boolean): Promise<void> {
+    if (isSmall(digest)) {
+      const bytes = Buffer.allocUnsafe(digest.sizeBytes);
+      await source.read(bytes, 0);
+      checkUnchanged(path, before, await source.stat());
+      await store.storeInline(digest, bytes);
+      return;
+    }
+    const lease = await space.reserve(fileNeed(digest), `storing the file ${path}`);
+    const temp = files.tempPath();
+    try {
+      // Only a file that is ours alone can be taken: another name or owner could still change it.
+      const isTaken =
+        move && before.links === 1 && before.uid === process.getuid?.() && (await tryRename(fs, path, temp));
+      if (!isTaken) await fs.copy(path, temp);
+      await fs.chmod(temp, 0o444);
+      const file = await fs.openRead(temp);
+      const now = await file.stat();
+      checkUnchanged(path, before, isTaken ? now : await source.stat());
+      if (isTaken ? now.inode !== before.inode : now.sizeBytes !== before.sizeBytes) {
+        await file.close();
+        throw changed(path);
+      }
+      await store.landFile(digest, temp, file, lease);
+    } finally {
+      await files.removePath(temp).catch(ignoreAbsent);
+      lease.release();
+    }
+  }
+}
+
+async function hashFile(fn: Digest['fn'], file: FsFile, stat: FileStat, signal?: AbortSignal): Promise<Digest> {
+  const hasher = await createHasher(fn);
+  try {
+    for await (const chunk of readChunks(file, 0, stat.sizeBytes, signal)) hasher.update(chunk);
+  } catch (error) {
+    if (error instanceof BadBlobError) throw new StatusError('ABORTED', 'the file shrank while it was read');
+    throw error;
+  }
+  return { fn, hash: hasher.hex(), sizeBytes: stat.sizeBytes };
+}
+
+function checkUnchanged(path: string, before: FileStat, now: FileStat): void {
+  if (now.modifiedNs !== before.modifiedNs || now.sizeBytes !== before.sizeBytes) throw changed(path);
+}
+
+function changed(path: string): StatusError {
+  return new StatusError('ABORTED', `${path} changed while it was stored`);
+}
+
+/** False where a link cannot be had: another file system, too many links, none supported. */
+async function tryLink(fs: FsPort, from: string, to: string): Promise<boolean> {
+  return fs.link(from, to).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (['EXDEV', 'EMLINK', 'EPERM', 'ENOTSUP', 'ENOENT'].includes(error.code ?? '')) return false;
+      throw error;
+    },
+  );
+}
+
+async function tryRename(fs: FsPort, from: string, to: string): Promise<boolean> {
+  return fs.rename(from, to).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EXDEV') return false;
+      throw error;
+    },
+  );
+}

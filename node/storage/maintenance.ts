@@ -1,0 +1,174 @@
+/** Going through the whole store: hashing every blob, adopting or removing files the index does not know. */
+import { join } from 'node:path';
+import { type Digest, digestFunctionNames, digestKey } from '../../protos/digest.ts';
+import { BadBlobError, readHashing } from './blob-content.ts';
+import { type BlobFiles, casDir, ignoreAbsent, shardPrefixes } from './blob-files.ts';
+import type { BlobReading } from './blob-reading.ts';
+import type { CallOptions } from './blob-store.ts';
+import type { Committer } from './committer.ts';
+import { blobName, digestOfFile, digestOfKey, isResultKey } from './entry-key.ts';
+import type { FsPort } from './fs-port.ts';
+import * as limits from './limits.ts';
+import type { LongOptions, VerifyReport } from './store.ts';
+import type { Residency } from './residency.ts';
+import type { StoreIndex } from './store-index.ts';
+
+export interface MaintenanceOptions {
+  readonly fs: FsPort;
+  readonly dataDir: string;
+  readonly index: StoreIndex;
+  readonly committer: Committer;
+  readonly residency: Residency;
+  readonly files: BlobFiles;
+  readonly reading: BlobReading;
+}
+
+export interface Maintenance {
+  /** `keepStrays` leaves files alone that the index does not know. */
+  verify(options?: LongOptions & { readonly keepStrays?: boolean }): Promise<VerifyReport>;
+  /** Takes in every file that hashes to its name and is not in the index; removes the others. */
+  adopt(options?: LongOptions): Promise<VerifyReport>;
+  /** Removes files that a writer left behind when it died between naming a file and committing it, or evicting it. */
+  removeStrays(options?: CallOptions): Promise<number>;
+}
+
+export function createMaintenance(options: MaintenanceOptions): Maintenance {
+  const { fs, dataDir, index, committer, residency, files, reading } = options;
+
+  /** Calls `visit` for each file below `cas/` that the index has no file entry for and nobody is storing or evicting. */
+  async function eachStray(
+    signal: AbortSignal | undefined,
+    visit: (path: string, digest: Digest | undefined) => Promise<void>,
+  ): Promise<void> {
+    for (const fn of digestFunctionNames) {
+      for (const prefix of shardPrefixes) {
+        signal?.throwIfAborted();
+        const dir = join(dataDir, casDir, fn, prefix);
+        for (const name of await fs.list(dir)) {
+          const digest = digestOfFile(fn, prefix, name);
+          if (digest) {
+            const { key, text } = blobName(digest);
+            if (index.find(key)?.place === 'file' || !residency.canLeave(text)) continue;
+          }
+          await visit(join(dir, name), digest);
+        }
+      }
+    }
+  }
+
+  async function removeStray(path: string, digest: Digest | undefined): Promise<void> {
+    const removal = fs.unlink(path).catch(ignoreAbsent);
+    // Nobody may store the blob under this name while the file of that name is being removed.
+    if (digest) residency.leave(blobName(digest).text, removal);
+    await removal;
+  }
+
+  async function removeStrays({ signal }: CallOptions = {}): Promise<number> {
+    let removed = 0;
+    await eachStray(signal, async (path, digest) => {
+      await removeStray(path, digest);
+      removed++;
+    });
+    return removed;
+  }
+
+  /** Whether the blob is good; it has been dropped if not. */
+  async function check(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
+    const open = await reading.open(digest, { isUse: false });
+    if (!open || open instanceof Uint8Array) return open !== undefined;
+    await using file = open;
+    return await reading.verifyAnew(file, signal);
+  }
+
+  async function* blobKeys(): AsyncGenerator<Buffer> {
+    let after: Buffer | undefined;
+    for (;;) {
+      const keys = index.keysAfter(after, limits.verifyPageEntries);
+      yield* keys.filter((key) => !isResultKey(key));
+      after = keys.at(-1);
+      if (!after) return;
+    }
+  }
+
+  const verify: Maintenance['verify'] = async ({ signal, onProgress, keepStrays = false } = {}) => {
+    const totals = index.totals();
+    const progress = progressTo(onProgress, totals.fileBlobs + totals.smallBlobs);
+    const dropped: string[] = [];
+    const keys = blobKeys();
+    const worker = async (): Promise<void> => {
+      for await (const key of keys) {
+        signal?.throwIfAborted();
+        const digest = digestOfKey(key);
+        const isHeld = residency.has(blobName(digest));
+        if (isHeld && !(await check(digest, signal))) dropped.push(digestKey(digest));
+        if (isHeld) progress.add(digest.sizeBytes);
+      }
+    };
+    await Promise.all(Array.from({ length: limits.verifyFiles }, worker));
+    const strayFiles = keepStrays ? 0 : await removeStrays(signal && { signal });
+    return { ...progress.end(), dropped, strayFiles };
+  };
+
+  async function hashesToItsName(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
+    const file = await files.openRead(digest);
+    if (!file) return false;
+    try {
+      const stat = await file.stat();
+      if (stat.kind !== 'file' || stat.sizeBytes !== digest.sizeBytes) return false;
+      for await (const _ of readHashing(file, digest, signal));
+      return true;
+    } catch (error) {
+      if (error instanceof BadBlobError) return false;
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  async function adopt({ signal, onProgress }: LongOptions = {}): Promise<VerifyReport> {
+    const progress = progressTo(onProgress, undefined);
+    const dropped: string[] = [];
+    let strayFiles = 0;
+    let adopting: Promise<void>[] = [];
+    await eachStray(signal, async (path, digest) => {
+      if (digest && !index.has(blobName(digest).key) && (await hashesToItsName(digest, signal))) {
+        const { key } = blobName(digest);
+        adopting.push(residency.land(blobName(digest), () => committer.commit([{ kind: 'file', key }])));
+        progress.add(digest.sizeBytes);
+        if (adopting.length >= limits.verifyPageEntries) {
+          await Promise.all(adopting);
+          adopting = [];
+        }
+      } else {
+        if (digest) dropped.push(digestKey(digest));
+        await removeStray(path, digest);
+        strayFiles++;
+      }
+    });
+    await Promise.all(adopting);
+    return { ...progress.end(), dropped, strayFiles };
+  }
+
+  return { verify, adopt, removeStrays };
+}
+
+/** Reports a few times a second; an unknown total is what was done so far. */
+function progressTo(onProgress: LongOptions['onProgress'], totalBlobs: number | undefined) {
+  let doneBlobs = 0;
+  let doneBytes = 0;
+  let reportedMs = performance.now();
+  const report = (): void => onProgress?.({ doneBlobs, totalBlobs: Math.max(totalBlobs ?? 0, doneBlobs), doneBytes });
+  return {
+    add(bytes: number): void {
+      doneBlobs++;
+      doneBytes += bytes;
+      if (performance.now() - reportedMs < limits.progressMs) return;
+      reportedMs = performance.now();
+      report();
+    },
+    end(): { blobs: number; bytes: number } {
+      report();
+      return { blobs: doneBlobs, bytes: doneBytes };
+    },
+  };
+}
