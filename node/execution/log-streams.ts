@@ -35,7 +35,8 @@ export interface LogLimits {
   readonly endedLogsMax: number;
 }
 
-const joinedChunkBytes = 16 * 1024;
+/** About as many chunks make a full log. */
+const chunksMax = 64;
 
 export function createLogStreams(bounds: LogLimits = limits): LogRegistry {
   const logs = new Map<string, Log>();
@@ -75,13 +76,13 @@ export function createLogStreams(bounds: LogLimits = limits): LogRegistry {
         write(chunk) {
           if (log.ended || chunk.byteLength === 0) return;
           // A copy: whoever wrote the chunk may use its memory again.
-          const kept = chunk.slice(-bounds.logStreamBytesMax);
+          const kept = new Uint8Array(chunk.subarray(-bounds.logStreamBytesMax));
           log.endOffset += chunk.byteLength;
           if (kept.byteLength < chunk.byteLength) {
             while (log.chunks.length > 0) dropOldest(log);
             log.startOffset = log.endOffset - kept.byteLength;
           }
-          append(log.chunks, kept);
+          append(log.chunks, kept, bounds.logStreamBytesMax / chunksMax);
           heldBytes += kept.byteLength;
           while (log.endOffset - log.startOffset > bounds.logStreamBytesMax) dropOldest(log);
           makeRoom();
@@ -104,9 +105,9 @@ export function createLogStreams(bounds: LogLimits = limits): LogRegistry {
 }
 
 /** Tiny writes are joined, so that a chatty action makes few chunks. Chunks already handed out are never changed. */
-function append(chunks: Uint8Array[], chunk: Uint8Array): void {
+function append(chunks: Uint8Array[], chunk: Uint8Array, joinedBytesMax: number): void {
   const last = chunks.at(-1);
-  if (last && last.byteLength + chunk.byteLength <= joinedChunkBytes) {
+  if (last && last.byteLength + chunk.byteLength <= joinedBytesMax) {
     chunks[chunks.length - 1] = Buffer.concat([last, chunk]);
   } else {
     chunks.push(chunk);

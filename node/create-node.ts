@@ -1,0 +1,328 @@
+/**
+ * The composition root: builds one node from its configuration and serves until it is closed.
+ *
+ * Everything hangs off `createNode`; there is no module-level state, so many nodes share a process. Parts are closed in
+ * reverse order of their making.
+ */
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { Execution } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { Operations } from '../protos/gen/google/longrunning/operations_pb.ts';
+import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
+import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
+import type { SandboxBlobs } from '../sandbox/sandbox.ts';
+import { packageVersion } from './cli/version.ts';
+import type { NodeConfig } from './config/config.ts';
+import { type Clock, systemClock } from './execution/clock.ts';
+import { createExecutionServices } from './execution/execution-service.ts';
+import { createExecutor, type ExecutionEvent, type Executor } from './execution/executor.ts';
+import { createInputTrees } from './execution/input-tree.ts';
+import * as executionLimits from './execution/limits.ts';
+import { createLogStreams } from './execution/log-streams.ts';
+import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
+import { createPreparer } from './execution/prepare.ts';
+import { serveHttp } from './http/http-server.ts';
+import * as metricsLimits from './metrics/limits.ts';
+import { createMetrics, type Metrics } from './metrics/metrics.ts';
+import { createRecentEvents, type LoggedEvent } from './metrics/recent-events.ts';
+import type { Access } from './reapi/access.ts';
+import { createCacheServices } from './reapi/cache-services.ts';
+import { serveGrpc } from './reapi/grpc-server.ts';
+import { bindService, type BoundService } from './reapi/handler.ts';
+import { createHealth } from './reapi/health.ts';
+import { checkInstances, type InstanceCheck } from './reapi/instances.ts';
+import { createReflection } from './reapi/reflection.ts';
+import type { LocalBlobStore } from './storage/blob-store.ts';
+import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
+
+export type LogLevel = 'info' | 'warning' | 'error';
+
+/** What a node needs of the world besides its configuration; production uses the defaults. */
+export interface NodePorts {
+  readonly clock?: Clock;
+  /** Told in sentences what an operator may want to know. */
+  readonly onLog?: (level: LogLevel, message: string) => void;
+}
+
+/** What is known once the node serves. Addresses have the ports that were picked. */
+export interface NodeFacts {
+  readonly grpc: readonly string[];
+  readonly http: string | undefined;
+  readonly isolation: 'bubblewrap' | 'none';
+  /** A sentence: why that isolation, and what to do for a better one. */
+  readonly isolationReason: string;
+}
+
+/** The object of `/api/status`. Fields are only ever added. */
+export interface NodeStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly state: 'serving' | 'draining';
+  readonly uptimeSeconds: number;
+  readonly grpc: readonly string[];
+  readonly http: string | null;
+  readonly dataDir: string;
+  readonly durability: NodeConfig['durability'];
+  /** `null`: any. */
+  readonly instances: readonly string[] | null;
+  readonly store: StoreStats;
+  /** `null`: this node is a cache only. */
+  readonly execution: ExecutionStatus | null;
+  /** The newest warnings and errors, oldest first. */
+  readonly recentProblems: readonly LoggedEvent[];
+}
+
+export interface ExecutionStatus {
+  readonly slots: number;
+  readonly executing: number;
+  readonly queued: number;
+  readonly isolation: 'bubblewrap' | 'none';
+  readonly isolationReason: string;
+  readonly limitsInForce: readonly string[];
+  readonly platform: readonly string[];
+  readonly defaultTimeoutSeconds: number;
+  readonly maxTimeoutSeconds: number;
+}
+
+export interface PotluckNode {
+  readonly facts: NodeFacts;
+  status(): NodeStatus;
+  /**
+   * Stops in good order: takes nothing new, gives what runs `drainMaxMs` to end, breaks off the rest, closes the store.
+   * A second call waits for the first.
+   */
+  close(options: { readonly drainMaxMs: number }): Promise<void>;
+}
+
+/** Throws a StatusError that says what to do; nothing is left open then. */
+export async function createNode(config: NodeConfig, ports: NodePorts = {}): Promise<PotluckNode> {
+  const { clock = systemClock, onLog = () => {} } = ports;
+  const startedMs = clock.nowMs();
+  const recent = createRecentEvents(metricsLimits.recentEventsMax);
+  const log = (level: LogLevel, message: string): void => {
+    if (level !== 'info') recent.add({ time: new Date(clock.nowMs()).toISOString(), level, message });
+    onLog(level, message);
+  };
+  let draining = false;
+
+  await using parts = new AsyncDisposableStack();
+  const store = await openStore({
+    dataDir: config.dataDir,
+    sizeLimitBytes: config.cacheSizeBytes,
+    durability: config.durability,
+    onWarning: (text) => log('warning', text),
+  });
+  parts.defer(() => store.close());
+
+  const checkInstance = checkInstances(config.instances);
+  const platform = createPlatformOffer(config.platformProperties);
+  const logs = createLogStreams();
+  const sandbox = config.slots === 0 ? undefined : await openSandbox(config, store.blobs);
+  if (sandbox) parts.defer(() => sandbox.close());
+
+  let executor: Executor | undefined;
+  const metrics = createMetrics({
+    version: packageVersion(),
+    slots: config.slots,
+    store: () => store.stats(),
+    load: () => executor?.load() ?? new Map(),
+  });
+  parts.defer(() => metrics.close());
+
+  if (sandbox) {
+    const made = createExecutor({
+      sandbox,
+      actions: store.actions,
+      clock,
+      worker: hostname(),
+      logs,
+      limits: { ...executionLimits, slots: config.slots },
+      onEvent: (event) => {
+        metrics.onExecution(event);
+        logFailure(event, log);
+      },
+    });
+    executor = made;
+    parts.defer(() => made.close({ drainMs: 0 }));
+  }
+
+  const cacheServices = createCacheServices({
+    blobs: store.blobs,
+    actions: store.actions,
+    maxBlobBytes: config.cacheSizeBytes,
+    logStreams: logs,
+    ...(config.instances && { instances: config.instances }),
+    ...(sandbox && { execution: { supportedNodeProperties: platform.properties.map(({ name }) => name) } }),
+  });
+  const executionServices = executor
+    ? bindExecution({ config, store, executor, platform, clock, checkInstance, metrics })
+    : [];
+  const services = [...cacheServices, ...executionServices].map(({ service }) => service);
+  const health = createHealth(services.map(({ typeName }) => typeName));
+  const access = await readAccess(config);
+  const grpc = await serveGrpc({
+    ...access,
+    listen: config.listen,
+    services: [
+      ...cacheServices,
+      ...executionServices,
+      bindService(Health, health.handlers),
+      ...createReflection([...services, Health]),
+    ],
+    onCall: (report) => metrics.onCall(report),
+  });
+  parts.defer(() => grpc.close());
+
+  const status = (): NodeStatus => ({
+    version: packageVersion(),
+    pid: process.pid,
+    state: draining ? 'draining' : 'serving',
+    uptimeSeconds: Math.round((clock.nowMs() - startedMs) / 1000),
+    grpc: grpc.addresses,
+    http: http?.address ?? null,
+    dataDir: config.dataDir,
+    durability: config.durability,
+    instances: config.instances ?? null,
+    store: store.stats(),
+    execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
+    recentProblems: recent.list(),
+  });
+  const http =
+    config.http === undefined
+      ? undefined
+      : await serveHttp({
+          ...access,
+          listen: config.http,
+          blobs: store.blobs,
+          actions: store.actions,
+          checkInstance,
+          validateActionResults: config.validateHttpActionResults,
+          maxBlobBytes: config.cacheSizeBytes,
+          metrics: () => metrics.text(),
+          status,
+          onRequest: (report) => metrics.onHttp(report),
+        });
+  if (http) parts.defer(() => http.close());
+
+  const open = parts.move();
+  const stop = async (drainMaxMs: number): Promise<void> => {
+    draining = true;
+    health.stopServing();
+    const late = Promise.withResolvers<void>();
+    const cancelTimer = clock.setTimer(drainMaxMs, late.resolve);
+    const drained = Promise.all([executor?.close({ drainMs: drainMaxMs }), grpc.drain(), http?.drain()]);
+    await Promise.race([drained, late.promise]);
+    cancelTimer();
+    await open.disposeAsync();
+    await drained;
+  };
+  let stopped: Promise<void> | undefined;
+  const description = sandbox?.describe();
+  return {
+    facts: {
+      grpc: grpc.addresses,
+      http: http?.address,
+      isolation: description?.isolation ?? 'none',
+      isolationReason: description?.isolationReason ?? 'this node runs no actions (slots: 0)',
+    },
+    status,
+    close({ drainMaxMs }) {
+      stopped ??= stop(drainMaxMs);
+      return stopped;
+    },
+  };
+}
+
+async function openSandbox(config: NodeConfig, blobs: LocalBlobStore): Promise<LocalSandbox> {
+  return await createSandbox({
+    workDir: join(config.dataDir, 'sandbox'),
+    blobs: sandboxBlobs(blobs),
+    hiddenPaths: [config.dataDir],
+    ...(config.bwrapPath !== undefined && { bubblewrapPath: config.bwrapPath }),
+  });
+}
+
+function sandboxBlobs(blobs: LocalBlobStore): SandboxBlobs {
+  return {
+    get: (digest, options) => blobs.get(digest, options),
+    missing: (digests, options) => blobs.missing(digests, options),
+    copyTo: (digest, path, options) => blobs.copyTo(digest, path, options),
+    linkTo: (digest, path, options) => blobs.linkTo(digest, path, options),
+    putFile: (fn, path, options) => blobs.putFile(fn, path, options),
+    async putAll(all) {
+      const failure = (await blobs.putMany(all)).find((outcome) => outcome !== undefined);
+      if (failure) throw failure;
+    },
+  };
+}
+
+interface ExecutionParts {
+  readonly config: NodeConfig;
+  readonly store: Store;
+  readonly executor: Executor;
+  readonly platform: PlatformOffer;
+  readonly clock: Clock;
+  readonly checkInstance: InstanceCheck;
+  readonly metrics: Metrics;
+}
+
+function bindExecution(parts: ExecutionParts): BoundService[] {
+  const { config, store, executor, platform, clock, checkInstance, metrics } = parts;
+  const preparer = createPreparer({
+    blobs: store.blobs,
+    trees: createInputTrees(store.blobs),
+    platform,
+    defaultTimeoutMs: config.defaultActionTimeoutMs,
+    maxTimeoutMs: config.maxActionTimeoutMs,
+  });
+  const { execution, operations } = createExecutionServices({
+    executor,
+    preparer,
+    blobs: store.blobs,
+    actions: store.actions,
+    clock,
+    checkInstance,
+    onLookup: (instance, outcome) => metrics.onExecuteLookup(instance, outcome),
+  });
+  return [bindService(Execution, execution), bindService(Operations, operations)];
+}
+
+async function readAccess({ tls, bearerTokenFile }: NodeConfig): Promise<Access> {
+  return {
+    ...(tls && {
+      tls: {
+        cert: await readFile(tls.certFile),
+        key: await readFile(tls.keyFile),
+        ...(tls.clientCaFile !== undefined && { clientCa: await readFile(tls.clientCaFile) }),
+      },
+    }),
+    ...(bearerTokenFile !== undefined && { bearerToken: (await readFile(bearerTokenFile, 'utf8')).trim() }),
+  };
+}
+
+function executionStatus(
+  config: NodeConfig,
+  sandbox: LocalSandbox,
+  executor: Executor,
+  platform: PlatformOffer,
+): ExecutionStatus {
+  const load = [...executor.load().values()];
+  return {
+    slots: config.slots,
+    executing: load.reduce((sum, one) => sum + one.executing, 0),
+    queued: load.reduce((sum, one) => sum + one.queued, 0),
+    ...sandbox.describe(),
+    platform: platform.properties.map(({ name, value }) => `${name}=${value}`),
+    defaultTimeoutSeconds: config.defaultActionTimeoutMs / 1000,
+    maxTimeoutSeconds: config.maxActionTimeoutMs / 1000,
+  };
+}
+
+/** What a client did wrong is told to the client; what this machine could not do is told to its operator as well. */
+function logFailure(event: ExecutionEvent, log: (level: LogLevel, message: string) => void): void {
+  if (event.kind !== 'run-ended' || event.outcome !== 'error' || !event.error) return;
+  const { hash, sizeBytes } = event.action;
+  const next = event.retried ? 'it is tried again' : 'its client was told';
+  log('warning', `action ${hash}/${sizeBytes} could not be run: ${event.error.message}; ${next}`);
+}
