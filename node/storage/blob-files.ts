@@ -52,7 +52,8 @@ export function createBlobFiles({ fs, dataDir, sync, onDirectories }: BlobFilesO
     const dir = join(cas, fn);
     const known = new Set(await fs.list(dir));
     const absent = shardPrefixes.filter((prefix) => !known.has(prefix));
-    for (const prefix of absent) await fs.mkdirs(join(dir, prefix));
+    await fs.mkdirs(dir);
+    await Promise.all(absent.map((prefix) => fs.mkdirs(join(dir, prefix))));
     onDirectories(1 + shardPrefixes.length);
     await syncDir(dir);
     await syncDir(cas);
