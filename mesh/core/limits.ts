@@ -55,3 +55,17 @@ export const registerLimits = {
   /** Registers in one offer between two histories. */
   registersPerOffer: 256,
 } as const;
+
+/** One node's composite of all machines. */
+export const peerLimits = {
+  /** Hints wait this long for others, so that a burst of actions is one message a member. */
+  hintDelayMs: 20,
+  /** Hints waiting to be gossiped; more are dropped, since they are hints. */
+  hintsWaiting: 1_024,
+  /** Members that one batch of hints goes to; in larger meshes a random part of them hears each. */
+  hintFanout: 32,
+  /** A client's answer is pinned until its invocation ends, at most this long. */
+  clientPinMs: 6 * 60 * 60 * 1_000,
+  /** Outputs of an action that ran here are kept for others this long. */
+  replicaPinMs: 2 * 60 * 60 * 1_000,
+} as const;

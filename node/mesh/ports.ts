@@ -17,6 +17,8 @@ export interface LogFiles {
 export interface Clock {
   /** Milliseconds of a clock that never goes back and that counts time spent suspended. */
   nowMs(): number;
+  /** How much of it was spent suspended. A paused virtual machine sees neither. */
+  suspendedMs(): number;
 }
 
 export interface Alarm {

@@ -54,6 +54,8 @@ export interface MembershipConfig {
   readonly attributes: Attributes;
   readonly signer: RecordSigner;
   readonly rng: Rng;
+  /** Ids of persists, rising over all machines of the node. */
+  readonly nextPersistId: () => number;
 }
 
 export interface Membership extends Machine<MembershipEvent, MembershipEffect> {
@@ -125,7 +127,6 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
   let summary = 0;
   let selfDoubt = 0;
   let seq = 0;
-  let persistId = 0;
   let unsyncedId: number | undefined;
   let started = false;
   let nextProbeAtMs = 0;
@@ -147,8 +148,8 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
   function reserve(): void {
     if (incarnation < reservedTo) return;
     reservedTo = incarnation + limits.incarnationReserve;
-    unsyncedId = ++persistId;
-    effects.push({ kind: 'persist', id: persistId, record: { kind: 'incarnations', reservedTo } });
+    unsyncedId = config.nextPersistId();
+    effects.push({ kind: 'persist', id: unsyncedId, record: { kind: 'incarnations', reservedTo } });
   }
 
   /** Speaks anew about this node, above every incarnation that anyone has seen of it. */

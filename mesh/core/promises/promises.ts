@@ -55,6 +55,8 @@ export type PromiseEffect =
 
 export interface PromisesConfig {
   readonly capacityBytes: number;
+  /** Ids of persists, rising over all machines of the node. */
+  readonly nextPersistId: () => number;
 }
 
 export interface Pin {
@@ -102,7 +104,6 @@ export function createPromises(
   let pinnedBytes = 0;
   let reservedBytes = 0;
   let earliestEndMs = Number.POSITIVE_INFINITY;
-  let persistId = 0;
   // Granted to others and not yet durable, in order of their persist ids.
   const unsynced: { readonly persistId: number; readonly pin: Pin }[] = [];
   let effects: PromiseEffect[] = [];
@@ -184,7 +185,7 @@ export function createPromises(
       effects.push({ kind: 'pinned', id, blob: key, untilMs: granted.untilMs });
       return;
     }
-    persistId += 1;
+    const persistId = config.nextPersistId();
     unsynced.push({ persistId, pin: granted });
     effects.push({ kind: 'persist', id: persistId, record: { kind: 'pin', id, blob: key, purpose, forMs } });
   }
@@ -257,8 +258,7 @@ export function createPromises(
           if (!held) break;
           unpin(held);
           if (held.purpose !== 'ownClient') {
-            persistId += 1;
-            effects.push({ kind: 'persist', id: persistId, record: { kind: 'unpin', id: held.id } });
+            effects.push({ kind: 'persist', id: config.nextPersistId(), record: { kind: 'unpin', id: held.id } });
           }
           break;
         }

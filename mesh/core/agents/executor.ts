@@ -1,0 +1,610 @@
+/**
+ * Runs actions for the mesh: pulls claims while there are free slots, keeps them alive, fetches inputs, runs, keeps the
+ * outputs, hands them to the submitter, and commits with the claim's token.
+ *
+ * A claim is this node's only as long as its leader says so; losing it stops the run and nothing else. Guests yield to
+ * the owner at once: they are frozen, then given back and killed.
+ */
+import { type ActionKey, compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
+import type {
+  ClaimMessage,
+  ClaimRef,
+  FailureReason,
+  GrantedClaim,
+  RunningClaim,
+  TreeSketch,
+} from '../claims/messages.ts';
+import type { Machine } from '../machine.ts';
+import type { HolderPromise } from '../registers/types.ts';
+import { executorLimits as limits } from './limits.ts';
+import type { AgentMessage, Outcome } from './messages.ts';
+
+/** Where a run stands. `own` runs have no claim: their submitter is this node and the mesh was too slow. */
+export type RunPhase = 'reserving' | 'fetching' | 'waiting' | 'running' | 'promising' | 'handingOver' | 'committing';
+
+export type ExecutorEvent =
+  | { readonly kind: 'wake' }
+  | { readonly kind: 'gap' }
+  | { readonly kind: 'message'; readonly from: NodeId; readonly message: ClaimMessage | AgentMessage }
+  /** What this machine may give: slots for guests and slots for its own client's actions. */
+  | { readonly kind: 'slots'; readonly slots: number; readonly capabilities: readonly string[] }
+  /** The owner is back, or has gone again. */
+  | { readonly kind: 'owner'; readonly present: boolean }
+  /** This leader may have work. */
+  | { readonly kind: 'workAt'; readonly leader: NodeId }
+  /** The leader of a shard changed. */
+  | { readonly kind: 'leader'; readonly shard: ShardId; readonly leader: NodeId | undefined }
+  /** A member is dead or gone. */
+  | { readonly kind: 'absent'; readonly node: NodeId }
+  /** This machine is about to suspend or stop. */
+  | { readonly kind: 'goodbye' }
+  /** Run this here without a claim: the own client cannot wait. */
+  | { readonly kind: 'runOwn'; readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }
+  | { readonly kind: 'stopOwn'; readonly request: RequestId }
+  | { readonly kind: 'reserved'; readonly run: number }
+  | { readonly kind: 'reserveRefused'; readonly run: number }
+  | { readonly kind: 'fetched'; readonly run: number; readonly ok: boolean }
+  /** It ended by itself; its outputs are durable. */
+  | { readonly kind: 'ran'; readonly run: number; readonly outcome: Outcome }
+  | { readonly kind: 'runFailed'; readonly run: number; readonly reason: FailureReason }
+  | { readonly kind: 'pinned'; readonly run: number; readonly forMs: number }
+  | { readonly kind: 'pinRefused'; readonly run: number };
+
+export type ExecutorEffect =
+  | { readonly kind: 'send'; readonly to: NodeId; readonly message: ClaimMessage | AgentMessage }
+  | { readonly kind: 'wakeAt'; readonly atMs: number }
+  | { readonly kind: 'reserve'; readonly run: number; readonly spaceBytes: number }
+  | { readonly kind: 'release'; readonly run: number }
+  /** Fetch the inputs of the action; its submitter has them. */
+  | {
+      readonly kind: 'fetchInputs';
+      readonly run: number;
+      readonly from: NodeId;
+      readonly key: ActionKey;
+      readonly request: RequestId;
+    }
+  | {
+      readonly kind: 'run';
+      readonly run: number;
+      readonly key: ActionKey;
+      readonly request: RequestId;
+      readonly guest: boolean;
+      readonly token: Token | undefined;
+    }
+  | { readonly kind: 'freeze'; readonly run: number }
+  | { readonly kind: 'thaw'; readonly run: number }
+  | { readonly kind: 'kill'; readonly run: number }
+  | { readonly kind: 'pinOutputs'; readonly run: number; readonly outcome: Outcome }
+  /** An own run ended; `outcome` is undefined when it could not run. */
+  | {
+      readonly kind: 'ownEnded';
+      readonly request: RequestId;
+      readonly outcome: Outcome | undefined;
+      readonly reason: FailureReason | undefined;
+    };
+
+export interface ExecutorConfig {
+  readonly self: NodeId;
+  readonly storeGeneration: number;
+  /** Sketch of the trees this node holds most of. */
+  readonly holds: () => TreeSketch;
+  readonly freeBytes: () => number;
+}
+
+export interface RunView {
+  readonly run: number;
+  readonly key: ActionKey;
+  readonly request: RequestId;
+  readonly token: Token | undefined;
+  readonly guest: boolean;
+  readonly phase: RunPhase;
+  readonly frozen: boolean;
+}
+
+export interface Executor extends Machine<ExecutorEvent, ExecutorEffect> {
+  runs(): IterableIterator<RunView>;
+  freeSlots(): number;
+}
+
+interface Run {
+  readonly run: number;
+  readonly key: ActionKey;
+  readonly shard: ShardId;
+  readonly request: RequestId;
+  readonly submitter: NodeId;
+  readonly guest: boolean;
+  readonly doNotCache: boolean;
+  readonly spaceBytes: number;
+  token: Token | undefined;
+  leader: NodeId | undefined;
+  phase: RunPhase;
+  reserved: boolean;
+  frozen: boolean;
+  expiresAtMs: number;
+  expiresInMs: number;
+  outcome: Outcome | undefined;
+  promises: HolderPromise[];
+  /** When the present phase is pushed on: the hand-over given up, the commit or registration repeated. */
+  dueAtMs: number;
+  attempts: number;
+  /** The leader changed and has not yet adopted this claim. */
+  registering: boolean;
+}
+
+interface Pull {
+  slots: number;
+  sentAtMs: number;
+  workAtMs: number;
+}
+
+/** Creates the machine, with no slots until its first `slots` event. */
+export function createExecutor(config: ExecutorConfig): Executor {
+  const { self } = config;
+  const runs = new Map<number, Run>();
+  const byKey = new Map<ActionKey, Run>();
+  const ownQueue: { readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }[] = [];
+  const pulls = new Map<NodeId, Pull>();
+  let slots = 0;
+  let capabilities: readonly string[] = [];
+  let ownerPresent = false;
+  let giveBackAtMs = Number.POSITIVE_INFINITY;
+  let nextRun = 0;
+  let nextPull = 0;
+  let renewAtMs = Number.POSITIVE_INFINITY;
+  let wakeAtMs = Number.POSITIVE_INFINITY;
+  let effects: ExecutorEffect[] = [];
+
+  function send(to: NodeId, message: ClaimMessage | AgentMessage): void {
+    effects.push({ kind: 'send', to, message });
+  }
+
+  /** Runs that occupy a slot: outputs that wait for a hand-over or a commit do not. */
+  function busySlots(): number {
+    let busy = 0;
+    for (const run of runs.values()) {
+      if (run.phase !== 'promising' && run.phase !== 'handingOver' && run.phase !== 'committing') busy += 1;
+    }
+    return busy;
+  }
+
+  function freeSlots(): number {
+    return Math.max(0, slots - busySlots());
+  }
+
+  function refOf(run: Run): ClaimRef {
+    return { shard: run.shard, key: run.key, token: run.token as Token };
+  }
+
+  function end(run: Run): void {
+    runs.delete(run.run);
+    if (byKey.get(run.key) === run) byKey.delete(run.key);
+    if (run.reserved) effects.push({ kind: 'release', run: run.run });
+  }
+
+  /** Stops whatever the run does. What is already durable stays. */
+  function stop(run: Run): void {
+    if (run.phase === 'running' || run.phase === 'fetching') effects.push({ kind: 'kill', run: run.run });
+    end(run);
+  }
+
+  function giveBack(run: Run): void {
+    if (run.leader !== undefined && run.token) send(run.leader, { kind: 'giveBack', claims: [refOf(run)] });
+    stop(run);
+  }
+
+  function accept(from: NodeId, claim: GrantedClaim, nowMs: number): void {
+    const ref: ClaimRef = { shard: claim.shard, key: claim.key, token: claim.token };
+    const twin = byKey.get(claim.key);
+    if (ownerPresent && claim.submitter !== self) return send(from, { kind: 'giveBack', claims: [ref] });
+    if (twin || freeSlots() === 0 || runs.size >= limits.runsMax || claim.reserved) {
+      return send(from, { kind: 'giveBack', claims: [ref] });
+    }
+    nextRun += 1;
+    const run: Run = {
+      run: nextRun,
+      key: claim.key,
+      shard: claim.shard,
+      request: claim.request,
+      submitter: claim.submitter,
+      guest: claim.submitter !== self,
+      doNotCache: claim.doNotCache,
+      spaceBytes: claim.spaceBytes,
+      token: claim.token,
+      leader: from,
+      phase: 'reserving',
+      reserved: false,
+      frozen: false,
+      expiresAtMs: nowMs + claim.expiresInMs,
+      expiresInMs: claim.expiresInMs,
+      outcome: undefined,
+      promises: [],
+      dueAtMs: Number.POSITIVE_INFINITY,
+      attempts: 0,
+      registering: false,
+    };
+    runs.set(run.run, run);
+    byKey.set(run.key, run);
+    renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
+    effects.push({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
+  }
+
+  function renewEvery(run: Run): number {
+    return Math.max(limits.renewMsMin, Math.trunc(run.expiresInMs / 3));
+  }
+
+  function startOwn(): void {
+    while (ownQueue.length > 0 && freeSlots() > 0) {
+      const own = ownQueue.shift() as (typeof ownQueue)[number];
+      nextRun += 1;
+      const run: Run = {
+        run: nextRun,
+        key: own.key,
+        shard: -1,
+        request: own.request,
+        submitter: self,
+        guest: false,
+        doNotCache: false,
+        spaceBytes: own.spaceBytes,
+        token: undefined,
+        leader: undefined,
+        phase: 'reserving',
+        reserved: false,
+        frozen: false,
+        expiresAtMs: Number.POSITIVE_INFINITY,
+        expiresInMs: Number.POSITIVE_INFINITY,
+        outcome: undefined,
+        promises: [],
+        dueAtMs: Number.POSITIVE_INFINITY,
+        attempts: 0,
+        registering: false,
+      };
+      runs.set(run.run, run);
+      effects.push({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
+    }
+  }
+
+  function fetchOrRun(run: Run): void {
+    if (run.submitter !== self) {
+      run.phase = 'fetching';
+      effects.push({ kind: 'fetchInputs', run: run.run, from: run.submitter, key: run.key, request: run.request });
+      return;
+    }
+    begin(run);
+  }
+
+  function begin(run: Run): void {
+    run.phase = 'running';
+    effects.push({
+      kind: 'run',
+      run: run.run,
+      key: run.key,
+      request: run.request,
+      guest: run.guest,
+      token: run.token,
+    });
+    if (run.frozen) effects.push({ kind: 'freeze', run: run.run });
+  }
+
+  function failed(run: Run, reason: FailureReason): void {
+    if (run.token === undefined) {
+      end(run);
+      effects.push({ kind: 'ownEnded', request: run.request, outcome: undefined, reason });
+      return;
+    }
+    if (run.leader !== undefined) send(run.leader, { kind: 'fail', claim: refOf(run), reason });
+    end(run);
+  }
+
+  function ran(run: Run, outcome: Outcome): void {
+    run.outcome = outcome;
+    if (run.reserved) effects.push({ kind: 'release', run: run.run });
+    run.reserved = false;
+    if (run.token === undefined) {
+      end(run);
+      effects.push({ kind: 'ownEnded', request: run.request, outcome, reason: undefined });
+      return;
+    }
+    run.phase = 'promising';
+    effects.push({ kind: 'pinOutputs', run: run.run, outcome });
+  }
+
+  function handOver(run: Run, nowMs: number): void {
+    run.phase = 'handingOver';
+    run.dueAtMs = nowMs + limits.handOverMs;
+    offerOutputs(run);
+  }
+
+  function offerOutputs(run: Run): void {
+    send(run.submitter, {
+      kind: 'handOver',
+      shard: run.shard,
+      key: run.key,
+      request: run.request,
+      token: run.token as Token,
+      outcome: run.outcome as Outcome,
+    });
+  }
+
+  function commit(run: Run, nowMs: number): void {
+    run.phase = 'committing';
+    run.dueAtMs = nowMs + limits.commitRetryMs;
+    run.attempts += 1;
+    if (run.attempts > limits.commitAttempts) {
+      giveBack(run);
+      return;
+    }
+    if (run.leader === undefined) return;
+    if (run.registering) {
+      register(run.leader, [run]);
+      return;
+    }
+    const result = (run.outcome as Outcome).result;
+    send(run.leader, { kind: 'commit', claim: refOf(run), result, promises: run.promises });
+  }
+
+  function register(leader: NodeId, those: readonly Run[]): void {
+    const claims: RunningClaim[] = those.map((run) => ({
+      ...refOf(run),
+      request: run.request,
+      submitter: run.submitter,
+      doNotCache: run.doNotCache,
+      requires: capabilities,
+      spaceBytes: run.spaceBytes,
+    }));
+    if (claims.length > 0) send(leader, { kind: 'register', claims });
+  }
+
+  function withToken(claim: ClaimRef): Run | undefined {
+    const run = byKey.get(claim.key);
+    return run?.token && compareTokens(run.token, claim.token) === 0 ? run : undefined;
+  }
+
+  function onMessage(from: NodeId, message: ClaimMessage | AgentMessage, nowMs: number): void {
+    switch (message.kind) {
+      case 'granted': {
+        const pull = pulls.get(from);
+        if (pull) {
+          pull.slots = 0;
+          pull.workAtMs = nowMs;
+        }
+        for (const claim of message.claims) accept(from, claim, nowMs);
+        return;
+      }
+      case 'renewed':
+        for (const claim of message.claims) {
+          const run = withToken(claim);
+          if (!run) continue;
+          run.expiresInMs = message.expiresInMs;
+          run.expiresAtMs = nowMs + message.expiresInMs;
+        }
+        return;
+      case 'revoked':
+        for (const claim of message.claims) {
+          const run = withToken(claim);
+          if (run) stop(run);
+        }
+        return;
+      case 'adopted': {
+        const run = byKey.get(message.claim.key);
+        if (!run?.token || compareTokens(run.token, message.old) !== 0) return;
+        run.token = message.claim.token;
+        run.leader = from;
+        run.registering = false;
+        run.expiresInMs = message.expiresInMs;
+        run.expiresAtMs = nowMs + message.expiresInMs;
+        if (run.phase === 'handingOver') offerOutputs(run);
+        if (run.phase === 'committing') commit(run, nowMs);
+        return;
+      }
+      case 'committed': {
+        const run = withToken(message.claim);
+        if (run?.phase !== 'committing') return;
+        if (message.outcome === 'lost') run.registering = true;
+        else if (message.outcome === 'notPromised') giveBack(run);
+        else end(run);
+        return;
+      }
+      case 'handedOver': {
+        const run = byKey.get(message.key);
+        if (run?.phase !== 'handingOver' || compareTokens(run.token as Token, message.token) !== 0) return;
+        if (message.promise) run.promises.push(message.promise);
+        commit(run, nowMs);
+        return;
+      }
+      case 'handOverRefused': {
+        const run = byKey.get(message.key);
+        // The submitter may know less or more than the leader, which alone decides: publish without its promise.
+        if (run?.phase === 'handingOver' && compareTokens(run.token as Token, message.token) === 0) commit(run, nowMs);
+        return;
+      }
+      // What leaders and submitters are told is not for this machine.
+      default:
+        return;
+    }
+  }
+
+  function onOwner(present: boolean, nowMs: number): void {
+    if (present === ownerPresent) return;
+    ownerPresent = present;
+    giveBackAtMs = present ? nowMs + limits.freezeMs : Number.POSITIVE_INFINITY;
+    for (const run of runs.values()) {
+      if (!run.guest) continue;
+      run.frozen = present;
+      if (run.phase === 'running') effects.push({ kind: present ? 'freeze' : 'thaw', run: run.run });
+    }
+  }
+
+  function onLeader(shard: ShardId, leader: NodeId | undefined): void {
+    const moved: Run[] = [];
+    for (const run of runs.values()) {
+      if (run.token === undefined || run.shard !== shard || run.leader === leader) continue;
+      run.leader = leader;
+      run.registering = true;
+      moved.push(run);
+    }
+    if (leader !== undefined) register(leader, moved);
+  }
+
+  /** Keeps one pull at every leader that may have work, for as many slots as are free. */
+  function pullWork(nowMs: number): void {
+    const offered = ownerPresent ? 0 : freeSlots();
+    for (const [leader, pull] of pulls) {
+      const stale = nowMs - pull.sentAtMs >= limits.pullRefreshMs;
+      if (nowMs - pull.workAtMs > limits.hintMs) {
+        if (pull.slots > 0) sendPull(leader, pull, 0, nowMs);
+        pulls.delete(leader);
+      } else if (pull.slots !== offered || (stale && offered > 0)) sendPull(leader, pull, offered, nowMs);
+    }
+  }
+
+  function sendPull(leader: NodeId, pull: Pull, offered: number, nowMs: number): void {
+    pull.slots = offered;
+    pull.sentAtMs = nowMs;
+    send(leader, pullFor(offered));
+  }
+
+  function pullFor(offered: number): ClaimMessage {
+    nextPull += 1;
+    const [freeBytes, holds] = [config.freeBytes(), config.holds()];
+    return { kind: 'pull', id: nextPull, slots: offered, reservations: 0, capabilities, freeBytes, holds };
+  }
+
+  function renew(nowMs: number): void {
+    renewAtMs = Number.POSITIVE_INFINITY;
+    const byLeader = new Map<NodeId, ClaimRef[]>();
+    const unknown = new Map<NodeId, Run[]>();
+    for (const run of runs.values()) {
+      if (run.token === undefined) continue;
+      renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
+      if (run.leader === undefined) continue;
+      if (run.registering) append(unknown, run.leader, run);
+      else append(byLeader, run.leader, refOf(run));
+    }
+    for (const [leader, claims] of byLeader) send(leader, { kind: 'renewClaims', claims });
+    for (const [leader, those] of unknown) register(leader, those);
+  }
+
+  function onTimers(nowMs: number): void {
+    if (nowMs >= giveBackAtMs) {
+      giveBackAtMs = Number.POSITIVE_INFINITY;
+      for (const run of runs.values()) if (run.guest && occupies(run)) giveBack(run);
+    }
+    for (const run of runs.values()) {
+      if (nowMs < run.dueAtMs) continue;
+      if (run.phase === 'handingOver' || run.phase === 'committing') commit(run, nowMs);
+    }
+    if (nowMs >= renewAtMs) renew(nowMs);
+  }
+
+  function occupies(run: Run): boolean {
+    return run.phase === 'reserving' || run.phase === 'fetching' || run.phase === 'waiting' || run.phase === 'running';
+  }
+
+  function apply(event: ExecutorEvent, nowMs: number): void {
+    switch (event.kind) {
+      case 'wake':
+        return;
+      case 'gap':
+        // Every claim may be somebody else's by now; the leader says whose it is.
+        for (const run of runs.values()) if (run.token) run.registering = true;
+        pulls.clear();
+        renewAtMs = nowMs;
+        return;
+      case 'message':
+        return onMessage(event.from, event.message, nowMs);
+      case 'slots':
+        slots = event.slots;
+        capabilities = event.capabilities;
+        return;
+      case 'owner':
+        return onOwner(event.present, nowMs);
+      case 'workAt': {
+        const pull = pulls.get(event.leader);
+        if (pull) pull.workAtMs = nowMs;
+        else if (pulls.size < limits.pullsMax) {
+          pulls.set(event.leader, { slots: 0, sentAtMs: nowMs, workAtMs: nowMs });
+        }
+        return;
+      }
+      case 'leader':
+        return onLeader(event.shard, event.leader);
+      case 'absent':
+        pulls.delete(event.node);
+        for (const run of runs.values()) {
+          if (run.submitter === event.node && run.phase === 'handingOver') commit(run, nowMs);
+        }
+        return;
+      case 'goodbye':
+        for (const run of runs.values()) if (run.token && occupies(run)) giveBack(run);
+        for (const leader of pulls.keys()) send(leader, pullFor(0));
+        pulls.clear();
+        return;
+      case 'runOwn':
+        ownQueue.push({ request: event.request, key: event.key, spaceBytes: event.spaceBytes });
+        return;
+      case 'stopOwn': {
+        const at = ownQueue.findIndex((own) => own.request === event.request);
+        if (at >= 0) ownQueue.splice(at, 1);
+        for (const run of runs.values()) if (run.token === undefined && run.request === event.request) stop(run);
+        return;
+      }
+      default:
+        return onRunEvent(event, nowMs);
+    }
+  }
+
+  function onRunEvent(event: Extract<ExecutorEvent, { readonly run: number }>, nowMs: number): void {
+    const run = runs.get(event.run);
+    if (!run) {
+      // It was stopped meanwhile; a reservation that arrives late is let go.
+      if (event.kind === 'reserved') effects.push({ kind: 'release', run: event.run });
+      return;
+    }
+    switch (event.kind) {
+      case 'reserved':
+        run.reserved = true;
+        return fetchOrRun(run);
+      case 'reserveRefused':
+        if (run.token === undefined) return failed(run, 'executorFault');
+        return giveBack(run);
+      case 'fetched':
+        if (run.phase !== 'fetching') return;
+        return event.ok ? begin(run) : failed(run, 'inputsMissing');
+      case 'ran':
+        return ran(run, event.outcome);
+      case 'runFailed':
+        return failed(run, event.reason);
+      case 'pinned':
+        run.promises.push({ holder: self, storeGeneration: config.storeGeneration, pinnedForMs: event.forMs });
+        return handOver(run, nowMs);
+      case 'pinRefused':
+        return handOver(run, nowMs);
+      default:
+        event satisfies never;
+    }
+  }
+
+  return {
+    step(event, nowMs) {
+      effects = [];
+      apply(event, nowMs);
+      onTimers(nowMs);
+      startOwn();
+      pullWork(nowMs);
+      let next = Math.min(renewAtMs, giveBackAtMs);
+      for (const run of runs.values()) next = Math.min(next, run.dueAtMs);
+      for (const pull of pulls.values()) next = Math.min(next, pull.sentAtMs + limits.pullRefreshMs);
+      if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
+      wakeAtMs = next;
+      return effects;
+    },
+    runs: () => runs.values(),
+    freeSlots,
+  };
+}
+
+function append<K, V>(groups: Map<K, V[]>, key: K, value: V): void {
+  const group = groups.get(key);
+  if (group) group.push(value);
+  else groups.set(key, [value]);
+}

@@ -1,0 +1,52 @@
+/** Bounds of the submitter and the executor, each with its unit and its reason. */
+
+export const submitterLimits = {
+  /** Requests of own clients at once; more are refused, and the client slows down. */
+  requestsMax: 10_000,
+  /** An offer that no leader answered is made again after this long, to whoever leads by then. */
+  offerRetryMs: 1_000,
+  /** Nothing heard from any leader for this long: the action runs here, without the mesh. */
+  meshBudgetMs: 5_000,
+  /** Waiting requests are renewed this often; their leases are several times longer. */
+  renewMs: 2_000,
+  /** A leader that knew the request and fell silent for this long has lost it: it is offered again. */
+  silenceMs: 6_000,
+  /** A claimed action is run here as well once it took this many times its expected time, and `hedgeMs` more. */
+  hedgeFactor: 4,
+  hedgeMs: 20_000,
+  /** A ready action that nobody claimed for this long is run here as well, if there is a free slot. */
+  queueBudgetMs: 30_000,
+  /** Holders tried for one known result before it is reported lost. */
+  fetchAttempts: 3,
+  /** Time for a transfer of nothing, and for each megabyte of it. */
+  transferMsMin: 4_000,
+  transferMsPerMegabyte: 1_000,
+  /** Times one request is offered anew after losing its executor or its result, before the last try here. */
+  retriesMax: 4,
+  /** Retries of all requests together: this many at once, then one more each `retryRefillMs`; a fleet-wide fault is no storm. */
+  retryBurst: 32,
+  retryRefillMs: 500,
+  /** Outputs handed over are promised for this long. */
+  promiseMs: 2 * 60 * 60 * 1_000,
+} as const;
+
+export const executorLimits = {
+  /** Leaders pulled from at once. */
+  pullsMax: 64,
+  /** A pull is repeated this often, in case that its leader was replaced. */
+  pullRefreshMs: 5_000,
+  /** A leader that had work for us in this time is still asked. */
+  hintMs: 20_000,
+  /** Renewals go out at a third of the shortest expiry, at least this often. */
+  renewMsMin: 500,
+  /** Frozen guests are given back, and killed, when the owner is still there after this long. */
+  freezeMs: 3_000,
+  /** How long a submitter may take to fetch outputs before they are published without its promise. */
+  handOverMs: 15_000,
+  /** A commit without an answer is sent again after this long. */
+  commitRetryMs: 1_000,
+  /** Commits of one result before it is given up; its blobs stay. */
+  commitAttempts: 20,
+  /** Runs at once, whatever the number of slots. */
+  runsMax: 1_024,
+} as const;

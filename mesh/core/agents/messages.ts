@@ -1,0 +1,31 @@
+/** Between the node that submitted an action and the node that ran it; bytes travel on the data plane. */
+import type { ActionKey, BlobKey, RequestId, ShardId, Token } from '../ids.ts';
+import type { HolderPromise } from '../registers/types.ts';
+
+/** What a run left behind. */
+export interface Outcome {
+  /** The signed action result; its closure is what holders promise. */
+  readonly result: BlobKey;
+  /** Result and outputs together. */
+  readonly sizeBytes: number;
+}
+
+export type AgentMessage =
+  /** From the executor: the outputs are durable here, come and get them. */
+  | {
+      readonly kind: 'handOver';
+      readonly shard: ShardId;
+      readonly key: ActionKey;
+      readonly request: RequestId;
+      readonly token: Token;
+      readonly outcome: Outcome;
+    }
+  /** From the submitter: durable here as well, and promised if `promise` is set. */
+  | {
+      readonly kind: 'handedOver';
+      readonly key: ActionKey;
+      readonly token: Token;
+      readonly promise: HolderPromise | undefined;
+    }
+  /** From the submitter: it heard of a later claim, or does not wait for this any more. */
+  | { readonly kind: 'handOverRefused'; readonly key: ActionKey; readonly token: Token };

@@ -1,0 +1,123 @@
+/** What each kind of fault does to the machines and links it hits, and what its end does. */
+import type { Rng } from '../mesh/core/rng.ts';
+import type { Engine } from './engine.ts';
+import type { Network } from './network.ts';
+import type { SimNode } from './node.ts';
+import type { Fault } from './plan.ts';
+
+export interface FaultContext {
+  readonly engine: Engine;
+  readonly network: Network;
+  readonly nodes: readonly SimNode[];
+  readonly rng: Rng;
+  /** The loss to go back to after a burst of it. */
+  readonly lossPerMillion: number;
+}
+
+/** A goodbye gets this long to leave the machine before it falls asleep. */
+const goodbyeUs = 100_000;
+
+export function applyFault(context: FaultContext, fault: Fault): void {
+  const { engine, network, nodes, rng } = context;
+  const victims = fault.nodes.map((index) => nodes[index] as SimNode);
+  const atEnd = (act: () => void): void => engine.after(fault.forMs * 1_000, act);
+  const each = (act: (node: SimNode) => void): void => victims.forEach((node) => act(node));
+
+  switch (fault.kind) {
+    case 'pause':
+      each((node) => node.pause());
+      return atEnd(() => each((node) => node.state() === 'paused' && node.resume()));
+    case 'suspend':
+      if (fault.amount === 0) each((node) => node.deliver({ kind: 'goodbye', presence: 'suspended' }));
+      engine.after(fault.amount === 0 ? goodbyeUs : 0, () => each((node) => node.suspend()));
+      return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
+        each((node) => (node.state() === 'suspended' ? node.resume() : undefined)),
+      );
+    case 'crash':
+      each((node) => node.crash());
+      return atEnd(() => each((node) => node.boot()));
+    case 'shutdown':
+      each((node) => node.shutdown());
+      return atEnd(() => each((node) => node.boot()));
+    case 'diskSwap':
+      each((node) => {
+        node.crash();
+        node.swapDisk();
+      });
+      return atEnd(() => each((node) => node.boot()));
+    case 'split':
+    case 'oneWay': {
+      const links = crossing(fault, nodes.length);
+      for (const [from, to] of links) network.block(from, to, true);
+      return atEnd(() => {
+        for (const [from, to] of links) network.block(from, to, false);
+      });
+    }
+    case 'cut': {
+      const links = pair(fault).slice(0, fault.amount === 0 ? 2 : 1);
+      for (const [from, to] of links) network.block(from, to, true);
+      return atEnd(() => {
+        for (const [from, to] of links) network.block(from, to, false);
+      });
+    }
+    case 'hold':
+      for (const [from, to] of pair(fault)) network.hold(from, to, true);
+      return atEnd(() => {
+        for (const [from, to] of pair(fault)) network.hold(from, to, false);
+      });
+    case 'reset':
+      for (const [from, to] of pair(fault).slice(0, 1)) network.reset(from, to);
+      return;
+    case 'move':
+      each((node) => {
+        network.moved(node.index);
+        node.move();
+      });
+      return;
+    case 'loss':
+      network.setLoss(fault.amount);
+      return atEnd(() => network.setLoss(context.lossPerMillion));
+    case 'clockRate':
+      each((node) => node.clock.setRate(1_000_000 + fault.amount));
+      return atEnd(() => each((node) => node.clock.setRate(1_000_000)));
+    case 'diskFull':
+      each((node) => node.setFull(true));
+      return atEnd(() => each((node) => node.setFull(false)));
+    case 'liar':
+      each((node) => node.setLiar(true));
+      return atEnd(() => each((node) => node.setLiar(false)));
+    case 'ownerBack':
+      each((node) => node.setOwner(true));
+      return atEnd(() => each((node) => node.setOwner(false)));
+    case 'blobsLost':
+      each((node) => node.loseBlobs(rng));
+      return;
+    default:
+      fault.kind satisfies never;
+  }
+}
+
+type Links = (readonly [from: number, to: number])[];
+
+function crossing(fault: Fault, nodes: number): Links {
+  const inside = new Set(fault.nodes);
+  const links: Links = [];
+  for (const from of fault.nodes) {
+    for (let to = 0; to < nodes; to++) {
+      if (inside.has(to)) continue;
+      links.push([from, to]);
+      if (fault.kind === 'split') links.push([to, from]);
+    }
+  }
+  return links;
+}
+
+function pair(fault: Fault): Links {
+  const [a, b] = fault.nodes;
+  return a === undefined || b === undefined
+    ? []
+    : [
+        [a, b],
+        [b, a],
+      ];
+}
