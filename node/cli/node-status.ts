@@ -4,13 +4,14 @@ import { request as httpRequest } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { text } from 'node:stream/consumers';
 import type { NodeConfig } from '../config/config.ts';
+import type { NodeStatus } from '../create-node.ts';
 import { parseListenAddress } from '../reapi/listen-address.ts';
 import { CliError } from './exit-codes.ts';
 
 const timeoutMs = 5_000;
 
 /** Throws CliError when nobody answers there, or something that is no Potluck node. */
-export async function askStatus(config: NodeConfig): Promise<Record<string, unknown>> {
+export async function askStatus(config: NodeConfig): Promise<NodeStatus> {
   if (config.http === undefined) throw new CliError('the configuration turns HTTP off, and status is asked over HTTP');
   const { host, port, path } = parseListenAddress(config.http);
   const options: RequestOptions = {
@@ -36,9 +37,8 @@ export async function askStatus(config: NodeConfig): Promise<Record<string, unkn
     throw new CliError(`no node answers at ${config.http} (${error.code ?? error.message}). ${hint}`);
   });
   try {
-    const status: unknown = JSON.parse(body);
-    if (typeof status === 'object' && status !== null && !Array.isArray(status))
-      return status as Record<string, unknown>;
+    const status = JSON.parse(body) as NodeStatus | undefined;
+    if (status?.state && status.store) return status;
   } catch {
     // Said below.
   }

@@ -1,12 +1,17 @@
 /** `potluck status`: asks the running node how it is. */
 import { loadConfig } from '../config/load.ts';
+import type { ExecutionStatus, NodeStatus } from '../create-node.ts';
 import { settingValues, valueOf } from './args.ts';
 import { type Command, jsonFlag, settingFlags } from './command.ts';
 import { exitCodes } from './exit-codes.ts';
+import { count, formatBytes, formatDuration, formatTable, printable } from './format.ts';
 import { askStatus } from './node-status.ts';
 import { print } from './terminal.ts';
 
 const settingsRead = settingFlags('http', 'bearer-token-file', 'tls-cert', 'tls-key');
+
+/** The newest; --json gives all that the node remembers. */
+const problemsShownMax = 5;
 
 export const status: Command = {
   name: 'status',
@@ -31,6 +36,48 @@ export const status: Command = {
   },
 };
 
-function describe(answer: Record<string, unknown>): string[] {
-  return Object.entries(answer).map(([key, value]) => `${key}: ${JSON.stringify(value)}`);
+function describe(status: NodeStatus): string[] {
+  const { store, execution } = status;
+  const { counters } = store;
+  const rows = [
+    [
+      'Node',
+      `Potluck ${status.version}, ${status.state} for ${formatDuration(status.uptimeSeconds * 1000)}, pid ${status.pid}`,
+    ],
+    ['gRPC', status.grpc.join(', ')],
+    ['HTTP', status.http ?? 'off'],
+    ['Data', `${status.dataDir} (durability: ${status.durability})`],
+    ['Instances', status.instances?.map((name) => name || '(the empty name)').join(', ') ?? 'any'],
+    [
+      'Store',
+      `${formatBytes(store.usedBytes)} of ${formatBytes(store.sizeLimitBytes)}: ${count(store.blobs, 'blob')}, ${count(store.results, 'action result')}`,
+    ],
+    [
+      'Lookups',
+      `${share(counters.resultHits, counters.resultMisses + counters.resultIncomplete)} of action results, ${share(counters.blobHits, counters.blobMisses)} of blobs`,
+    ],
+    [
+      'Evicted',
+      `${count(counters.evictedBlobs, 'blob')} (${formatBytes(counters.evictedBytes)}); ${counters.badBlobs} found bad`,
+    ],
+    ...(execution ? executionRows(execution) : [['Execution', 'off: this node only caches']]),
+  ];
+  const problems = status.recentProblems
+    .slice(-problemsShownMax)
+    .map(({ time, level, message }) => `  ${time} ${level}: ${printable(message)}`);
+  return [...formatTable(rows), ...(problems.length > 0 ? ['', 'Recent problems:', ...problems] : [])];
+}
+
+function executionRows(execution: ExecutionStatus): string[][] {
+  return [
+    ['Execution', `${execution.executing} of ${count(execution.slots, 'slot')} busy, ${execution.queued} queued`],
+    ['Isolation', `${execution.isolation}: ${execution.isolationReason}`],
+    ['Limits', execution.limitsInForce.join('; ') || 'wall time only'],
+    ['Platform', execution.platform.join(', ') || 'no properties'],
+  ];
+}
+
+function share(hits: number, misses: number): string {
+  const all = hits + misses;
+  return all === 0 ? 'none' : `${Math.round((100 * hits) / all)} % hits (${hits} of ${all})`;
 }

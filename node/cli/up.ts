@@ -84,7 +84,7 @@ function startProblem(error: unknown, config: NodeConfig): unknown {
   switch (errno?.code) {
     case 'EADDRINUSE':
       return new CliError(
-        `${addressOf(errno)} is in use, perhaps by another node ("potluck status" tells). Stop that one, or choose another address with --listen and --http; port 0 picks a free one.`,
+        `${addressOf(errno)} is in use, perhaps by another node. Stop that one, or choose another address with --listen and --http; port 0 picks a free one.`,
         exitCodes.failed,
         cause,
       );

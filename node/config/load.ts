@@ -1,4 +1,5 @@
 /** Puts a node's configuration together: flags over environment over file over defaults, every problem in one report. */
+import { access, constants } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { parseListenAddress } from '../reapi/listen-address.ts';
@@ -84,18 +85,12 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
   };
 
   const named = (name: SettingName): string => sourceOf(name)?.source ?? `--${name}`;
-  if ((certFile === undefined) !== (keyFile === undefined)) {
-    const [given, lacking] =
-      certFile === undefined ? (['tls-key', 'tls-cert'] as const) : (['tls-cert', 'tls-key'] as const);
-    problems.push(`${named(given)}: needs --${lacking} beside it`);
-  }
-  if (clientCaFile !== undefined && certFile === undefined) {
-    problems.push(`${named('tls-client-ca')}: needs --tls-cert and --tls-key beside it`);
-  }
   if (defaultActionTimeoutMs > maxActionTimeoutMs) {
     problems.push(`${named('default-action-timeout')}: must not exceed max-action-timeout`);
   }
-  const guarded = certFile !== undefined && (clientCaFile !== undefined || bearerTokenFile !== undefined);
+  const credentials = { certFile, keyFile, clientCaFile, bearerTokenFile };
+  problems.push(...(await credentialProblems(credentials, named)));
+  const guarded = certFile !== undefined && (clientCaFile ?? bearerTokenFile) !== undefined;
   for (const [name, address] of [...listen.map((one) => ['listen', one] as const), ['http', http] as const]) {
     if (address === undefined || address.local || guarded) continue;
     problems.push(
@@ -105,4 +100,36 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
 
   if (problems.length > 0) throw new ConfigError(problems);
   return config;
+}
+
+interface Credentials {
+  readonly certFile: string | undefined;
+  readonly keyFile: string | undefined;
+  readonly clientCaFile: string | undefined;
+  readonly bearerTokenFile: string | undefined;
+}
+
+async function credentialProblems(
+  { certFile, keyFile, clientCaFile, bearerTokenFile }: Credentials,
+  named: (name: SettingName) => string,
+): Promise<string[]> {
+  const problems: string[] = [];
+  const files: Partial<Record<SettingName, string | undefined>> = {
+    'tls-cert': certFile,
+    'tls-key': keyFile,
+    'tls-client-ca': clientCaFile,
+    'bearer-token-file': bearerTokenFile,
+  };
+  for (const [name, path] of Object.entries(files) as [SettingName, string | undefined][]) {
+    if (path === undefined) continue;
+    await access(path, constants.R_OK).catch((error: NodeJS.ErrnoException) => {
+      problems.push(`${named(name)}: ${path} cannot be read (${error.code})`);
+    });
+  }
+  if (certFile !== undefined && keyFile === undefined) problems.push(`${named('tls-cert')}: needs --tls-key beside it`);
+  if (keyFile !== undefined && certFile === undefined) problems.push(`${named('tls-key')}: needs --tls-cert beside it`);
+  if (clientCaFile !== undefined && certFile === undefined) {
+    problems.push(`${named('tls-client-ca')}: needs --tls-cert and --tls-key beside it`);
+  }
+  return problems;
 }
