@@ -172,7 +172,8 @@ export function appendOwn<Command, State>(g: GroupState<Command, State>, data: E
 export function followConfiguration<Command, State>(g: GroupState<Command, State>, nowMs: number): void {
   const { configuration } = g.log;
   for (const member of membersOf(configuration)) {
-    if (member !== g.self && !g.progress.has(member)) g.progress.set(member, newProgress(g.log.lastIndex + 1, nowMs));
+    // From the entry that names it, so that there is something to send and its answer tells what it holds.
+    if (member !== g.self && !g.progress.has(member)) g.progress.set(member, newProgress(g.log.lastIndex, nowMs));
   }
   for (const member of [...g.progress.keys()]) {
     if (!isMember(configuration, member)) g.progress.delete(member);
