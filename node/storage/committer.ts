@@ -102,7 +102,7 @@ export function changeBytes(change: IndexChange): number {
 
 /** A value either shares a page with others or takes whole pages. */
 function inlineBytes(valueBytes: number): number {
-  return valueBytes < 1_500 ? Math.ceil(valueBytes * 1.5) : Math.ceil((valueBytes + 128) / 4096) * 4096;
+  return valueBytes < 1_500 ? Math.ceil(valueBytes * 1.5) : Math.ceil((valueBytes + 96) / 4096) * 4096;
 }
 
 function diskFull(freeBytes: number, cause?: unknown): StatusError {
