@@ -68,7 +68,7 @@ export function createByteStream(
       checkNameHeader(first.resourceName, context);
       const name = parseWriteName(first.resourceName);
       checkInstance(name.instance);
-      const { digest, compressor } = name;
+      const { digest } = name;
       if (digest.sizeBytes > config.maxBlobBytes) {
         const reason = `blob of ${digest.sizeBytes} bytes; the limit is ${config.maxBlobBytes}`;
         throw new StatusError('INVALID_ARGUMENT', reason);
@@ -174,10 +174,9 @@ async function writeSmall(
   bytes: Uint8Array,
   rest: AsyncIterator<WriteRequest>,
 ): Promise<WriteResponse> {
-  const after = watchRest(rest);
   const [failure] = await blobs.putMany([{ digest, bytes }]);
   if (failure) throw failure;
-  after.check();
+  await nothingFollows(rest);
   return create(WriteResponseSchema, { committedSize: BigInt(digest.sizeBytes) });
 }
 
@@ -185,8 +184,8 @@ async function writeSmall(
 interface Progress {
   /** The client said `finish_write`. */
   finished: boolean;
-  /** The reader stopped for a reason that says nothing against the bytes so far: they are kept for another call. */
-  resumable: boolean;
+  /** Why the data ended before; it says nothing against the bytes so far, which are kept for another call. */
+  interruption: unknown;
   /** Data of this call as it travelled. */
   receivedBytes: number;
 }
@@ -207,25 +206,29 @@ async function writeStream(
     throw new StatusError('INVALID_ARGUMENT', reason);
   }
   const upload = uploads.attach(resourceName, digest);
-  const progress: Progress = { finished: false, resumable: false, receivedBytes: 0 };
+  const progress: Progress = { finished: false, interruption: undefined, receivedBytes: 0 };
 
   const receive = async (): Promise<WriteResponse> => {
+    const data = readData(first, rest, progress);
+    const isPartial = () => progress.interruption !== undefined;
     try {
-      const data = readData(first, rest, progress);
-      await feed(
-        upload,
-        compressor === 'zstd' ? decompressStream(data, digest.sizeBytes - firstOffset) : data,
-        firstOffset,
-      );
+      const content = compressor === 'zstd' ? decompressStream(data, digest.sizeBytes - firstOffset, isPartial) : data;
+      const position = await feed(upload, content, firstOffset);
+      if (!isPartial() && position !== digest.sizeBytes) {
+        const reason = `blob ${digest.hash}: finished after ${position} of ${digest.sizeBytes} bytes`;
+        throw new StatusError('INVALID_ARGUMENT', reason);
+      }
     } catch (error) {
-      if (progress.resumable) uploads.pause(resourceName, upload);
-      else uploads.drop(resourceName, upload);
-      if (error !== halfClosed) throw error;
+      uploads.drop(resourceName, upload);
+      throw error;
+    }
+    if (isPartial()) {
+      uploads.pause(resourceName, upload);
+      if (progress.interruption !== halfClosed) throw progress.interruption;
       return create(WriteResponseSchema, { committedSize: BigInt(upload.committedBytes) });
     }
-    const after = watchRest(rest);
     await upload.finish();
-    after.check();
+    await nothingFollows(rest);
     return create(WriteResponseSchema, { committedSize: BigInt(committedSize(name, firstOffset, progress, context)) });
   };
   return new Promise((resolve, reject) => {
@@ -237,10 +240,10 @@ async function writeStream(
   });
 }
 
-/** Thrown when a stream of requests ends without `finish_write`. */
-const halfClosed = new StatusError('ABORTED', 'the client closed the stream without finish_write');
+/** The interruption that is none of the client's faults: it closed the stream without `finish_write`. */
+const halfClosed = Symbol('half-closed');
 
-/** The data of one call. Throws INVALID_ARGUMENT for requests that do not follow one another. */
+/** The data of one call, until `finish_write` or an interruption. */
 async function* readData(
   first: WriteRequest,
   rest: AsyncIterator<WriteRequest>,
@@ -252,24 +255,37 @@ async function* readData(
     progress.finished = request.finishWrite;
     if (request.data.byteLength > 0) yield request.data;
     if (request.finishWrite) return;
-    // From here to the next data nothing is wrong with what was sent, whatever happens.
-    progress.resumable = true;
-    const next = await rest.next();
-    if (next.done) throw halfClosed;
-    request = next.value;
-    if (request.resourceName !== '' && request.resourceName !== first.resourceName) {
-      throw new StatusError('INVALID_ARGUMENT', `the resource name changed to "${request.resourceName.slice(0, 300)}"`);
+    try {
+      const next = await rest.next();
+      if (next.done) {
+        progress.interruption = halfClosed;
+        return;
+      }
+      request = next.value;
+      checkFollows(request, first, progress);
+    } catch (error) {
+      progress.interruption = error;
+      return;
     }
-    const expected = first.writeOffset + BigInt(progress.receivedBytes);
-    if (request.writeOffset !== expected) {
-      throw new StatusError('INVALID_ARGUMENT', `write_offset ${request.writeOffset} instead of ${expected}`);
-    }
-    progress.resumable = false;
   }
 }
 
-/** Hands the uncompressed bytes from `offset` on to an upload, leaving out those that it has. Throws INVALID_ARGUMENT. */
-async function feed(upload: Upload, content: AsyncIterable<Uint8Array>, offset: number): Promise<void> {
+/** Throws INVALID_ARGUMENT for a request that is not the next one of its call. */
+function checkFollows({ resourceName, writeOffset }: WriteRequest, first: WriteRequest, progress: Progress): void {
+  if (resourceName !== '' && resourceName !== first.resourceName) {
+    throw new StatusError('INVALID_ARGUMENT', `the resource name changed to "${resourceName.slice(0, 300)}"`);
+  }
+  const expected = first.writeOffset + BigInt(progress.receivedBytes);
+  if (writeOffset !== expected) {
+    throw new StatusError('INVALID_ARGUMENT', `write_offset ${writeOffset} instead of ${expected}`);
+  }
+}
+
+/**
+ * Hands the uncompressed bytes from `offset` on to an upload, leaving out those that it has, and returns where they end.
+ * Throws INVALID_ARGUMENT when they go beyond the blob.
+ */
+async function feed(upload: Upload, content: AsyncIterable<Uint8Array>, offset: number): Promise<number> {
   const { hash, sizeBytes } = upload.digest;
   let position = offset;
   for await (const chunk of content) {
@@ -279,28 +295,20 @@ async function feed(upload: Upload, content: AsyncIterable<Uint8Array>, offset: 
       throw new StatusError('INVALID_ARGUMENT', `blob ${hash}: more than its ${sizeBytes} bytes`);
     if (known < chunk.byteLength) await upload.write(known === 0 ? chunk : chunk.subarray(known));
   }
-  if (position !== sizeBytes) {
-    throw new StatusError('INVALID_ARGUMENT', `blob ${hash}: finished after ${position} of ${sizeBytes} bytes`);
-  }
+  return position;
 }
 
 /**
- * Notices requests after `finish_write`. The answer does not wait for the client's half-close; what has arrived by then
- * must be nothing.
+ * Requests after `finish_write` are an error. Clients half-close with it, so this rarely waits; one that waits for the
+ * answer first gets it after a moment.
  */
-function watchRest(rest: AsyncIterator<WriteRequest>): { check(): void } {
-  let more = false;
-  rest.next().then(
-    ({ done }) => {
-      more = !done;
-    },
-    () => {},
-  );
-  return {
-    check() {
-      if (more) throw new StatusError('INVALID_ARGUMENT', 'a request came after finish_write');
-    },
-  };
+async function nothingFollows(rest: AsyncIterator<WriteRequest>): Promise<void> {
+  const next = rest.next().catch(() => undefined);
+  const timer = Promise.withResolvers<undefined>();
+  const timeout = setTimeout(timer.resolve, limits.halfCloseMs, undefined);
+  const more = await Promise.race([next, timer.promise]);
+  clearTimeout(timeout);
+  if (more && !more.done) throw new StatusError('INVALID_ARGUMENT', 'a request came after finish_write');
 }
 
 /** Somebody else stored the blob: what the client would still send is not needed. */

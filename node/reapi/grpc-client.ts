@@ -119,8 +119,8 @@ function makeClient<S extends DescService>(
 
 interface WireMethod {
   readonly path: string;
-  serialize(message: MessageInitShape<DescMessage>): Buffer;
-  deserialize(bytes: Buffer): MessageShape<DescMessage>;
+  readonly serialize: (message: MessageInitShape<DescMessage>) => Buffer;
+  readonly deserialize: (bytes: Buffer) => MessageShape<DescMessage>;
 }
 type AnyMessage = MessageInitShape<DescMessage>;
 

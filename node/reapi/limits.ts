@@ -55,6 +55,8 @@ export const limits = {
 
   // Uploads.
 
+  /** How long the answer to a finished upload waits for the client's half-close. */
+  halfCloseMs: 100,
   /** What is stored in one step instead of being streamed. */
   smallBlobBytes: 256 * KiB,
   /** Broken-off uploads that wait to be resumed: how many, their bytes together, how long. */

@@ -144,10 +144,9 @@ function createFeed(blobs: BlobStore, digest: Digest): Feed {
 
   async function* content(): AsyncGenerator<Uint8Array> {
     for (;;) {
-      while (!slot) {
-        if (settled) return;
-        await change();
-      }
+      while (!slot && !settled) await change();
+      // Not the end: what the store has so far may happen to be the whole blob.
+      if (!slot || settled) throw new StatusError('ABORTED', 'the upload is over');
       const { chunk } = slot;
       slot = undefined;
       changed();

@@ -56,15 +56,20 @@ export function compressStream(content: AsyncIterable<Uint8Array>, sizeBytes: nu
 /**
  * Decompresses a stream of at most `sizeBytes`. Throws INVALID_ARGUMENT for what is no zstd, is cut off, is followed by
  * other bytes or grows beyond `sizeBytes`: not more than one chunk beyond is ever held.
+ *
+ * @param isPartial - asked at the end of `content`: whether it broke off, so that its end may be anywhere
  */
 export async function* decompressStream(
   content: AsyncIterable<Uint8Array>,
   sizeBytes: number,
+  isPartial: () => boolean = () => false,
 ): AsyncGenerator<Uint8Array> {
-  const decompressor = createZstdDecompress({ chunkSize: limits.zstdChunkBytes });
+  // The splitter knows where a frame ends; the decompressor just gives what it can.
+  const finishFlush = constants.ZSTD_e_flush;
+  const decompressor = createZstdDecompress({ chunkSize: limits.zstdChunkBytes, finishFlush });
   let total = 0;
   try {
-    for await (const chunk of through(splitFrames(content), decompressor)) {
+    for await (const chunk of through(splitFrames(content, isPartial), decompressor)) {
       total += chunk.byteLength;
       if (total > sizeBytes) throw tooLong(sizeBytes);
       yield chunk;
@@ -74,10 +79,10 @@ export async function* decompressStream(
   }
 }
 
-async function* splitFrames(content: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* splitFrames(content: AsyncIterable<Uint8Array>, isPartial: () => boolean): AsyncGenerator<Uint8Array> {
   const splitter = createFrameSplitter();
   for await (const chunk of content) yield* splitter.push(chunk);
-  splitter.end();
+  if (!isPartial()) splitter.end();
 }
 
 /** The output of `transform`; an error of either side ends both and is thrown here. */
