@@ -5,17 +5,19 @@
  * not depend on the machine; a private /tmp, /dev and /proc; and a network of its own with nothing but loopback. Every
  * capability is gone, and further user namespaces are refused where bubblewrap can do that.
  */
-import { chownSync, closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
 import { createCapture } from './capture.ts';
+import { type Cgroups, openCgroups } from './cgroups.ts';
 import { type CommandPlan, defaultEnvironment } from './command.ts';
 import {
   fileBytesMax,
   killWaitMs,
   memoryShareMax,
+  processesMax,
   openFilesMax,
   sharedMemoryBytesMax,
   tmpBytesMax,
@@ -36,54 +38,80 @@ export interface BubblewrapOptions {
   readonly trialDirectory: string;
 }
 
-/** A runner that has been seen to work. Throws what bubblewrap said when it does not. */
-export async function createBubblewrapRunner(options: BubblewrapOptions): Promise<Runner> {
-  const attempts = [['--disable-userns'], []];
-  for (;;) {
-    const extra = attempts.shift() as string[];
-    const runner = bubblewrapRunner(options, extra);
-    try {
-      await tryOut(runner, options);
-      return runner;
-    } catch (error) {
-      if (attempts.length === 0) throw error;
-    }
-  }
+/** What is tried at the start, from the best to what old systems have. */
+interface Variant {
+  readonly disableUserNamespaces: boolean;
+  readonly cgroups: Cgroups | undefined;
 }
 
-function bubblewrapRunner({ program, system, owner }: BubblewrapOptions, extra: readonly string[]): Runner {
-  const memoryBytes = Math.floor(totalmem() * memoryShareMax);
+/** A runner that has been seen to work. Throws what bubblewrap said when it does not. */
+export async function createBubblewrapRunner(options: BubblewrapOptions): Promise<Runner> {
+  const limits = { memoryBytes: memoryLimitBytes(), processes: processesMax };
+  const cgroups = openCgroups({ limits, owner: options.owner });
+  const variants: Variant[] = [
+    { disableUserNamespaces: true, cgroups },
+    { disableUserNamespaces: false, cgroups },
+  ];
+  if (cgroups) {
+    variants.push({ disableUserNamespaces: true, cgroups: undefined });
+    variants.push({ disableUserNamespaces: false, cgroups: undefined });
+  }
+  let failure: unknown;
+  for (const variant of variants) {
+    const runner = bubblewrapRunner(options, variant);
+    try {
+      await tryOut(runner, options);
+      if (cgroups && !variant.cgroups) cgroups.close();
+      return runner;
+    } catch (error) {
+      failure ??= error;
+    }
+  }
+  cgroups?.close();
+  throw failure;
+}
+
+function bubblewrapRunner(
+  { program, system, owner }: BubblewrapOptions,
+  { disableUserNamespaces, cgroups }: Variant,
+): Runner {
   const isolation = [
     ...['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
-    ...extra,
+    ...(disableUserNamespaces ? ['--disable-userns'] : []),
     ...['--uid', String(sandboxUser.uid), '--gid', String(sandboxUser.gid), '--hostname', 'potluck'],
     ...['--die-with-parent', '--new-session', '--clearenv', '--info-fd', '3'],
   ];
   const fileSystems = [
     ...['--proc', '/proc', '--dev', '/dev'],
-    ...tmpfs('/dev/shm', Math.min(sharedMemoryBytesMax, memoryBytes)),
+    ...tmpfs('/dev/shm', Math.min(sharedMemoryBytesMax, memoryLimitBytes())),
     ...['--remount-ro', '/dev'],
-    ...tmpfs('/tmp', Math.min(tmpBytesMax, memoryBytes)),
+    ...tmpfs('/tmp', Math.min(tmpBytesMax, memoryLimitBytes())),
     ...['--perms', '0755', '--dir', '/var', '--symlink', '../tmp', '/var/tmp'],
   ];
+  const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
+  // Counted within the user namespace, so it has to be set inside.
+  const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
   return {
     isolation: 'bubblewrap',
     isolationReason: 'bubblewrap works',
-    limitsInForce: ['wall time', 'file size', 'size of /tmp', 'open files'],
+    limitsInForce: limitsInForce(cgroups, processLimit.length > 0),
     owner,
+    close: () => cgroups?.close(),
     start(command, streams) {
       let kill = () => {};
       let killed = false;
       const run = async () => {
-        const args = [...isolation, ...(await system.arguments()), ...fileSystems, ...viewOf(command)];
+        const args = [...isolation, ...(await system.arguments()), ...fileSystems, ...viewOf(command, processLimit)];
         if (killed) return { exitCode: exitCodeOf(null, 'SIGKILL') };
+        using group = cgroups?.acquire();
+        const joinFiles = group?.joinFiles ?? [];
         const note = openSync(command.noteFile, 'w');
         let child: ReturnType<typeof spawnCaptured>;
         try {
           child = spawnCaptured(
             '/bin/sh',
-            ['-c', launchScript, 'sh', program, ...args],
-            { cwd: '/', env: {}, extraFiles: [note], ...(owner ?? {}) },
+            ['-c', launchScript(joinFiles.length), 'sh', program, ...args],
+            { cwd: '/', env: {}, extraFiles: [note, ...joinFiles], ...(owner ?? {}) },
             streams,
           );
         } catch (error) {
@@ -117,20 +145,61 @@ function bubblewrapRunner({ program, system, owner }: BubblewrapOptions, extra: 
   };
 }
 
-/** Limits that are inherited, set where no variable of the action can get lost: in front of bubblewrap. */
-const launchScript = `ulimit -c 0; ulimit -n ${openFilesMax} 2>/dev/null; ulimit -f ${fileBytesMax / 512}; exec "$@"`;
+/**
+ * Limits that are inherited, set in front of bubblewrap: a shell drops variables whose names are no identifiers, and
+ * here none of the action's is there yet. From the fourth file on there are control groups to join.
+ */
+function launchScript(groups: number): string {
+  const files = Array.from({ length: groups }, (_, index) => 4 + index);
+  return [
+    'ulimit -c 0',
+    `ulimit -n ${openFilesMax} 2>/dev/null`,
+    `ulimit -f ${fileBytesMax / 512}`,
+    ...files.map(
+      (file) => `echo 0 2>/dev/null >&${file} || { echo "bwrap: cannot join a control group" >&2; exit 1; }`,
+    ),
+    ['exec "$@"', ...files.map((file) => `${file}>&-`)].join(' '),
+  ].join('\n');
+}
+
+const prlimit = '/usr/bin/prlimit';
+
+function memoryLimitBytes(): number {
+  return Math.floor(totalmem() * memoryShareMax);
+}
+
+function limitsInForce(cgroups: Cgroups | undefined, byResource: boolean): string[] {
+  const has = (controller: string) => cgroups?.controllers.includes(controller) === true;
+  const by = `control group v${cgroups?.version}`;
+  return [
+    'wall time',
+    has('memory')
+      ? `memory ${inGiB(memoryLimitBytes())} (${by})`
+      : 'memory: no limit, as no control group was delegated',
+    has('pids') || byResource
+      ? `processes ${processesMax} (${has('pids') ? by : 'RLIMIT_NPROC'})`
+      : `processes: no limit, as neither a control group nor ${prlimit} is at hand`,
+    `file size ${inGiB(fileBytesMax)} (RLIMIT_FSIZE)`,
+    `/tmp ${inGiB(Math.min(tmpBytesMax, memoryLimitBytes()))}`,
+    `open files ${openFilesMax} (RLIMIT_NOFILE)`,
+  ];
+}
+
+function inGiB(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}
 
 function tmpfs(path: string, bytes: number): string[] {
   return ['--perms', '1777', '--size', String(bytes), '--tmpfs', path];
 }
 
-function viewOf({ plan, root, mounts }: StagedCommand): string[] {
+function viewOf({ plan, root, mounts }: StagedCommand, prefix: readonly string[]): string[] {
   const args = ['--bind', root, executionRoot];
   for (const { source, path } of mounts) args.push('--ro-bind', source, `${executionRoot}/${path}`);
   // The root itself is a tmpfs: what is not mounted on it is not writable.
   args.push('--remount-ro', '/', '--chdir', [executionRoot, ...plan.workingDirectory].join('/'));
   for (const [name, value] of environmentOf(plan)) args.push('--setenv', name, value);
-  args.push('--');
+  args.push('--', ...prefix);
   // bubblewrap sets PWD last of all; the command's own value wins all the same.
   const pwd = plan.declaredEnvironment.get('PWD');
   if (pwd !== undefined) args.push('env', `PWD=${pwd}`);

@@ -63,6 +63,7 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
     async close() {
       closing.abort();
       await Promise.all(running);
+      runner.close();
       await workplace.close();
     },
   };
@@ -100,9 +101,9 @@ async function chooseRunner(
     return { runner, workplace };
   } catch (error) {
     await workplace.close();
-    const reason = error instanceof StatusError ? error.reason : String(error);
+    if (!(error instanceof StatusError)) throw error;
     return plain(
-      `bubblewrap does not work here, so actions run without isolation: ${reason}. Often the system refuses user namespaces to ordinary users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)`,
+      `bubblewrap does not work here, so actions run without isolation: ${error.reason}. Often the system refuses user namespaces to ordinary users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)`,
     );
   }
 }

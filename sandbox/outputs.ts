@@ -156,7 +156,7 @@ function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: 
     if (entries > outputEntriesMax) throw failed(shown, `has more than ${outputEntriesMax} entries`);
     const found: CollectedDirectory = { files: [], symlinks: [], directories: [], ...propertiesOf(stats) };
     const regular: { name: string; stats: Stats }[] = [];
-    for (const bytes of names.sort(Buffer.compare)) {
+    for (const bytes of names.sort((a, b) => Buffer.compare(a, b))) {
       if (!isUtf8(bytes)) {
         throw failed(shown, `has a file whose name is not UTF-8 ("${bytes.toString('latin1')}"); rename it`);
       }

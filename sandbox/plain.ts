@@ -21,6 +21,7 @@ export function createPlainRunner(isolationReason: string): Runner {
     isolation: 'none',
     isolationReason,
     limitsInForce: ['wall time'],
+    close: () => {},
     start({ plan, root }, streams) {
       const marker = randomUUID();
       const cwd = join(root, ...plan.workingDirectory);

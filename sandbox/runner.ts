@@ -46,6 +46,8 @@ export interface Runner {
   /** Who the command runs as on the host, when that is not the node's own user. */
   readonly owner?: Owner | undefined;
   start(command: StagedCommand, streams: CommandStreams): RunningCommand;
+  /** Gives back what the runner holds of the system; no command may be running. */
+  close(): void;
 }
 
 /**

@@ -137,8 +137,11 @@ async function stageShared(blobs: SandboxBlobs, node: InputDirectory, path: stri
 
 /** A file that only read-only mounts expose. One with a mode or time of its own cannot share the inode of the store. */
 export async function stageSharedFile(blobs: SandboxBlobs, file: InputFile, path: string): Promise<void> {
-  const make = file.properties ? blobs.copyTo : blobs.linkTo;
-  if (!(await make.call(blobs, file.digest, path, { executable: file.executable }))) throw new InputVanished();
+  const { digest, executable } = file;
+  const made = file.properties
+    ? blobs.copyTo(digest, path, { executable })
+    : blobs.linkTo(digest, path, { executable });
+  if (!(await made)) throw new InputVanished();
   if (file.properties) await setProperties(path, file.properties);
 }
 

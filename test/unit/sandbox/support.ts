@@ -7,6 +7,7 @@ import {
   linkSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -15,10 +16,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { anyUnpack } from '@bufbuild/protobuf/wkt';
 import { afterAll } from 'vitest';
 import {
   type Digest,
   type DigestFunction,
+  digestFunctions,
   digestKey,
   fromWireDigest,
   isEmptyDigest,
@@ -29,12 +32,13 @@ import {
   type ActionResult,
   CommandSchema,
   type Digest as WireDigest,
-  DigestFunction_Value,
   DirectorySchema,
   type NodePropertiesSchema,
   TreeSchema,
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { PreconditionFailureSchema } from '../../../protos/gen/google/rpc/error_details_pb.ts';
 import { digestOf } from '../../../protos/hasher.ts';
+import type { StatusError } from '../../../protos/status.ts';
 import { createSandbox, type CreateSandboxOptions, type LocalSandbox } from '../../../sandbox/create-sandbox.ts';
 import type { SandboxBlobs, SandboxOptions, SandboxTask } from '../../../sandbox/sandbox.ts';
 
@@ -43,8 +47,8 @@ export interface TestBlobs extends SandboxBlobs {
   add(bytes: Uint8Array | string, fn?: DigestFunction): Digest;
   pathOf(digest: Digest): string;
   drop(digest: Digest): void;
-  text(digest: WireDigest | undefined): string;
-  bytes(digest: WireDigest | undefined): Uint8Array;
+  text(digest: WireDigest | undefined, fn?: DigestFunction): string;
+  bytes(digest: WireDigest | undefined, fn?: DigestFunction): Uint8Array;
   readonly calls: Record<string, number>;
 }
 
@@ -63,15 +67,15 @@ export function createTestBlobs(directory: string): TestBlobs {
     if (!existsSync(pathOf(digest))) writeFileSync(pathOf(digest), whole, { mode: 0o444 });
     return digest;
   };
-  const local = (wire: WireDigest | undefined) => fromWireDigest(wire, DigestFunction_Value.UNKNOWN);
+  const local = (wire: WireDigest | undefined, fn: DigestFunction) => fromWireDigest(wire, digestFunctions[fn].wire);
   const blobs: TestBlobs = {
     directory,
     calls,
     add,
     pathOf,
     drop: (digest) => rmSync(pathOf(digest)),
-    bytes: (wire) => readFileSync(pathOf(local(wire))),
-    text: (wire) => Buffer.from(blobs.bytes(wire)).toString(),
+    bytes: (wire, fn = 'sha256') => readFileSync(pathOf(local(wire, fn))),
+    text: (wire, fn) => Buffer.from(blobs.bytes(wire, fn)).toString(),
     async get(digest) {
       count('get');
       if (isEmptyDigest(digest)) return new Uint8Array();
@@ -188,18 +192,25 @@ export async function testSandbox(options: Partial<CreateSandboxOptions> = {}): 
   const directory = mkdtempSync(join(tmpdir(), 'potluck-sandbox-'));
   chmodSync(directory, 0o755);
   const blobs = createTestBlobs(join(directory, 'blobs'));
-  const sandbox = await createSandbox({ workDir: join(directory, 'work'), blobs, ...options });
+  const override = process.env['POTLUCK_BWRAP'];
+  const sandbox = await createSandbox({
+    workDir: join(directory, 'work'),
+    blobs,
+    ...(override ? { bubblewrapPath: override } : {}),
+    ...options,
+  });
   afterAll(async () => {
     await sandbox.close();
     rmSync(directory, { recursive: true, force: true });
   });
   const run = async ({ command, tree = {}, options = {}, ...task }: TestRun): Promise<TestResult> => {
+    const fn = task.fn ?? 'sha256';
     const { kind, result } = await sandbox.run(
       {
-        fn: 'sha256',
+        fn,
         action: create(ActionSchema),
         command: create(CommandSchema, command),
-        inputRoot: addTree(blobs, tree, task.fn),
+        inputRoot: addTree(blobs, tree, fn),
         timeoutMs: 30_000,
         ...task,
       },
@@ -209,8 +220,8 @@ export async function testSandbox(options: Partial<CreateSandboxOptions> = {}): 
       kind,
       result,
       exitCode: result.exitCode,
-      stdout: result.stdoutDigest ? blobs.text(result.stdoutDigest) : '',
-      stderr: result.stderrDigest ? blobs.text(result.stderrDigest) : '',
+      stdout: result.stdoutDigest ? blobs.text(result.stdoutDigest, fn) : '',
+      stderr: result.stderrDigest ? blobs.text(result.stderrDigest, fn) : '',
     };
   };
   return {
@@ -223,6 +234,49 @@ export async function testSandbox(options: Partial<CreateSandboxOptions> = {}): 
   };
 }
 
+/** An isolated sandbox, or the printed reason why a suite is skipped. */
+export async function isolatedSandbox(options: Partial<CreateSandboxOptions> = {}): Promise<TestSandbox | undefined> {
+  const made = await testSandbox(options);
+  const { isolation, isolationReason } = made.sandbox.describe();
+  if (isolation === 'bubblewrap') return made;
+  console.warn(`skipped, isolation cannot be checked here: ${isolationReason}`);
+  return undefined;
+}
+
+/** For the plain runner: no program has this name. */
+export const noBubblewrap = '/nonexistent/bwrap';
+
+/** Numbers of the living processes whose command line contains `text`; of all there are where /proc is missing. */
+export function processesWith(text: string): number[] {
+  if (!existsSync('/proc/self')) return [];
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'latin1').includes(text);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
 export function readTree(blobs: TestBlobs, digest: WireDigest | undefined) {
   return fromBinary(TreeSchema, blobs.bytes(digest));
 }
+
+/** The subjects of the violations of type MISSING. */
+export function missingSubjects(error: StatusError | undefined): string[] {
+  return (error?.details ?? []).flatMap((detail) =>
+    (anyUnpack(detail, PreconditionFailureSchema)?.violations ?? [])
+      .filter(({ type }) => type === 'MISSING')
+      .map(({ subject }) => subject),
+  );
+}
+
+/** One input of each way of staging: shared, executable, large enough to be mounted by itself, and copied. */
+export const attackedTree: Tree = {
+  in: { tree: { f: 'precious\n', x: { content: '#!/bin/sh\n', executable: true } } },
+  big: 'B'.repeat(2 * 1024 * 1024),
+  here: 'here\n',
+};

@@ -1,0 +1,22 @@
+/** What a hostile action tries on its inputs. Each line may fail; what matters is what is left afterwards. */
+export const attacksOnInputs = [
+  'chmod 777 in/f in/x in big here',
+  'echo evil > in/f',
+  'echo evil >> in/x',
+  'truncate -s 0 in/f big here',
+  'dd if=/dev/zero of=in/f bs=1 count=3 conv=notrunc',
+  'ln in/f stolen && chmod 666 stolen && echo evil > stolen',
+  'ln big stolen2 && echo evil > stolen2',
+  'ln -f in/x out/hard && echo evil > out/hard',
+  'echo evil > e && mv -f e in/f',
+  'mv in/f moved && echo evil > moved',
+  'mv in moved-dir',
+  'rm -rf in big here',
+  'mount -o remount,rw /execroot/in',
+  'umount /execroot/in && echo evil > in/f',
+  'touch -t 200001010000 in/f',
+  'chown 0:0 in/f',
+  'setfattr -n user.x -v y in/f',
+  "python3 -c \"import os; f=os.open('in/f', os.O_RDONLY); os.fchmod(f, 0o777); os.open('/proc/self/fd/%d' % f, os.O_WRONLY)\"",
+  'cp /bin/sh out/suid && chmod 6777 out/suid',
+].join('\n');

@@ -1,0 +1,221 @@
+/** What an isolated action cannot do, shown by actions that try. */
+import { execFile } from 'node:child_process';
+import { createServer } from 'node:net';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, describe, expect, test } from 'vitest';
+import { attacksOnInputs } from './attacks.ts';
+import { attackedTree, isolatedSandbox, noBubblewrap, processesWith, type TestBlobs, testSandbox } from './support.ts';
+
+/** Content, mode and times of every file of a store. */
+function snapshot(blobs: TestBlobs) {
+  return new Map(
+    readdirSync(blobs.directory).map((name) => {
+      const path = join(blobs.directory, name);
+      const { mode, uid, mtimeMs, ino, size } = statSync(path);
+      return [name, { content: readFileSync(path).toString('base64').slice(0, 100), mode, uid, mtimeMs, ino, size }];
+    }),
+  );
+}
+
+function changed(before: ReturnType<typeof snapshot>, after: ReturnType<typeof snapshot>): string[] {
+  return [...before]
+    .filter(([name, file]) => JSON.stringify(after.get(name)) !== JSON.stringify(file))
+    .map(([name]) => name);
+}
+
+test('without isolation an action that attacks its inputs does not reach the store either', async () => {
+  const t = await testSandbox({ bubblewrapPath: noBubblewrap });
+  await t.sh('cat in/f', { tree: attackedTree });
+  const before = snapshot(t.blobs);
+  const ran = await t.sh(`${attacksOnInputs}\nexit 7`, {
+    tree: attackedTree,
+    command: { outputPaths: ['out/nothing'] },
+  });
+  expect(ran.exitCode).toBe(7);
+  expect(changed(before, snapshot(t.blobs))).toEqual([]);
+  expect(await t.sh('cat in/f here', { tree: attackedTree })).toMatchObject({ stdout: 'precious\nhere\n' });
+});
+
+const isolated = await isolatedSandbox();
+describe.skipIf(!isolated)('an isolated action', () => {
+  const t = isolated as NonNullable<typeof isolated>;
+  const outside = mkdtempSync(join(tmpdir(), 'potluck-outside-'));
+  writeFileSync(join(outside, 'secret'), 'secret', { mode: 0o644 });
+  afterAll(() => rmSync(outside, { recursive: true }));
+
+  test('cannot change a cached blob through its inputs, shared or private', async () => {
+    await t.sh('cat in/f', { tree: attackedTree, command: { outputPaths: ['out/nothing'] } });
+    const before = snapshot(t.blobs);
+    const ran = await t.sh(`${attacksOnInputs}\nexit 7`, {
+      tree: attackedTree,
+      command: { outputPaths: ['out/nothing'] },
+    });
+    expect(ran.exitCode).toBe(7);
+    expect(changed(before, snapshot(t.blobs))).toEqual([]);
+    // The staged directory is used again, and is what it was.
+    const again = await t.sh('cat in/f in/x; stat -c %s big; ls in', {
+      tree: attackedTree,
+      command: { outputPaths: ['out/nothing'] },
+    });
+    expect(again.stdout).toBe('precious\n#!/bin/sh\n2097152\nf\nx\n');
+  });
+
+  test('cannot change a stored output of its own through a file it held open or a hard link it kept', async () => {
+    const ran = await t.sh(
+      'echo good >out; ln out kept; (exec 3>>out; setsid sh -c "sleep 0.2; echo evil >&3" </dev/null >/dev/null 2>&1 &) ; :',
+      { command: { outputPaths: ['out'] } },
+    );
+    expect(processesWith('echo evil')).toEqual([]);
+    expect(t.blobs.text(ran.result.outputFiles[0]?.digest)).toBe('good\n');
+  });
+
+  test('as an ordinary user cannot change them either', async () => {
+    const script = new URL('ordinary-user.ts', import.meta.url).pathname;
+    const asUser = process.getuid?.() === 0 ? { uid: 65_533, gid: 65_533 } : {};
+    const { stdout } = await promisify(execFile)(process.execPath, [script], {
+      ...asUser,
+      env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' },
+    });
+    expect(JSON.parse(stdout)).toMatchObject({ isolation: 'bubblewrap', exitCode: 7, unchanged: true, left: [] });
+  });
+
+  test('sees nothing of the home directories, the store, other actions or the run-time state of the machine', async () => {
+    const { stdout } = await t.sh(
+      `for path in ${homedir()} /root /home /run /var/lib /var/log /srv /mnt /media /sys /boot ${t.directory} ${outside} /etc/shadow /etc/ssh /etc/ssl/private; do
+        test -e "$path" && echo "$path"; done; ls /tmp; ls -A "$HOME"; ls /; true`,
+    );
+    expect(stdout.split('\n').filter(Boolean).toSorted()).toEqual(
+      expect.not.arrayContaining([homedir(), '/root', '/home', '/run', '/sys', t.directory, outside]),
+    );
+    expect(stdout.split('\n').filter((line) => line.includes('/'))).toEqual([]);
+  });
+
+  test('has hidden paths below the system covered', async () => {
+    const inside = mkdtempSync('/opt/potluck-hidden-').toString();
+    try {
+      writeFileSync(join(inside, 'secret'), 'secret', { mode: 0o644 });
+      const own = await isolatedSandbox({ hiddenPaths: [inside] });
+      const { stdout } = await (own as NonNullable<typeof own>).sh(
+        `ls ${inside}; touch ${inside}/x 2>/dev/null || echo sealed`,
+      );
+      expect(stdout).toBe('sealed\n');
+    } finally {
+      rmSync(inside, { recursive: true });
+    }
+  });
+
+  test('can write nowhere but to its root, /tmp and /dev/shm', async () => {
+    const { stdout } = await t.sh(
+      `for directory in / /usr /usr/bin /usr/lib /bin /etc /etc/ssl /dev /var /proc /opt /execroot /tmp /dev/shm /var/tmp; do
+        (touch $directory/probe) 2>/dev/null && echo $directory; done
+      (chmod 0 /dev/null) 2>/dev/null && echo chmod; (echo 1 >/proc/sys/kernel/panic) 2>/dev/null && echo sysctl
+      (echo core >/proc/sys/kernel/core_pattern) 2>/dev/null && echo core; (echo b >/proc/sysrq-trigger) 2>/dev/null && echo sysrq; true`,
+    );
+    expect(stdout.split('\n').filter(Boolean)).toEqual(['/execroot', '/tmp', '/dev/shm', '/var/tmp']);
+  });
+
+  test('has a private /tmp that is empty for the next action', async () => {
+    await t.sh('echo mine >/tmp/mine; echo mine >/dev/shm/mine');
+    expect((await t.sh('ls -A /tmp /dev/shm')).stdout).toBe('/dev/shm:\n\n/tmp:\n');
+  });
+
+  test('reaches its own loopback but neither the network nor sockets of the machine', async () => {
+    const server = createServer((socket) => socket.end('reached'));
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    const { port } = server.address() as { port: number };
+    const { stdout } = await t.sh(
+      `cat >probe.sh <<'E'
+       (exec 3<>/dev/tcp/127.0.0.1/${port}) 2>/dev/null && echo host
+       (exec 3<>/dev/tcp/198.51.100.1/80) 2>/dev/null && echo world
+       true
+E
+       bash probe.sh; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '`,
+    );
+    server.close();
+    expect(stdout).toBe('lo\n');
+  });
+
+  test('has no capability, no other user and no way to a new user namespace', async () => {
+    const { stdout } = await t.sh(
+      'id -u; id -g; grep -E "Cap(Prm|Eff)|NoNewPrivs" /proc/self/status | tr "\\t" " "; hostname; unshare -Ur true 2>/dev/null && echo nested; true',
+    );
+    expect(stdout.trim().split('\n')).toEqual([
+      '1000',
+      '1000',
+      'CapPrm: 0000000000000000',
+      'CapEff: 0000000000000000',
+      'NoNewPrivs: 1',
+      'potluck',
+    ]);
+  });
+
+  test('sees its own processes only, and can signal no other', async () => {
+    const { stdout } = await t.sh(
+      `ls /proc | grep -c '^[0-9]'; kill -9 ${process.pid} 2>/dev/null && echo killed; true`,
+    );
+    expect(Number(stdout)).toBeLessThanOrEqual(5);
+  });
+
+  test('always runs at the same path, under the same names', async () => {
+    const script = 'pwd; hostname; id -un; echo $HOME; date +%Z';
+    expect((await t.sh(script)).stdout).toBe('/execroot\npotluck\npotluck\n/tmp\nUTC\n');
+    const tree = { a: { tree: { b: { tree: {} } } } };
+    const deeper = await t.sh('pwd', { tree, command: { workingDirectory: 'a/b' } });
+    expect(deeper.stdout).toBe('/execroot/a/b\n');
+  });
+
+  test('fork-bombs until a limit stops it, and is gone at its timeout', async () => {
+    const ran = await t.sh('bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do sleep 3605; done', {
+      timeoutMs: 1_000,
+    });
+    expect(ran.kind).toBe('timed-out');
+    expect(processesWith('bomb()')).toEqual([]);
+    expect((await t.sh('echo healthy')).stdout).toBe('healthy\n');
+  }, 60_000);
+
+  test('cannot fill the memory or the disk of the machine through /tmp', async () => {
+    const ran = await t.sh('df -k /tmp /dev/shm | tail -n +2 | tr -s " " | cut -d" " -f2');
+    for (const kibibytes of ran.stdout.trim().split('\n').map(Number)) {
+      expect(kibibytes).toBeGreaterThan(0);
+      expect(kibibytes).toBeLessThanOrEqual(4 * 1024 * 1024);
+    }
+    expect((await t.sh('ulimit -c; ulimit -n; ulimit -f')).stdout).toBe(`0\n16384\n${(16 * 2 ** 30) / 512}\n`);
+  });
+
+  test('can find and use the compilers of the system', async () => {
+    const probe = await t.sh('command -v cc || echo none');
+    if (probe.stdout === 'none\n') return console.warn('skipped, there is no C compiler to try');
+    const ran = await t.sh('cc -o out/hello hello.c && out/hello', {
+      tree: { 'hello.c': '#include <stdio.h>\nint main(void) { puts("compiled"); return 0; }\n' },
+      command: { outputPaths: ['out/hello'] },
+    });
+    expect(ran).toMatchObject({ exitCode: 0, stdout: 'compiled\n', stderr: '' });
+    expect(ran.result.outputFiles[0]?.isExecutable).toBe(true);
+  });
+
+  test('leaves nothing on disk, whatever it made of its directory', async () => {
+    const own = (await isolatedSandbox()) as NonNullable<typeof isolated>;
+    const nest = 'i=0; while [ $i -lt 1500 ]; do mkdir dddd && cd dddd || break; i=$((i+1)); done';
+    await own.sh(`mkdir -p locked/a/b; chmod 0 locked/a locked; touch "$(printf '\\376')"; ${nest}; true`);
+    await own.sandbox.close();
+    expect(readdirSync(join(own.directory, 'work', 'trash'))).toEqual([]);
+  });
+});
+
+test('as root, a node whose parents are closed to others still isolates', async () => {
+  if (process.getuid?.() !== 0) return console.warn('skipped: only root has this problem');
+  const closed = mkdtempSync(join(tmpdir(), 'potluck-closed-'));
+  mkdirSync(join(closed, 'work'));
+  try {
+    const t = await isolatedSandbox({ workDir: join(closed, 'work') });
+    if (!t) return;
+    const ran = await t.sh('cat in/f', { tree: attackedTree, command: { outputPaths: ['o'] } });
+    expect(ran.stdout).toBe('precious\n');
+    await t.sandbox.close();
+  } finally {
+    rmSync(closed, { recursive: true });
+  }
+});
