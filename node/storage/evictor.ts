@@ -49,7 +49,7 @@ export function createEvictor(options: EvictorOptions) {
     victims: readonly Buffer[],
     isEnough: () => boolean,
   ): Promise<number> {
-    const strideEntries = place === 'inline' ? victims.length : Math.max(1, Math.ceil(victims.length / 8));
+    const strideEntries = Math.ceil(victims.length / limits.evictStrides);
     let removed = 0;
     for (let start = 0; start < victims.length; start += strideEntries) {
       const stride = victims.slice(start, start + strideEntries).filter((key) => residency.canLeave(keyText(key)));

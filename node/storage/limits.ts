@@ -11,8 +11,9 @@ export const lowWatermarkShare = 0.9;
 export const indexShareMax = 0.25;
 /** How long a write waits for others under way to end when nothing is left to evict. */
 export const reserveWaitMs = 10_000;
-/** Entries evicted in one transaction. */
-export const evictBatchEntries = 512;
+/** Entries looked at for eviction at a time, and the transactions they are removed in until enough have gone. */
+export const evictBatchEntries = 2_048;
+export const evictStrides = 8;
 
 /** Index changes in one transaction. */
 export const commitBatchChanges = 4_096;
