@@ -36,6 +36,9 @@ import { createReflection } from './reapi/reflection.ts';
 import type { LocalBlobStore } from './storage/blob-store.ts';
 import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
 
+/** What Command.output_node_properties may ask for. */
+const outputNodeProperties = ['mtime', 'unix_mode'];
+
 export type LogLevel = 'info' | 'warning' | 'error';
 
 /** What a node needs of the world besides its configuration; production uses the defaults. */
@@ -153,7 +156,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     maxBlobBytes: config.cacheSizeBytes,
     logStreams: logs,
     ...(config.instances && { instances: config.instances }),
-    ...(sandbox && { execution: { supportedNodeProperties: platform.properties.map(({ name }) => name) } }),
+    ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
     ? bindExecution({ config, store, executor, platform, clock, checkInstance, metrics })
