@@ -25,7 +25,7 @@ export const cacheStats: Command = {
     const { readStoreStats } = await import('../storage/open-store.ts');
     const stats = await readStoreStats(dataDir);
     if (!stats) throw new CliError(`there is no cache in ${dataDir}; --data-dir names another place`);
-    if (args.switches.has('json')) print(JSON.stringify({ dataDir, ...withoutCounters(stats) }));
+    if (args.switches.has('json')) print(JSON.stringify({ dataDir, ...fromBeside(stats) }));
     else for (const line of formatTable(statsRows(dataDir, stats))) print(line);
     return exitCodes.ok;
   },
@@ -129,15 +129,15 @@ async function withStore(
   }
 }
 
-/** Counters belong to the process that serves; read from beside they are zero. */
-function withoutCounters({ counters: _, ...rest }: StoreStats): Omit<StoreStats, 'counters'> {
+/** Counters, pins and the limit belong to the process that serves; from beside they cannot be seen. */
+function fromBeside({ counters: _c, pinnedBlobs: _p, sizeLimitBytes: _s, ...rest }: StoreStats) {
   return rest;
 }
 
 function statsRows(dataDir: string, stats: StoreStats): string[][] {
   return [
     ['Data directory', dataDir],
-    ['In use', `${formatBytes(stats.usedBytes)} of ${formatBytes(stats.sizeLimitBytes)}`],
+    ['In use', formatBytes(stats.usedBytes)],
     ['Blobs', `${stats.blobs.toLocaleString('en-US')} (${formatBytes(stats.blobBytes)})`],
     ['  in the index', `${stats.smallBlobs.toLocaleString('en-US')} (${formatBytes(stats.smallBlobBytes)})`],
     ['Action results', stats.results.toLocaleString('en-US')],

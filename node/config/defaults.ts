@@ -2,6 +2,7 @@
 import { statfs } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
+import { sizeLimitMinBytes } from '../storage/limits.ts';
 
 /** No default cache grows beyond this. */
 const defaultCacheMaxBytes = 50e9;
@@ -22,7 +23,8 @@ export async function defaultCacheSizeBytes(dataDir: string): Promise<number> {
   for (let dir = dataDir; ; dir = dirname(dir)) {
     try {
       const { blocks, bsize } = await statfs(dir);
-      return Math.min(defaultCacheMaxBytes, Math.floor(blocks * bsize * defaultCacheDiskShare));
+      const share = Math.floor(blocks * bsize * defaultCacheDiskShare);
+      return Math.max(sizeLimitMinBytes, Math.min(defaultCacheMaxBytes, share));
     } catch {
       // Not made yet: its parent is on the file system that it will be on.
       if (dirname(dir) === dir) return defaultCacheMaxBytes;

@@ -153,7 +153,7 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
     return exitCodes.timedOut;
   }
   if (missing.length > 0 && result.exitCode === 0) {
-    throw new CliError(`the command succeeded but did not make ${missing.join(', ')}`);
+    throw new CliError(`the command succeeded but did not make these outputs: ${missing.join(', ')}`);
   }
   return result.exitCode;
 }
