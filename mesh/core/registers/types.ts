@@ -57,6 +57,8 @@ export type RegisterCommand =
       readonly kind: 'commit';
       readonly key: ActionKey;
       readonly token: Token;
+      /** The register's token when the claim was issued: nobody else's result may have come in between. */
+      readonly replaces: Token | undefined;
       readonly result: BlobKey;
       readonly executor: NodeId;
       readonly promises: readonly HolderPromise[];
@@ -95,7 +97,7 @@ export type ApplyOutcome =
   | 'same'
   /** The token is older than one that was accepted, or not of the term that proposed it. */
   | 'stale'
-  /** Write-if-absent found something. */
+  /** Another result came first: in write-if-absent, or since the claim was issued. */
   | 'occupied'
   /** Write-if-absent found a tombstone that forbids it. */
   | 'tombstoned'
@@ -108,4 +110,6 @@ export interface RegistersState {
   readonly registers: readonly (readonly [ActionKey, Register])[];
   /** Of keys that were evicted, the highest accepted token: nothing older may fill them again. */
   readonly evictedToken: Token | undefined;
+  /** Hash of everything that was applied, in order: equal on replicas that agree. */
+  readonly history: number;
 }
