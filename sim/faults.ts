@@ -31,7 +31,11 @@ export function applyFault(context: FaultContext, fault: Fault): void {
       if (fault.amount === 0) each((node) => node.deliver({ kind: 'goodbye', presence: 'suspended' }));
       engine.after(fault.amount === 0 ? goodbyeUs : 0, () => each((node) => node.suspend()));
       return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
-        each((node) => (node.state() === 'suspended' ? node.resume() : undefined)),
+        each((node) => {
+          if (node.state() === 'suspended') node.resume();
+          // It said goodbye and something kept it awake; the system tells it so.
+          else if (fault.amount === 0) node.deliver({ kind: 'gap', gapMs: 0 });
+        }),
       );
     case 'crash':
       each((node) => node.crash());

@@ -309,7 +309,7 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
   }
 
   function slots(): PeerEvent {
-    return { kind: 'slots', slots: power === 'mains' ? model.slots : 0, capabilities: ['os=linux'] };
+    return { kind: 'slots', slots: model.slots, guests: power === 'mains', capabilities: ['os=linux'] };
   }
 
   function loseProcess(): void {

@@ -101,6 +101,11 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       return active.reduce((sum, { endsAtMs }) => (endsAtMs + withinMs >= now ? sum + 1 : sum), 0);
     },
     healedAtMs: () => healedAtMs,
+    faults: () => faultsApplied,
+    calm: plan.faults.length === 0 && plan.lossPerMillion === 0,
+    after: (delayMs, act) => engine.after(delayMs * 1_000, act),
+    probe: (from, to, message) => ports.send(from, (nodes[to] as SimNode).id, message),
+    action: (key) => actions.get(key),
   };
 
   const signer = createSigner(plan.seed, count);
@@ -120,6 +125,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       network.send(sender, target, () => {
         engine.note(engine.nowUs(), sender * 1_024 + target, code);
         if (receiver.state() !== 'down') network.heard(target, sender);
+        if (receiver.state() === 'up') for (const check of onReceive) check.onReceive?.(receiver, sender, said);
         receiver.receive(from.id, said);
       });
     },
@@ -210,6 +216,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     checkers.push(checker);
   }
   const onSend = checkers.filter((checker) => checker.onSend);
+  const onReceive = checkers.filter((checker) => checker.onReceive);
   const onNote = checkers.filter((checker) => checker.onNote);
   const onSecond = checkers.filter((checker) => checker.onSecond);
 

@@ -25,7 +25,7 @@ import {
 import type { MembershipMessage } from './membership/messages.ts';
 import type { Attributes, MemberStatus, RecordSigner } from './membership/records.ts';
 import type { CoordinationMessage, CoordinationRecord } from './messages.ts';
-import { createPromises, type PinRecord, type PromiseEvent, type Promises } from './promises/promises.ts';
+import { createPromises, type PinRecord, type PromiseEvent, type Promises, type Purpose } from './promises/promises.ts';
 import type { Rng } from './rng.ts';
 import { type Coordination, createCoordination, recoverCoordination } from './shards/coordination.ts';
 import type { CoordinationEvent, CoordinationNote, MemberView } from './shards/types.ts';
@@ -43,6 +43,7 @@ export type PeerEvent =
   /** `from` is authenticated. */
   | { readonly kind: 'message'; readonly from: NodeId; readonly message: PeerMessage }
   | { readonly kind: 'wake' }
+  /** The machine is awake again; 0 when it announced a suspend that did not come about. */
   | { readonly kind: 'gap'; readonly gapMs: number }
   | { readonly kind: 'persisted'; readonly id: number }
   | { readonly kind: 'attributes'; readonly attributes: Attributes }
@@ -52,7 +53,12 @@ export type PeerEvent =
   | { readonly kind: 'cancel'; readonly request: RequestId }
   | { readonly kind: 'invocationEnded'; readonly invocation: InvocationId }
   /** About this machine. */
-  | { readonly kind: 'slots'; readonly slots: number; readonly capabilities: readonly string[] }
+  | {
+      readonly kind: 'slots';
+      readonly slots: number;
+      readonly guests: boolean;
+      readonly capabilities: readonly string[];
+    }
   | { readonly kind: 'owner'; readonly present: boolean }
   | { readonly kind: 'gone'; readonly blob: BlobKey }
   /** Answers to effects. What `ran` and `fetched` bring is durable in the store. */
@@ -65,7 +71,7 @@ export type PeerNote =
   | CoordinationNote
   | { readonly kind: 'member'; readonly member: Member; readonly before: MemberStatus | undefined }
   | { readonly kind: 'pinRefused'; readonly blob: BlobKey; readonly reason: 'absent' | 'budget' }
-  | { readonly kind: 'pinned'; readonly blob: BlobKey; readonly untilMs: number };
+  | { readonly kind: 'pinned'; readonly blob: BlobKey; readonly purpose: Purpose; readonly untilMs: number };
 
 export type PeerEffect =
   | { readonly kind: 'persist'; readonly id: number; readonly record: PeerRecord }
@@ -319,6 +325,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   function onSubmitterEffect(effect: SubmitterEffect): void {
     switch (effect.kind) {
       case 'send':
+        // Free slots here compete for this node's own actions like everybody else's.
+        if (effect.message.kind === 'submit') toExecutor({ kind: 'workAt', leader: effect.to });
         return post(effect.to, effect.message, undefined);
       case 'wakeAt':
         wakes.submitter = effect.atMs;
@@ -399,7 +407,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
             kind: 'note',
             note:
               effect.kind === 'pinned'
-                ? { kind: 'pinned', blob: effect.blob, untilMs: effect.untilMs }
+                ? { kind: 'pinned', blob: effect.blob, purpose: effect.purpose, untilMs: effect.untilMs }
                 : { kind: 'pinRefused', blob: effect.blob, reason: effect.reason },
           });
           break;

@@ -29,6 +29,8 @@ export interface Command {
   readonly summary: string;
   /** What may follow the name beside flags, such as `-- COMMAND…`. */
   readonly operands?: string;
+  /** How many words besides flags it takes. */
+  readonly operandsMax?: number;
   readonly description: string;
   readonly flags: Flags;
   readonly examples: readonly { readonly line: string; readonly about: string }[];

@@ -9,13 +9,14 @@ import { CliError, exitCodes } from './exit-codes.ts';
 import { commandHelp, programHelp } from './help.ts';
 import { nearest } from './nearest.ts';
 import { run } from './run/command.ts';
+import { simCommands } from './sim.ts';
 import { status } from './status.ts';
 import { print, printError } from './terminal.ts';
 import { up } from './up.ts';
 import { packageVersion } from './version.ts';
 
 /** Every command, in the order of the help text. */
-export const commands: readonly Command[] = [up, status, run, cacheStats, cacheGc, cacheVerify, doctor];
+export const commands: readonly Command[] = [up, status, run, cacheStats, cacheGc, cacheVerify, doctor, ...simCommands];
 
 /** Runs the program and ends the process. */
 export async function main(words: readonly string[]): Promise<void> {
@@ -57,7 +58,7 @@ async function dispatch(words: readonly string[]): Promise<number> {
     return wantsHelp ? exitCodes.ok : exitCodes.usage;
   }
   const own = words.slice(command.name.split(' ').length);
-  const result = readArgs(own, command.flags, { positionalsMax: 0 });
+  const result = readArgs(own, command.flags, { positionalsMax: command.operandsMax ?? 0 });
   if ('problems' in result) {
     for (const problem of result.problems) printError(`potluck ${command.name}: ${problem}`);
     printError(`See potluck ${command.name} --help.`);

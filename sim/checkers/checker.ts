@@ -21,6 +21,15 @@ export interface World {
   /** Faults in force, and faults that ended at most `withinMs` ago. */
   faultsWithin(withinMs: number): number;
   healedAtMs(): number | undefined;
+  /** Every fault that has begun. */
+  faults(): number;
+  /** True when the plan has no faults and its network loses nothing. */
+  readonly calm: boolean;
+  /** Calls back in virtual time. */
+  after(delayMs: number, act: () => void): void;
+  /** Sends a message as if a client of the node had made it; its answer is seen by `onSend` of the other side. */
+  probe(from: SimNode, to: number, message: PeerMessage): void;
+  action(key: string): SimAction | undefined;
 }
 
 /** Hooks are optional; a hook gets what happened, after it happened. */
@@ -32,6 +41,8 @@ export interface Checker {
   sometimes?(): { readonly [name: string]: number };
   onNote?(node: SimNode, note: PeerNote): void;
   onSend?(node: SimNode, to: number, message: PeerMessage): void;
+  /** A message reached a machine that is up; called before the peer gets it. */
+  onReceive?(node: SimNode, from: number, message: PeerMessage): void;
   onExecute?(node: SimNode, item: Omit<SubmitItem, 'reoffer'>, action: SimAction): void;
   onCancel?(node: SimNode, request: RequestId): void;
   onAnswer?(node: SimNode, request: RequestId, answer: Answer): void;

@@ -26,8 +26,13 @@ export type ExecutorEvent =
   | { readonly kind: 'wake' }
   | { readonly kind: 'gap' }
   | { readonly kind: 'message'; readonly from: NodeId; readonly message: ClaimMessage | AgentMessage }
-  /** What this machine may give: slots for guests and slots for its own client's actions. */
-  | { readonly kind: 'slots'; readonly slots: number; readonly capabilities: readonly string[] }
+  /** What this machine has, and whether guests may use it (they may not on battery, or when it is told to keep to itself). */
+  | {
+      readonly kind: 'slots';
+      readonly slots: number;
+      readonly guests: boolean;
+      readonly capabilities: readonly string[];
+    }
   /** The owner is back, or has gone again. */
   | { readonly kind: 'owner'; readonly present: boolean }
   /** This leader may have work. */
@@ -133,6 +138,7 @@ interface Run {
 
 interface Pull {
   slots: number;
+  ownOnly: boolean;
   sentAtMs: number;
   workAtMs: number;
 }
@@ -145,6 +151,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   const ownQueue: { readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }[] = [];
   const pulls = new Map<NodeId, Pull>();
   let slots = 0;
+  let guests = false;
   let capabilities: readonly string[] = [];
   let ownerPresent = false;
   let giveBackAtMs = Number.POSITIVE_INFINITY;
@@ -171,6 +178,11 @@ export function createExecutor(config: ExecutorConfig): Executor {
     return Math.max(0, slots - busySlots());
   }
 
+  /** Whether guests may be taken in. */
+  function welcome(): boolean {
+    return guests && !ownerPresent;
+  }
+
   function refOf(run: Run): ClaimRef {
     return { shard: run.shard, key: run.key, token: run.token as Token };
   }
@@ -195,7 +207,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   function accept(from: NodeId, claim: GrantedClaim, nowMs: number): void {
     const ref: ClaimRef = { shard: claim.shard, key: claim.key, token: claim.token };
     const twin = byKey.get(claim.key);
-    if (ownerPresent && claim.submitter !== self) return send(from, { kind: 'giveBack', claims: [ref] });
+    if (!welcome() && claim.submitter !== self) return send(from, { kind: 'giveBack', claims: [ref] });
     if (twin || freeSlots() === 0 || runs.size >= limits.runsMax || claim.reserved) {
       return send(from, { kind: 'giveBack', claims: [ref] });
     }
@@ -447,18 +459,21 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   /** Keeps one pull at every leader that may have work, for as many slots as are free. */
   function pullWork(nowMs: number): void {
-    const offered = ownerPresent ? 0 : freeSlots();
+    const offered = freeSlots();
+    const ownOnly = !welcome();
     for (const [leader, pull] of pulls) {
       const stale = nowMs - pull.sentAtMs >= limits.pullRefreshMs;
       if (nowMs - pull.workAtMs > limits.hintMs) {
-        if (pull.slots > 0) sendPull(leader, pull, 0, nowMs);
+        if (pull.slots > 0) send(leader, pullFor(0));
         pulls.delete(leader);
-      } else if (pull.slots !== offered || (stale && offered > 0)) sendPull(leader, pull, offered, nowMs);
+      } else if (pull.slots !== offered || pull.ownOnly !== ownOnly || (stale && offered > 0))
+        sendPull(leader, pull, offered, nowMs);
     }
   }
 
   function sendPull(leader: NodeId, pull: Pull, offered: number, nowMs: number): void {
     pull.slots = offered;
+    pull.ownOnly = !welcome();
     pull.sentAtMs = nowMs;
     send(leader, pullFor(offered));
   }
@@ -466,7 +481,16 @@ export function createExecutor(config: ExecutorConfig): Executor {
   function pullFor(offered: number): ClaimMessage {
     nextPull += 1;
     const [freeBytes, holds] = [config.freeBytes(), config.holds()];
-    return { kind: 'pull', id: nextPull, slots: offered, reservations: 0, capabilities, freeBytes, holds };
+    return {
+      kind: 'pull',
+      id: nextPull,
+      slots: offered,
+      reservations: 0,
+      ownOnly: !welcome(),
+      capabilities,
+      freeBytes,
+      holds,
+    };
   }
 
   function renew(nowMs: number): void {
@@ -514,6 +538,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         return onMessage(event.from, event.message, nowMs);
       case 'slots':
         slots = event.slots;
+        guests = event.guests;
         capabilities = event.capabilities;
         return;
       case 'owner':
@@ -522,7 +547,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         const pull = pulls.get(event.leader);
         if (pull) pull.workAtMs = nowMs;
         else if (pulls.size < limits.pullsMax) {
-          pulls.set(event.leader, { slots: 0, sentAtMs: nowMs, workAtMs: nowMs });
+          pulls.set(event.leader, { slots: 0, ownOnly: false, sentAtMs: nowMs, workAtMs: nowMs });
         }
         return;
       }

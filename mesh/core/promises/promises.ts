@@ -46,7 +46,13 @@ export type PromiseEvent =
 export type PromiseEffect =
   | { readonly kind: 'persist'; readonly id: number; readonly record: PinRecord }
   /** Granted, and durable where somebody else relies on it. */
-  | { readonly kind: 'pinned'; readonly id: number; readonly blob: BlobKey; readonly untilMs: number }
+  | {
+      readonly kind: 'pinned';
+      readonly id: number;
+      readonly blob: BlobKey;
+      readonly purpose: Purpose;
+      readonly untilMs: number;
+    }
   /** `absent`: not held. `budget`: the pins of this purpose or of all have used what they may. */
   | { readonly kind: 'pinRefused'; readonly id: number; readonly blob: BlobKey; readonly reason: 'absent' | 'budget' }
   | { readonly kind: 'reserved'; readonly id: number }
@@ -182,7 +188,7 @@ export function createPromises(
     hold(blob, granted);
     touch(key, blob);
     if (purpose === 'ownClient') {
-      effects.push({ kind: 'pinned', id, blob: key, untilMs: granted.untilMs });
+      effects.push(pinned(granted));
       return;
     }
     const persistId = config.nextPersistId();
@@ -195,7 +201,7 @@ export function createPromises(
       const { pin: granted } = unsynced.shift() as { pin: Pin };
       // It may have been taken back, or its blob lost, while the disk worked.
       if (pins.get(granted.id) !== granted) continue;
-      effects.push({ kind: 'pinned', id: granted.id, blob: granted.blob, untilMs: granted.untilMs });
+      effects.push(pinned(granted));
     }
   }
 
@@ -292,4 +298,8 @@ export function createPromises(
         .filter((pin) => pin.purpose !== 'ownClient' && pin.untilMs > now)
         .map(({ id, blob, purpose, untilMs }) => ({ kind: 'pin', id, blob, purpose, forMs: untilMs - now })),
   };
+}
+
+function pinned({ id, blob, purpose, untilMs }: Pin): PromiseEffect {
+  return { kind: 'pinned', id, blob, purpose, untilMs };
 }

@@ -1,0 +1,27 @@
+/** Every checker; a run uses them all. */
+import { bounds } from './bounds.ts';
+import type { CheckerFactory } from './checker.ts';
+import { duplicates } from './duplicates.ts';
+import { electionSafety } from './election-safety.ts';
+import { everyActionEnds } from './every-action-ends.ts';
+import { oneClaim } from './one-claim.ts';
+import { outputsPromised } from './outputs-promised.ts';
+import { ownerFirst } from './owner-first.ts';
+import { pinsKept } from './pins-kept.ts';
+import { stateMachineSafety } from './state-machine-safety.ts';
+import { tokenOrder } from './token-order.ts';
+import { viewsConverge } from './views-converge.ts';
+
+export const allCheckers: readonly CheckerFactory[] = [
+  electionSafety,
+  stateMachineSafety,
+  tokenOrder,
+  oneClaim,
+  outputsPromised,
+  pinsKept,
+  ownerFirst,
+  duplicates,
+  everyActionEnds,
+  bounds,
+  viewsConverge,
+];

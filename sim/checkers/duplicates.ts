@@ -1,0 +1,36 @@
+/** An action runs once; again only because of a fault. Without any fault there is no duplicate at all. */
+import type { CheckerFactory } from './checker.ts';
+
+/** Runs that one fault can waste: a machine full of work, or the claims of the shards that it led. */
+const perFault = 24;
+
+export const duplicates: CheckerFactory = (world, fail) => {
+  const wanted = new Map<string, number>();
+  const runs = new Map<string, number>();
+  const requestKeys = new Map<string, string>();
+  let observed = 0;
+  let twice = 0;
+  return {
+    name: 'duplicates',
+    observed: () => observed,
+    onExecute(_node, item) {
+      requestKeys.set(item.request, item.key);
+      // Who refuses the cache, or looked for a cancelled action, asks for a run of its own.
+      const own = item.doNotCache || item.skipCacheLookup || !wanted.has(item.key);
+      if (own) wanted.set(item.key, (wanted.get(item.key) ?? 0) + 1);
+    },
+    onCancel(_node, request) {
+      const key = requestKeys.get(request);
+      if (key !== undefined) wanted.set(key, (wanted.get(key) ?? 0) + 1);
+    },
+    onRun(_node, effect) {
+      observed += 1;
+      const count = (runs.get(effect.key) ?? 0) + 1;
+      runs.set(effect.key, count);
+      if (count <= (wanted.get(effect.key) ?? 0)) return;
+      twice += 1;
+      const allowed = world.faults() * perFault;
+      if (twice > allowed) fail(`${effect.key} ran ${count} times; ${twice} duplicates after ${world.faults()} faults`);
+    },
+  };
+};
