@@ -4,7 +4,7 @@ import { type Digest, toWireDigest } from '../../../protos/digest.ts';
 import { codes, type StatusError } from '../../../protos/status.ts';
 import { until } from '../../support/until.ts';
 import { type Followed, metadataOf, openNode, responseOf, type TestNode } from '../node/fixture.ts';
-import { createTestClock } from '../node/test-clock.ts';
+import { createTestClock } from '../../support/test-clock.ts';
 
 /** One slot, so that a blocker decides when everything else runs. */
 let on: TestNode;

@@ -1,5 +1,5 @@
 /** Real time that a test can push forward: timers that became due fire at once. */
-import type { Clock } from '../../../node/execution/clock.ts';
+import type { Clock } from '../../node/execution/clock.ts';
 
 export interface TestClock extends Clock {
   advance(ms: number): void;
