@@ -12,6 +12,7 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
+import type { Socket } from 'node:net';
 import { type Access, bearerCheck, refuseUnguarded } from './access.ts';
 import { type CallReport, type Route, serveCall } from './grpc-call.ts';
 import { encodeStatusText } from './grpc-metadata.ts';
@@ -46,15 +47,23 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
   for (const address of addresses) refuseUnguarded(address, options);
   const routes = makeRoutes(options.services);
   const sessions = new Set<ServerHttp2Session>();
+  const sockets = new Set<Socket>();
   const servers: { readonly server: Http2Server; readonly address: string }[] = [];
   try {
     for (const address of addresses) {
       const server = createHttp2Server(address, options);
       server.maxConnections = limits.connectionsMax;
+      server.on('connection', (socket: Socket) => {
+        socket.setKeepAlive(true, limits.keepaliveMs);
+        sockets.add(socket);
+        socket.once('close', () => sockets.delete(socket));
+      });
       server.on('session', (session) => {
         sessions.add(session);
         session.once('close', () => sessions.delete(session));
-        tendSession(session);
+        session.on('error', () => {});
+        // Without this, one connection could never be faster than 64 KiB per round trip.
+        session.setLocalWindowSize(limits.connectionWindowBytes);
       });
       server.on('stream', createStreamListener(address, routes, options));
       // A connection that breaks or speaks something else ends by itself; its calls see their streams close.
@@ -83,8 +92,11 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
     },
     async close() {
       stop();
+      const ended = [...sessions].map((session) => once(session, 'close'));
       for (const session of sessions) session.destroy();
-      await closed;
+      // The sessions alone would wait for clients that do not read.
+      for (const socket of sockets) socket.destroy();
+      await Promise.all([closed, ...ended]);
     },
   };
 }
@@ -110,22 +122,6 @@ function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): 
     ALPNProtocols: ['h2'],
     ...(tls.clientCa ? { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true } : {}),
   });
-}
-
-function tendSession(session: ServerHttp2Session): void {
-  // Without this, one connection could never be faster than 64 KiB per round trip.
-  session.setLocalWindowSize(limits.connectionWindowBytes);
-  session.on('error', () => {});
-  let answered = true;
-  const timer = setInterval(() => {
-    if (!answered) return session.destroy();
-    answered = false;
-    session.ping((error) => {
-      answered = error === null;
-    });
-  }, limits.keepaliveMs);
-  timer.unref();
-  session.once('close', () => clearInterval(timer));
 }
 
 function makeRoutes(services: readonly BoundService[]): ReadonlyMap<string, Route> {

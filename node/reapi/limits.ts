@@ -27,7 +27,7 @@ export const limits = {
   unsentBytesMax: 1 * MiB,
   /** How long a client may go on sending, or not reading, after the status of its call. */
   discardMs: 10_000,
-  /** A silent connection is asked for a sign of life this often, and dropped after as long without an answer. */
+  /** A connection that is silent for so long is probed by the kernel, which drops it when nobody answers. */
   keepaliveMs: 60_000,
   /** What Node's timers can count to. */
   timerMsMax: 2 ** 31 - 1,
