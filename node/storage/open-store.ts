@@ -4,7 +4,7 @@
  * One writing process per data directory; `readStoreStats` may look from beside.
  */
 import { rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { alwaysEmpty } from './always-empty.ts';
 import { type BlobFiles, casDir, createBlobFiles, tempDir } from './blob-files.ts';
@@ -43,7 +43,8 @@ const linksDir = 'links';
 
 /** Throws FAILED_PRECONDITION when another live process uses the directory, INVALID_ARGUMENT for a limit too small. */
 export async function openStore(options: OpenStoreOptions): Promise<Store> {
-  const { dataDir, sizeLimitBytes, fs = nodeFs, onWarning = () => {} } = options;
+  const { sizeLimitBytes, fs = nodeFs, onWarning = () => {} } = options;
+  const dataDir = resolve(options.dataDir);
   const sync = options.durability !== 'fast';
   if (sizeLimitBytes < limits.sizeLimitMinBytes) {
     throw new StatusError(
@@ -52,7 +53,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
     );
   }
   try {
-    const { index, isLost } = await openIndex(options, fs, sync);
+    const { index, isLost } = await openIndex({ ...options, dataDir }, fs, sync);
     try {
       return await wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarning });
     } catch (error) {
@@ -200,8 +201,19 @@ async function openIndex(
     return openIt();
   });
   if (sync) {
-    // LMDB syncs its files but not their names.
-    for (const dir of [path, dataDir, dirname(dataDir)]) await fs.syncDir(dir);
+    // LMDB syncs its files but not their names, and the data directory may be as new as they are.
+    for (const dir of [path, dataDir, ...(index.isNew ? ancestorsOf(dataDir) : [])])
+      await fs.syncDir(dir).catch(ignoreForbidden);
   }
   return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
+}
+
+function ancestorsOf(path: string): string[] {
+  const parent = dirname(path);
+  return parent === path ? [] : [parent, ...ancestorsOf(parent)];
+}
+
+/** A directory that we may not open is not one that we made. */
+function ignoreForbidden(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EACCES' && error.code !== 'EPERM') throw error;
 }

@@ -1,0 +1,50 @@
+/**
+ * The process that crash.test.ts kills: writes to a store without end and appends to its standard output, a file, one line
+ * for each acknowledgement: `blob NAME SIZE` or `result NAME EXIT`.
+ *
+ * Arguments: data directory, size limit in bytes, a name that no other run had.
+ */
+import { writeSync } from 'node:fs';
+import { create } from '@bufbuild/protobuf';
+import { openStore } from '../../node/storage/open-store.ts';
+import { toWireDigest } from '../../protos/digest.ts';
+import { ActionResultSchema } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { chunksOf } from '../contract/blobs.ts';
+import { namedBlob } from './content.ts';
+
+const [dataDir = '', sizeLimit = '', runName = ''] = process.argv.slice(2);
+const store = await openStore({ dataDir, sizeLimitBytes: Number(sizeLimit) });
+const sizes = [10, 3_000, 8_000, 9_000, 70_000, 600_000];
+
+function acknowledge(kind: 'blob' | 'result', name: string, value: number): void {
+  writeSync(1, `${kind} ${name} ${value}\n`);
+}
+
+async function write(worker: number): Promise<never> {
+  for (let round = 0; ; round++) {
+    const names = Array.from({ length: 5 }, (_, at) => `${runName}/${worker}/${round}/${at}`);
+    const blobs = names.map((name, at) => namedBlob(name, sizes[(worker + round + at) % sizes.length] ?? 1));
+    if (round % 2 === 0) {
+      await store.blobs.putMany(blobs);
+    } else {
+      await Promise.all(blobs.map(({ digest, bytes }) => store.blobs.put(digest, chunksOf(bytes, 65_536))));
+    }
+    blobs.forEach(({ digest }, at) => acknowledge('blob', names[at] ?? '', digest.sizeBytes));
+
+    const action = namedBlob(`${runName}/${worker}/${round}`, 20).digest;
+    const outputFiles = blobs.map(({ digest }, at) => ({ path: `${at}`, digest: toWireDigest(digest) }));
+    await store.actions
+      .put({ instance: 'crash', action }, create(ActionResultSchema, { outputFiles, exitCode: round }))
+      .then(
+        () => acknowledge('result', `${runName}/${worker}/${round}`, round),
+        (error: { code?: string }) => {
+          // Under pressure an output may be gone before its result comes.
+          if (error.code !== 'FAILED_PRECONDITION') throw error;
+        },
+      );
+    await store.actions.get({ instance: 'crash', action });
+  }
+}
+
+process.send?.('ready');
+await Promise.all(Array.from({ length: 6 }, (_, worker) => write(worker)));
