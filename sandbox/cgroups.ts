@@ -67,9 +67,11 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
   const idle: { directories: readonly string[]; joinFiles: readonly number[] }[] = [];
   const files: number[] = [];
 
+  let made = 0;
   const make = () => {
+    const name = String(made++);
     const directories = prepared.map(({ parent, settings }) => {
-      const directory = join(parent, String(all.length));
+      const directory = join(parent, name);
       mkdirSync(directory);
       all.push(directory);
       for (const [file, value, optional] of settings) {
@@ -166,7 +168,9 @@ function legacyHierarchies(self: Self, { memoryBytes, processes }: CgroupLimits)
   for (const mount of cgroupMounts(self.mountinfo)) {
     if (mount.type !== 'cgroup') continue;
     const controllers = Object.keys(settings).filter((name) => mount.options.includes(name));
-    const line = self.cgroup.split('\n').find((text) => controllers.includes(text.split(':')[1]?.split(',')[0] ?? ''));
+    const line = self.cgroup
+      .split('\n')
+      .find((text) => controllers.some((name) => text.split(':')[1]?.split(',').includes(name)));
     const path = line?.split(':').slice(2).join(':');
     if (controllers.length === 0 || path === undefined) continue;
     // A group mounted twice is the same group.
@@ -215,10 +219,11 @@ function enableControllers(own: string, pid: number): string[] {
     wanted.length > 0 &&
     attempt(() => writeFileSync(join(own, 'cgroup.subtree_control'), wanted.map((name) => `+${name}`).join(' ')));
   const alone = () => list('cgroup.procs').filter(Boolean).join() === String(pid);
-  if (!enable() && alone()) {
+  if (enable()) return wanted;
+  if (alone()) {
     const leaf = join(own, 'potluck-node');
     attempt(() => mkdirSync(leaf));
-    if (attempt(() => writeFileSync(join(leaf, 'cgroup.procs'), String(pid)))) enable();
+    if (attempt(() => writeFileSync(join(leaf, 'cgroup.procs'), String(pid))) && enable()) return wanted;
   }
   const enabled = list('cgroup.subtree_control');
   return wanted.filter((name) => enabled.includes(name));

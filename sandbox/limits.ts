@@ -39,6 +39,9 @@ export const fileBytesMax = 16 * GiB;
 export const memoryShareMax = 0.75;
 export const tmpBytesMax = 4 * GiB;
 export const sharedMemoryBytesMax = 1 * GiB;
+/** An action is killed when less than this is free on the disk it writes to, which is looked at this often. */
+export const diskFreeBytesMin = 512 * MiB;
+export const diskWatchIntervalMs = 500;
 /** Processes and threads of one action. */
 export const processesMax = 2_048;
 /** How long a killed process tree may take to be gone before it is reported. */

@@ -82,7 +82,7 @@ export async function collectOutputs(
     const stats = await find(root, output);
     if (!stats) continue;
     if (stats.isSymbolicLink()) {
-      const link = { path: output.path, target: await readTarget(path), ...collector.propertiesOf(stats) };
+      const link = { path: output.path, target: await readTarget(path, output.path), ...collector.propertiesOf(stats) };
       if (output.kind === 'any') collected.outputSymlinks.push(link);
       // Clients of API 2.0 know two lists only; a link without a known target counts as a file.
       const list =
@@ -92,7 +92,9 @@ export async function collectOutputs(
       list.push(link);
     } else if (stats.isDirectory()) {
       if (output.kind === 'file') throw failed(output.path, 'is declared as a file, but the command made a directory');
-      const directory = await collector.directory(path, output.path, stats);
+      const directory = await collector.directory(path, output.path, stats).catch((error) => {
+        throw tooLong(error) ? failed(output.path, 'holds paths that are too long') : error;
+      });
       const inOrder = topologicalOrder(directory);
       const result: MessageInitShape<typeof OutputDirectorySchema> = { path: output.path };
       if (plan.wantsTree) {
@@ -169,7 +171,11 @@ function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: 
         const child = await directory(at, posix.join(shown, name), childStats, depth + 1);
         found.directories.push({ name, directory: child });
       } else if (childStats.isSymbolicLink()) {
-        found.symlinks.push({ name, target: await readTarget(at), ...propertiesOf(childStats) });
+        found.symlinks.push({
+          name,
+          target: await readTarget(at, posix.join(shown, name)),
+          ...propertiesOf(childStats),
+        });
       } else {
         throw failed(posix.join(shown, name), `is ${specialKind(childStats)}, which no output directory can hold`);
       }
@@ -211,9 +217,9 @@ async function open(path: string, stats: Stats): Promise<void> {
   if ((stats.mode & 0o500) !== 0o500) await chmod(path, 0o700);
 }
 
-async function readTarget(path: string): Promise<string> {
+async function readTarget(path: string, shown: string): Promise<string> {
   const target = await readlink(path, { encoding: 'buffer' });
-  if (!isUtf8(target)) throw failed(path, 'is a symbolic link whose target is not UTF-8');
+  if (!isUtf8(target)) throw failed(shown, 'is a symbolic link whose target is not UTF-8');
   return target.toString();
 }
 
@@ -237,6 +243,10 @@ async function leadsToDirectory(root: string, { segments }: DeclaredOutput, targ
 function overlap(outputs: readonly DeclaredOutput[]): boolean {
   const declared = new Set(outputs.map(({ segments }) => segments.join('/')));
   return outputs.some(({ segments }) => segments.some((_, index) => declared.has(segments.slice(0, index).join('/'))));
+}
+
+function tooLong(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENAMETOOLONG';
 }
 
 function specialKind(stats: Stats): string {

@@ -10,7 +10,8 @@ import { createCapture } from './capture.ts';
 import { type CommandPlan, planCommand } from './command.ts';
 import { type InputDirectory, type InputTrees, missingInputs, treeDigests } from './input-tree.ts';
 import { planLayout } from './layout.ts';
-import { timeoutMsMax } from './limits.ts';
+import { watchDisk } from './disk-watch.ts';
+import { diskFreeBytesMin, diskWatchIntervalMs, timeoutMsMax } from './limits.ts';
 import { type CollectedOutputs, collectOutputs, type SmallBlob } from './outputs.ts';
 import type { CommandStreams, Runner, SharedMount } from './runner.ts';
 import type { SandboxBlobs, SandboxOptions, SandboxOutcome, SandboxTask } from './sandbox.ts';
@@ -169,8 +170,15 @@ async function execute(
   signal: AbortSignal,
   runner: Runner,
 ): Promise<{ readonly exitCode: number; readonly timedOut: boolean }> {
+  let kill = () => {};
+  using disk = await watchDisk(staged.root, {
+    freeBytesMin: diskFreeBytesMin,
+    intervalMs: diskWatchIntervalMs,
+    onLow: () => kill(),
+  });
   signal.throwIfAborted();
   const command = runner.start({ plan, ...staged, noteFile }, streams);
+  kill = command.kill;
   let timedOut = false;
   const timer = setTimeout(
     () => {
@@ -183,6 +191,7 @@ async function execute(
   try {
     const { exitCode } = await command.ended;
     signal.throwIfAborted();
+    if (disk.problem) throw disk.problem;
     return { exitCode, timedOut };
   } finally {
     clearTimeout(timer);

@@ -42,8 +42,9 @@ describe.each(runners)('$name', ({ options }) => {
     const names = stdout
       .split('\n')
       .filter((line) => line.includes('='))
-      .map((line) => line.split('=')[0]);
-    expect(names.filter((name) => name !== 'POTLUCK_ACTION').sort()).toEqual(['HOME', 'PATH', 'PWD', 'odd.name-1']);
+      .map((line) => line.slice(0, line.indexOf('=')))
+      .filter((name) => name !== 'POTLUCK_ACTION');
+    expect(new Set(names)).toEqual(new Set(['HOME', 'PATH', 'PWD', 'odd.name-1']));
     expect(stdout).toContain('odd.name-1=a b\nc\n');
   });
 

@@ -1,0 +1,95 @@
+/** The layouts of both versions, on plain directories that stand in for the kernel's. */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openCgroups } from '../../../sandbox/cgroups.ts';
+
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'potluck-cgroups-'));
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+const limits = { memoryBytes: 1_000_000, processes: 50 };
+const mount = (point: string, type: string, options: string, from = '/') =>
+  `30 25 0:26 ${from} ${point} rw,relatime shared:1 - ${type} ${type} rw,${options}`;
+const read = (...path: string[]) => readFileSync(join(root, ...path), 'utf8');
+
+/** A directory as the kernel would fill it. */
+function makeGroup(path: string, files: Record<string, string>) {
+  mkdirSync(join(root, path), { recursive: true });
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(root, path, name), text);
+}
+
+test('version 1: limits in the hierarchy of each controller, below our own group', () => {
+  makeGroup('memory/session', {});
+  makeGroup('pids', {});
+  const self = {
+    cgroup: '9:name=systemd:/\n8:pids:/\n4:memory:/session\n0::/',
+    mountinfo: [mount(join(root, 'pids'), 'cgroup', 'pids'), mount(join(root, 'memory'), 'cgroup', 'memory')].join(
+      '\n',
+    ),
+    pid: 77,
+    suffix: 'a',
+  };
+  const cgroups = openCgroups({ limits, self });
+  expect(cgroups).toBeDefined();
+  expect(cgroups?.version).toBe(1);
+  expect(cgroups?.controllers.toSorted((a, b) => (a < b ? -1 : 1))).toEqual(['memory', 'pids']);
+  expect(read('memory/session/potluck-77-a/0/memory.limit_in_bytes')).toBe('1000000');
+  expect(read('pids/potluck-77-a/0/pids.max')).toBe('50');
+  cgroups?.close();
+});
+
+test('hands out an idle group again, and a second one while the first is in use', () => {
+  makeGroup('pids', {});
+  const self = { cgroup: '8:pids:/', mountinfo: mount(join(root, 'pids'), 'cgroup', 'pids'), pid: 77, suffix: 'a' };
+  const cgroups = openCgroups({ limits, self });
+  const first = cgroups?.acquire();
+  const second = cgroups?.acquire();
+  expect(readdirSync(join(root, 'pids/potluck-77-a'))).toEqual(['0', '1']);
+  expect(first?.joinFiles).not.toEqual(second?.joinFiles);
+  // A group in which a process is left is not used for another action.
+  writeFileSync(join(root, 'pids/potluck-77-a/0/cgroup.procs'), '4711\n');
+  first?.[Symbol.dispose]();
+  second?.[Symbol.dispose]();
+  expect(cgroups?.acquire().joinFiles).toEqual(second?.joinFiles);
+  cgroups?.close();
+});
+
+test('version 2: hands memory and pids down, and no other controller', () => {
+  makeGroup('user/app', {
+    'cgroup.controllers': 'cpu memory pids',
+    'cgroup.procs': '77\n',
+    'cgroup.subtree_control': '',
+  });
+  const self = {
+    cgroup: '0::/user/app',
+    mountinfo: mount(root, 'cgroup2', 'nsdelegate'),
+    pid: 77,
+    suffix: 'a',
+  };
+  const cgroups = openCgroups({ limits, self });
+  expect(cgroups).toMatchObject({ version: 2, controllers: ['memory', 'pids'] });
+  expect(read('user/app/cgroup.subtree_control')).toBe('+memory +pids');
+  expect(read('user/app/potluck-77-a/0/memory.max')).toBe('1000000');
+  expect(read('user/app/potluck-77-a/0/pids.max')).toBe('50');
+  cgroups?.close();
+});
+
+test('version 2: gives way to its own groups when the kernel wants the group above empty', () => {
+  makeGroup('app', { 'cgroup.controllers': 'memory pids', 'cgroup.procs': '77\n' });
+  // The kernel refuses the first write; a directory of that name does as well.
+  mkdirSync(join(root, 'app/cgroup.subtree_control'));
+  const self = { cgroup: '0::/app', mountinfo: mount(root, 'cgroup2', 'nsdelegate'), pid: 77, suffix: 'a' };
+  expect(openCgroups({ limits, self })).toBeUndefined();
+  expect(read('app/potluck-node/cgroup.procs')).toBe('77');
+});
+
+test('sets no limit where nothing was delegated', () => {
+  makeGroup('user', { 'cgroup.controllers': '', 'cgroup.procs': '1\n77\n' });
+  const self = { cgroup: '0::/user', mountinfo: mount(root, 'cgroup2', 'nsdelegate'), pid: 77, suffix: 'a' };
+  expect(openCgroups({ limits, self })).toBeUndefined();
+  expect(openCgroups({ limits, self: { cgroup: '', mountinfo: '', pid: 77, suffix: 'a' } })).toBeUndefined();
+});
