@@ -17,6 +17,7 @@ import type { NodeConfig } from './config/config.ts';
 import { type Clock, systemClock } from './execution/clock.ts';
 import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type ExecutionEvent, type Executor } from './execution/executor.ts';
+import { operatorWarning } from './execution/operator-warning.ts';
 import { createInputTrees } from './execution/input-tree.ts';
 import * as executionLimits from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
@@ -143,7 +144,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       limits: { ...executionLimits, slots: config.slots },
       onEvent: (event) => {
         metrics.onExecution(event);
-        logFailure(event, log);
+        const warning = operatorWarning(event);
+        if (warning !== undefined) log('warning', warning);
       },
     });
     executor = made;
@@ -320,12 +322,4 @@ function executionStatus(
     defaultTimeoutSeconds: config.defaultActionTimeoutMs / 1000,
     maxTimeoutSeconds: config.maxActionTimeoutMs / 1000,
   };
-}
-
-/** What a client did wrong is told to the client; what this machine could not do is told to its operator as well. */
-function logFailure(event: ExecutionEvent, log: (level: LogLevel, message: string) => void): void {
-  if (event.kind !== 'run-ended' || event.outcome !== 'error' || !event.error) return;
-  const { hash, sizeBytes } = event.action;
-  const next = event.retried ? 'it is tried again' : 'its client was told';
-  log('warning', `action ${hash}/${sizeBytes} could not be run: ${event.error.message}; ${next}`);
 }
