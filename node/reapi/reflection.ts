@@ -59,16 +59,18 @@ function createAnswers(
   for (const { file } of services) addFile(file);
   const registry = createRegistry(...files.values());
 
-  /** A file and, so that no second question is needed, all it imports. */
+  /** A file and, so that no second question is needed, all it imports; every file before those that it imports. */
   const describe = (file: DescFile): Uint8Array[] => {
-    const needed = new Set<DescFile>();
-    const add = (next: DescFile) => {
-      if (needed.has(next)) return;
-      needed.add(next);
-      for (const dependency of next.dependencies) add(dependency);
+    const visited = new Set<DescFile>();
+    const imported: DescFile[] = [];
+    const visit = (next: DescFile) => {
+      if (visited.has(next)) return;
+      visited.add(next);
+      for (const dependency of next.dependencies) visit(dependency);
+      imported.push(next);
     };
-    add(file);
-    return [...needed].map(({ proto }) => toBinary(FileDescriptorProtoSchema, proto));
+    visit(file);
+    return imported.reverse().map(({ proto }) => toBinary(FileDescriptorProtoSchema, proto));
   };
   /** Messages, enums and services by full name; fields, values and methods by the name of what holds them. */
   const fileOf = (symbol: string): DescFile | undefined => {
