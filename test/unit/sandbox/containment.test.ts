@@ -72,14 +72,18 @@ describe.skipIf(!isolated)('an isolated action', () => {
     expect(t.blobs.text(ran.result.outputFiles[0]?.digest)).toBe('good\n');
   });
 
-  test('as an ordinary user cannot change them either', async () => {
+  test('as an ordinary user cannot change them either, nor start processes without end', async () => {
     const script = new URL('ordinary-user.ts', import.meta.url).pathname;
     const asUser = process.getuid?.() === 0 ? { uid: 65_533, gid: 65_533 } : {};
     const { stdout } = await promisify(execFile)(process.execPath, [script], {
       ...asUser,
       env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' },
     });
-    expect(JSON.parse(stdout)).toMatchObject({ isolation: 'bubblewrap', exitCode: 7, unchanged: true, left: [] });
+    const seen = JSON.parse(stdout);
+    expect(seen).toMatchObject({ isolation: 'bubblewrap', exitCode: 7, unchanged: true, left: [] });
+    // Without a control group the kernel counts within the user namespace of the action.
+    if (seen.limitsInForce.some((limit: string) => limit.includes('RLIMIT_NPROC')))
+      expect(seen.processes).toBe('2048\n');
   });
 
   test('sees nothing of the home directories, the store, other actions or the run-time state of the machine', async () => {
@@ -94,7 +98,8 @@ describe.skipIf(!isolated)('an isolated action', () => {
   });
 
   test('has hidden paths below the system covered', async () => {
-    const inside = mkdtempSync('/opt/potluck-hidden-').toString();
+    if (process.getuid?.() !== 0) return console.warn('skipped: only root can put a directory where programs are');
+    const inside = mkdtempSync('/opt/potluck-hidden-');
     try {
       writeFileSync(join(inside, 'secret'), 'secret', { mode: 0o644 });
       const own = await isolatedSandbox({ hiddenPaths: [inside] });
@@ -169,7 +174,7 @@ E
 
   test('fork-bombs until a limit stops it, and is gone at its timeout', async () => {
     const ran = await t.sh('bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do sleep 3605; done', {
-      timeoutMs: 1_000,
+      timeoutMs: 400,
     });
     expect(ran.kind).toBe('timed-out');
     expect(processesWith('bomb()')).toEqual([]);
@@ -198,7 +203,7 @@ E
 
   test('leaves nothing on disk, whatever it made of its directory', async () => {
     const own = (await isolatedSandbox()) as NonNullable<typeof isolated>;
-    const nest = 'i=0; while [ $i -lt 1500 ]; do mkdir dddd && cd dddd || break; i=$((i+1)); done';
+    const nest = 'n=$(printf "%0250d" 0); for i in $(seq 20); do mkdir $n; cd $n; done';
     await own.sh(`mkdir -p locked/a/b; chmod 0 locked/a locked; touch "$(printf '\\376')"; ${nest}; true`);
     await own.sandbox.close();
     expect(readdirSync(join(own.directory, 'work', 'trash'))).toEqual([]);
