@@ -16,7 +16,7 @@ import { packageVersion } from './cli/version.ts';
 import type { NodeConfig } from './config/config.ts';
 import { type Clock, systemClock } from './execution/clock.ts';
 import { createExecutionServices } from './execution/execution-service.ts';
-import { createExecutor, type ExecutionEvent, type Executor } from './execution/executor.ts';
+import { createExecutor, type Executor } from './execution/executor.ts';
 import { operatorWarning } from './execution/operator-warning.ts';
 import { createInputTrees } from './execution/input-tree.ts';
 import * as executionLimits from './execution/limits.ts';

@@ -2,7 +2,7 @@ import { create, fromBinary, fromJsonString, toBinary } from '@bufbuild/protobuf
 import { randomBytes } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { text } from 'node:stream/consumers';
+import { buffer, text } from 'node:stream/consumers';
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { digestFunctionNames, digestFunctions, toWireDigest } from '../../../protos/digest.ts';
@@ -41,14 +41,10 @@ async function ask(
         headers: options.headers,
         agent: false,
       },
-      async (response) => {
-        const chunks: Buffer[] = [];
-        for await (const chunk of response) chunks.push(chunk as Buffer);
-        resolve({
-          status: response.statusCode ?? 0,
-          headers: response.headers as Record<string, string>,
-          body: Buffer.concat(chunks),
-        });
+      (response) => {
+        const status = response.statusCode ?? 0;
+        const headers = response.headers as Record<string, string>;
+        buffer(response).then((body) => resolve({ status, headers, body }), reject);
       },
     );
     request.once('error', reject);

@@ -1,7 +1,7 @@
 /** A whole node in this process, served on real sockets, and clients for it. */
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { anyUnpack } from '@bufbuild/protobuf/wkt';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeConfig } from '../../../node/config/config.ts';
@@ -112,6 +112,8 @@ export function buildAction({
 
 export async function openNode(overrides: Partial<NodeConfig> = {}, ports: NodePorts = {}) {
   const own = overrides.dataDir === undefined ? await mkdtemp(join(tmpdir(), 'potluck-test-')) : undefined;
+  // Actions of a node that runs as root run as another user, who must be able to come here.
+  if (own) await chmod(own, 0o755);
   const dataDir = overrides.dataDir ?? join(own as string, 'data');
   const node = await createNode({ ...testConfig, ...overrides, dataDir }, ports);
   const connection = connectGrpc(node.facts.grpc[0] as string);
