@@ -32,38 +32,35 @@ export interface BlobFilesOptions {
   readonly dataDir: string;
   /** False leaves out every sync. */
   readonly sync: boolean;
-  /** Told when directories are made. */
-  readonly onDirectories: (count: number) => void;
+  readonly onNewDirectory: () => void;
 }
 
 export const casDir = 'cas';
 export const tempDir = 'tmp';
 export const shardPrefixes = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
-export function createBlobFiles({ fs, dataDir, sync, onDirectories }: BlobFilesOptions): BlobFiles {
+export function createBlobFiles({ fs, dataDir, sync, onNewDirectory }: BlobFilesOptions): BlobFiles {
   const cas = join(dataDir, casDir);
   const temp = join(dataDir, tempDir);
-  const prepared = new Map<DigestFunction, Promise<void>>();
+  const shards = new Map<string, Promise<void>>();
   const syncDir = sync ? sharedSync(fs) : async () => {};
   const pathOf = (digest: Digest): string => join(cas, shardOf(digest), fileNameOf(digest));
 
-  /** Names in a directory are durable only if the directory's own name is. */
-  async function makeShards(fn: DigestFunction): Promise<void> {
-    const dir = join(cas, fn);
-    const known = new Set(await fs.list(dir));
-    const absent = shardPrefixes.filter((prefix) => !known.has(prefix));
-    await fs.mkdirs(dir);
-    await Promise.all(absent.map((prefix) => fs.mkdirs(join(dir, prefix))));
-    onDirectories(1 + shardPrefixes.length);
-    await syncDir(dir);
+  /** Names in a directory are durable only if the directory's own name is, and that of the one above. */
+  async function makeShard(fn: DigestFunction, path: string): Promise<void> {
+    if (await fs.makeDir(join(cas, fn))) onNewDirectory();
+    if (await fs.makeDir(path)) onNewDirectory();
+    await syncDir(join(cas, fn));
     await syncDir(cas);
   }
 
-  function prepare(fn: DigestFunction): Promise<void> {
-    const promise = prepared.get(fn) ?? makeShards(fn);
-    prepared.set(fn, promise);
-    promise.catch(() => prepared.delete(fn));
-    return promise;
+  /** Even an existing directory is synced once: whoever made it may have died before. */
+  function prepareShard(digest: Digest): Promise<void> {
+    const path = join(cas, shardOf(digest));
+    const made = shards.get(path) ?? makeShard(digest.fn, path);
+    shards.set(path, made);
+    made.catch(() => shards.delete(path));
+    return made;
   }
 
   async function removePath(path: string): Promise<void> {
@@ -82,7 +79,7 @@ export function createBlobFiles({ fs, dataDir, sync, onDirectories }: BlobFilesO
     tempPath,
     sync: (file) => (sync ? file.sync() : Promise.resolve()),
     async land(path, digest) {
-      await prepare(digest.fn);
+      await prepareShard(digest);
       await fs.rename(path, pathOf(digest));
       await syncDir(join(cas, shardOf(digest)));
     },

@@ -37,7 +37,8 @@ export interface FsPort {
   copy(from: string, to: string): Promise<void>;
   chmod(path: string, mode: number): Promise<void>;
   unlink(path: string): Promise<void>;
-  mkdirs(path: string): Promise<void>;
+  /** Makes a directory in an existing one; false when it is there already. */
+  makeDir(path: string): Promise<boolean>;
   /** Names, in no order; empty when there is no such directory. */
   list(path: string): Promise<string[]>;
   /** Bytes this process may still write to the file system that holds `path`. */
@@ -54,7 +55,11 @@ export const nodeFs: FsPort = {
   copy: (from, to) => fs.copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE),
   chmod: fs.chmod,
   unlink: fs.unlink,
-  mkdirs: async (path) => void (await fs.mkdir(path, { recursive: true })),
+  makeDir: (path) =>
+    fs.mkdir(path).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => (error.code === 'EEXIST' ? false : Promise.reject(error)),
+    ),
   list: (path) =>
     fs.readdir(path).catch((error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? [] : Promise.reject(error))),
   async freeBytes(path) {

@@ -15,6 +15,7 @@ import { createCounters } from './counters.ts';
 import { createDiskActionCache } from './disk-action-cache.ts';
 import { createDiskStore } from './disk-store.ts';
 import { createEvictor } from './evictor.ts';
+import { diskBytes } from './entry-key.ts';
 import { type FsPort, nodeFs } from './fs-port.ts';
 import * as limits from './limits.ts';
 import { createLinkCopies } from './link-copies.ts';
@@ -83,7 +84,7 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   const recency = createRecency(committer, batchChanges);
   const residency = createResidency(index);
   const addLoose = (bytes: number): void => space.addLoose(bytes);
-  const files: BlobFiles = createBlobFiles({ fs, dataDir, sync, onDirectories: (count) => addLoose(count * 4096) });
+  const files: BlobFiles = createBlobFiles({ fs, dataDir, sync, onNewDirectory: () => addLoose(diskBytes(1)) });
   const linkCopies = createLinkCopies({ fs, dir: join(dataDir, linksDir), space: () => space });
   const evictBatch = createEvictor({
     index,
@@ -104,6 +105,7 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   const actions = createDiskActionCache({ index, committer, recency, residency, space, blobs: held, counters });
   const maintenance = createMaintenance({ fs, dataDir, index, committer, residency, files, reading });
 
+  space.addLoose(diskBytes(1) * (await directoriesBelow(fs, dataDir)));
   for (const dir of [tempDir, linksDir]) {
     for (const name of await fs.list(join(dataDir, dir))) await fs.unlink(join(dataDir, dir, name));
   }
@@ -190,7 +192,8 @@ async function openIndex(
   sync: boolean,
 ): Promise<{ index: StoreIndex; isLost: boolean }> {
   const path = join(dataDir, indexDir);
-  for (const dir of [casDir, tempDir, linksDir, indexDir]) await fs.mkdirs(join(dataDir, dir));
+  await makeDirs(fs, dataDir);
+  for (const dir of [casDir, tempDir, linksDir, indexDir]) await fs.makeDir(join(dataDir, dir));
   await checkUnsynced(path, dataDir, fs, sync);
   const openIt = (): Promise<StoreIndex> => open({ path, dataDir, sizeLimitBytes, sync });
   const index = await openIt().catch(async (error: unknown) => {
@@ -206,6 +209,22 @@ async function openIndex(
       await fs.syncDir(dir).catch(ignoreForbidden);
   }
   return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
+}
+
+/** The data directory, those in it, and those of the blobs' files. */
+async function directoriesBelow(fs: FsPort, dataDir: string): Promise<number> {
+  const functions = await fs.list(join(dataDir, casDir));
+  const shards = await Promise.all(functions.map((fn) => fs.list(join(dataDir, casDir, fn))));
+  const own = [dataDir, casDir, tempDir, linksDir, indexDir];
+  return own.length + functions.length + shards.flat().length;
+}
+
+async function makeDirs(fs: FsPort, path: string): Promise<void> {
+  await fs.makeDir(path).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    await makeDirs(fs, dirname(path));
+    await fs.makeDir(path);
+  });
 }
 
 function ancestorsOf(path: string): string[] {

@@ -16,7 +16,7 @@ export async function checkUnsynced(indexPath: string, dataDir: string, fs: FsPo
   const mark = await readMark(join(dataDir, markName), fs);
   if (mark !== undefined && mark !== bootId()) {
     await rm(indexPath, { recursive: true, force: true });
-    await fs.mkdirs(indexPath);
+    await fs.makeDir(indexPath);
     await fs.unlink(join(dataDir, markName));
   } else if (mark !== undefined && sync) {
     await settleUnsynced(indexPath, dataDir, fs);

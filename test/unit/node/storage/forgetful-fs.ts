@@ -148,14 +148,10 @@ export function createForgetfulFs(random: Random): ForgetfulFs {
           fileAt(path);
           dirAt(dirname(path)).seen.delete(basename(path));
         }),
-      async mkdirs(path) {
-        let dir = root;
-        for (const name of path.split('/').filter(Boolean)) {
-          const node: Node = dir.seen.get(name) ?? { kind: 'directory', seen: new Map(), safe: new Map() };
-          if (node.kind !== 'directory') fail('ENOTDIR', path);
-          dir.seen.set(name, node);
-          dir = node;
-        }
+      async makeDir(path) {
+        if (find(path)) return false;
+        place(path, { kind: 'directory', seen: new Map(), safe: new Map() });
+        return true;
       },
       list: (path) =>
         operate(() => {

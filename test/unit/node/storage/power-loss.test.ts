@@ -1,6 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { describe, expect, test } from 'vitest';
 import type { FsFile, FsPort } from '../../../../node/storage/fs-port.ts';
@@ -27,7 +27,7 @@ async function lossOfPower(seed: number, mutation: Mutation = {}): Promise<strin
   const forgetfulFs = createForgetfulFs(random);
   const forgetfulIndex = createForgetfulIndex(random);
   const base = await mkdtemp(join(tmpdir(), 'potluck-power-'));
-  await forgetfulFs.port().mkdirs(base);
+  for (const dir of [dirname(base), base]) await forgetfulFs.port().makeDir(dir);
   const dataDir = join(base, 'data');
   const open = (mutated: Mutation) =>
     openStore({
