@@ -66,7 +66,7 @@ export interface Chunker {
   /**
    * Length of the first chunk of `bytes`, which must reach to the end of the content or hold at least `maxBytes`.
    */
-  cut(bytes: Uint8Array): number;
+  readonly cut: (bytes: Uint8Array) => number;
 }
 
 export function createChunker({ averageBytes, minBytes, maxBytes, seed }: ChunkerParams): Chunker {
