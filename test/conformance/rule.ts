@@ -22,6 +22,10 @@ export type Need =
 export interface Part {
   readonly name: string;
   readonly needs?: readonly Need[];
+  /** Loads the target so much that no other part runs beside it. */
+  readonly alone?: boolean;
+  /** Waits so long that quick runs leave it out. */
+  readonly slow?: boolean;
   run(context: Context, check: Check): Promise<void>;
 }
 
@@ -74,4 +78,12 @@ export function part(name: string, run: Part['run']): Part;
 export function part(name: string, needs: readonly Need[], run: Part['run']): Part;
 export function part(name: string, a: readonly Need[] | Part['run'], b?: Part['run']): Part {
   return typeof a === 'function' ? { name, run: a } : { name, needs: a, run: b as Part['run'] };
+}
+
+export function alone(loading: Part): Part {
+  return { ...loading, alone: true };
+}
+
+export function slow(waiting: Part): Part {
+  return { ...waiting, slow: true };
 }

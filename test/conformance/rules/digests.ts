@@ -11,6 +11,7 @@ import {
   Execution,
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
+import { type Code, codeName } from '../../../protos/status.ts';
 import { execute, putAction } from '../actions.ts';
 import type { Context } from '../context.ts';
 import {
@@ -193,25 +194,19 @@ export const digestRules: readonly Rule[] = [
         ];
         for (const [what, digest] of wrong) {
           const request = { instanceName: context.instance, digestFunction: wireFn(context.fn) };
-          mustRefuse(
-            check,
-            `FindMissingBlobs, ${what}`,
-            await context.client.unary(cas.findMissingBlobs, { ...request, blobDigests: [digest] }),
-            'INVALID_ARGUMENT',
-          );
+          const find = await context.client.unary(cas.findMissingBlobs, { ...request, blobDigests: [digest] });
+          const listed = (find.response?.missingBlobDigests.length ?? 0) > 0;
+          mustRefuseDigest(check, `FindMissingBlobs, ${what}`, listed ? { code: 'NOT_FOUND', message: '' } : find);
           const read = await context.client.unary(cas.batchReadBlobs, { ...request, digests: [digest] });
-          const status = read.response?.responses[0]?.status?.code ?? 0;
-          check.must(
-            read.code === 'INVALID_ARGUMENT' || (read.code === 'OK' && status === 3),
-            `BatchReadBlobs, ${what}: ${read.code}, entry ${status}`,
+          const entry = read.response?.responses[0]?.status;
+          mustRefuseDigest(
+            check,
+            `BatchReadBlobs, ${what}`,
+            read.code === 'OK' ? { code: codeName(entry?.code ?? 0), message: entry?.message ?? '' } : read,
           );
           const actionDigest = digest;
-          mustRefuse(
-            check,
-            `GetActionResult, ${what}`,
-            await context.client.unary(ActionCache.method.getActionResult, { ...request, actionDigest }),
-            'INVALID_ARGUMENT',
-          );
+          const got = await context.client.unary(ActionCache.method.getActionResult, { ...request, actionDigest });
+          mustRefuseDigest(check, `GetActionResult, ${what}`, got);
         }
       }),
       part('digests in resource names', async (context, check) => {
@@ -231,7 +226,7 @@ export const digestRules: readonly Rule[] = [
         ];
         for (const [what, resourceName] of wrong) {
           const read = await readBlob(context, resourceName);
-          mustRefuse(check, `Read, ${what}`, read, 'INVALID_ARGUMENT');
+          mustRefuseDigest(check, `Read, ${what}`, read);
           check.must(read.bytes.byteLength === 0, `Read, ${what}: bytes were sent`);
           const upload = resourceName.replace('blobs/', `uploads/${randomUUID()}/blobs/`);
           mustRefuse(check, `Write, ${what}`, await writeBlob(context, upload, Buffer.alloc(10)), 'INVALID_ARGUMENT');
@@ -392,6 +387,15 @@ export const digestRules: readonly Rule[] = [
     ],
   },
 ];
+
+/** INVALID_ARGUMENT says it best; that no such blob is there is true as well. */
+function mustRefuseDigest(
+  check: Check,
+  what: string,
+  outcome: { readonly code: Code; readonly message: string },
+): void {
+  mustRefuse(check, what, outcome, 'INVALID_ARGUMENT', 'NOT_FOUND');
+}
 
 async function roundTrip(
   context: Context,

@@ -32,7 +32,7 @@ import {
   writeBlob,
   writeName,
 } from '../fixtures.ts';
-import { NotApplicable, type Rule, part } from '../rule.ts';
+import { alone, NotApplicable, type Rule, part } from '../rule.ts';
 import { get, update } from './action-cache.ts';
 import { control } from './batches.ts';
 import { started } from './execution.ts';
@@ -134,22 +134,27 @@ export const serverRules: readonly Rule[] = [
     says: 'Messages of 4 MiB, a hundred streams on a connection, large metadata and deadlines are ordinary.',
     source: 'gRPC over HTTP/2',
     parts: [
-      part('many streams on a connection', async (context, check) => {
-        const bytes = context.fresh(300_000);
-        const digest = await put(context, bytes);
-        const reads = Array.from({ length: 150 }, () => readBlob(context, readName(context, digest)));
-        const wrong = (await Promise.all(reads)).filter((reply) => reply.code !== 'OK' || !reply.bytes.equals(bytes));
-        check.must(wrong.length === 0, `${wrong.length} of 150 reads at once: ${wrong[0]?.code} ${wrong[0]?.message}`);
-        const writes = Array.from({ length: 120 }, () => {
-          const content = context.fresh(50_000);
-          return writeBlob(context, writeName(context, digestOf(context.fn, content)), content);
-        });
-        const failed = (await Promise.all(writes)).filter((reply) => reply.code !== 'OK');
-        check.must(
-          failed.length === 0,
-          `${failed.length} of 120 writes at once: ${failed[0]?.code} ${failed[0]?.message}`,
-        );
-      }),
+      alone(
+        part('many streams on a connection', async (context, check) => {
+          const bytes = context.fresh(300_000);
+          const digest = await put(context, bytes);
+          const reads = Array.from({ length: 150 }, () => readBlob(context, readName(context, digest)));
+          const wrong = (await Promise.all(reads)).filter((reply) => reply.code !== 'OK' || !reply.bytes.equals(bytes));
+          check.must(
+            wrong.length === 0,
+            `${wrong.length} of 150 reads at once: ${wrong[0]?.code} ${wrong[0]?.message}`,
+          );
+          const writes = Array.from({ length: 120 }, () => {
+            const content = context.fresh(50_000);
+            return writeBlob(context, writeName(context, digestOf(context.fn, content)), content);
+          });
+          const failed = (await Promise.all(writes)).filter((reply) => reply.code !== 'OK');
+          check.must(
+            failed.length === 0,
+            `${failed.length} of 120 writes at once: ${failed[0]?.code} ${failed[0]?.message}`,
+          );
+        }),
+      ),
       part('messages of ByteStream', async (context, check) => {
         const bytes = context.fresh(5 * 1024 * 1024);
         const digest = await put(context, bytes);

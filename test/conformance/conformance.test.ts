@@ -1,0 +1,78 @@
+/** Our node keeps every rule, and the suite notices servers that do not. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openContext } from './context.ts';
+import type { ControlledServer } from './control.ts';
+import { changes, plantedFaults, throughProxy } from './faults.ts';
+import { nodeControl } from './node-control.ts';
+import { table } from './report.ts';
+import type { RuleReport } from './rule.ts';
+import { allRules } from './rules/all.ts';
+import { runRules } from './run.ts';
+
+/** Rules beside the broken one that are looked at for each fault; `prove.ts` looks at all. */
+const bystandersPerFault = 2;
+/** Rules whose parts are quick enough to be looked at again and again. */
+const bystanders = [
+  'P2',
+  'P4',
+  'P6',
+  'P8',
+  'P13',
+  'P16',
+  'P18',
+  'P22',
+  'P24',
+  'P26',
+  'P27',
+  'P30',
+  'P32',
+  'P43',
+  'P45',
+  'P47',
+  'P59',
+];
+
+describe('conformance', () => {
+  let server: ControlledServer;
+  let before: RuleReport[];
+
+  beforeAll(async () => {
+    server = await nodeControl.start();
+  });
+  afterAll(() => server[Symbol.asyncDispose]());
+
+  it('is kept by our node in every rule', { timeout: 240_000 }, async () => {
+    const context = await openContext(server.target, { seed: Date.now() % 2 ** 32, control: nodeControl });
+    const reports = await runRules(allRules, context);
+    context.client.close();
+    console.log(table(reports));
+    expect(reports.map((rule) => rule.id)).toEqual(Array.from({ length: 62 }, (_, index) => `P${index + 1}`));
+    expect(reports.filter((rule) => rule.verdict === 'fail').map((rule) => rule.id)).toEqual([]);
+    const silent = reports
+      .flatMap((rule) => rule.parts)
+      .filter((part) => part.verdict === 'not applicable' && !part.reason);
+    expect(silent).toEqual([]);
+  });
+
+  describe('notices a server that', () => {
+    beforeAll(async () => {
+      const rules = new Set([...bystanders, ...plantedFaults.flatMap((planted) => planted.breaks)]);
+      before = await throughProxy(server.target, { only: rules });
+    }, 120_000);
+
+    it.each(plantedFaults.map((planted, index) => ({ ...planted, index })))(
+      '$does ($breaks)',
+      async ({ index, ...planted }) => {
+        const { breaks } = planted;
+        const beside = Array.from(
+          { length: bystandersPerFault },
+          (_, offset) => bystanders[(index + offset * 7) % bystanders.length],
+        );
+        const only = new Set([...breaks, ...(beside as string[])]);
+        const after = await throughProxy(server.target, { planted: planted.plant(), only });
+        const expected = breaks.map((id) => `${id}: ${before.find((rule) => rule.id === id)?.verdict} became fail`);
+        expect(changes(before, after)).toEqual(expected);
+      },
+    );
+  });
+});

@@ -1,0 +1,26 @@
+/**
+ * `node test/conformance/prove.ts [--only TEXT]`: runs the whole suite against our node once for each planted fault.
+ *
+ * Each fault must break the rules that it is said to break and leave the verdict of every other rule as it was. Rules
+ * that start servers of their own do not take part: no proxy stands in front of those.
+ */
+import { changes, plantedFaults, throughProxy } from './faults.ts';
+import { nodeControl } from './node-control.ts';
+
+const only = process.argv[process.argv.indexOf('--only') + 1] ?? '';
+await using server = await nodeControl.start();
+const before = await throughProxy(server.target);
+const failing = before.filter((rule) => rule.verdict === 'fail').map((rule) => rule.id);
+console.log(`without a fault: ${failing.length === 0 ? 'no rule fails' : `${failing.join(', ')} fail`}`);
+let wrong = failing.length;
+for (const planted of plantedFaults) {
+  if (process.argv.includes('--only') && !planted.does.includes(only) && !planted.breaks.includes(only)) continue;
+  const after = await throughProxy(server.target, { planted: planted.plant() });
+  const seen = changes(before, after);
+  const expected = planted.breaks.map((id) => `${id}: ${before.find((rule) => rule.id === id)?.verdict} became fail`);
+  const right = seen.toSorted().join() === expected.toSorted().join();
+  if (!right) wrong += 1;
+  console.log(`${right ? 'right' : 'WRONG'}  ${planted.does}: ${seen.join(', ') || 'nothing changed'}`);
+}
+console.log(wrong === 0 ? 'every fault was found where it is' : `${wrong} are not as they should be`);
+process.exitCode = wrong === 0 ? 0 : 1;
