@@ -75,7 +75,7 @@ async function chooseRunner(
 ): Promise<{ runner: Runner; workplace: Workplace }> {
   const plain = async (reason: string) => ({
     runner: createPlainRunner(reason),
-    workplace: await createWorkplace(workDir, undefined),
+    workplace: await createWorkplace({ path: workDir, own: false }, undefined),
   });
   if (process.platform !== 'linux') {
     return plain(`bubblewrap exists for Linux only; on ${process.platform} actions run without isolation`);
@@ -88,16 +88,21 @@ async function chooseRunner(
   }
   // Root's own files stay out of reach of an action even where a mount would let it through.
   const owner = process.getuid?.() === 0 ? unprivileged : undefined;
-  const place = owner ? await reachableDirectory(workDir) : workDir;
+  const place = owner ? await reachableDirectory(workDir) : { path: workDir, own: false };
   if (!place) {
     return plain(
-      `actions of a node that runs as root run as user ${unprivileged.uid}, who cannot reach ${workDir}; choose a data directory whose parents others may enter`,
+      `actions of a node that runs as root run as user ${unprivileged.uid}, who cannot reach ${workDir}, and in /var/tmp somebody else holds the place; choose a data directory whose parents others may enter`,
     );
   }
   const workplace = await createWorkplace(place, owner);
   try {
-    const system = await createSystemView(join(place, 'etc'), [workDir, ...(options.hiddenPaths ?? [])]);
-    const runner = await createBubblewrapRunner({ program, system, owner, trialDirectory: join(place, 'actions') });
+    const system = await createSystemView(join(place.path, 'etc'), [workDir, ...(options.hiddenPaths ?? [])]);
+    const runner = await createBubblewrapRunner({
+      program,
+      system,
+      owner,
+      trialDirectory: join(place.path, 'actions'),
+    });
     return { runner, workplace };
   } catch (error) {
     await workplace.close();

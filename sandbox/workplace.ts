@@ -1,6 +1,6 @@
 /** The directories a sandbox works in, and their removal. */
 import { createHash } from 'node:crypto';
-import { chmod, chown, mkdir, readdir, rename, stat } from 'node:fs/promises';
+import { chmod, chown, lstat, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { removalsMax } from './limits.ts';
 import { removeTree } from './removal.ts';
@@ -17,8 +17,8 @@ export interface Workplace {
   close(): Promise<void>;
 }
 
-/** Takes over `path`: what an earlier process left there is removed in the background. */
-export async function createWorkplace(path: string, owner: Owner | undefined): Promise<Workplace> {
+/** Takes over the directory: what an earlier process left there is removed in the background. */
+export async function createWorkplace({ path, own }: Reachable, owner: Owner | undefined): Promise<Workplace> {
   const removals = new Set<Promise<void>>();
   const trash = join(path, 'trash');
   let made = 0;
@@ -40,7 +40,7 @@ export async function createWorkplace(path: string, owner: Owner | undefined): P
 
   for (const name of await readdir(trash)) begin(removeTree(join(trash, name)));
   for (const name of await readdir(path)) {
-    if (name === 'trash') continue;
+    if (name === 'trash' || name === originFile) continue;
     const out = join(trash, `${process.pid}-${made++}`);
     await rename(join(path, name), out);
     begin(removeTree(out));
@@ -61,6 +61,7 @@ export async function createWorkplace(path: string, owner: Owner | undefined): P
     async close() {
       for (const name of ['actions', 'trees', 'etc']) remove(join(path, name));
       while (removals.size > 0) await Promise.all(removals);
+      if (own) await removeTree(path);
     },
   };
 }
@@ -68,16 +69,43 @@ export async function createWorkplace(path: string, owner: Owner | undefined): P
 /** The user that actions run as when the node runs as root. */
 export const unprivileged: Owner = { uid: 65_534, gid: 65_534 };
 
+export interface Reachable {
+  readonly path: string;
+  /** Whether it was made for this sandbox alone and goes with it. */
+  readonly own: boolean;
+}
+
+const elsewhereRoot = '/var/tmp';
+/** In a directory made elsewhere: the path it stands in for. */
+const originFile = 'origin';
+
 /**
  * A directory to work in that `unprivileged` can reach: `path` itself, or, when a parent is closed to others as /root is,
- * one in /var/tmp, on the same file system. `undefined` when there is none.
+ * one in /var/tmp. `undefined` when somebody else holds the place there.
  */
-export async function reachableDirectory(path: string): Promise<string | undefined> {
-  if (await openToOthers(dirname(path))) return path;
-  const elsewhere = `/var/tmp/potluck-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
+export async function reachableDirectory(path: string): Promise<Reachable | undefined> {
+  if (await openToOthers(dirname(path))) return { path, own: false };
+  await removeOrphans();
+  const elsewhere = join(elsewhereRoot, `potluck-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`);
   await mkdir(elsewhere, { recursive: true, mode: 0o700 });
-  const [there, here] = await Promise.all([stat(elsewhere), stat(path)]);
-  return there.uid === 0 && there.dev === here.dev ? elsewhere : undefined;
+  const stats = await lstat(elsewhere);
+  if (stats.uid !== 0 || !stats.isDirectory()) return undefined;
+  await writeFile(join(elsewhere, originFile), path);
+  return { path: elsewhere, own: true };
+}
+
+/** Directories of sandboxes that were killed and whose data directory is gone since. */
+async function removeOrphans(): Promise<void> {
+  for (const name of await readdir(elsewhereRoot)) {
+    if (!/^potluck-[0-9a-f]{16}$/.test(name)) continue;
+    const directory = join(elsewhereRoot, name);
+    try {
+      if ((await lstat(directory)).uid !== 0) continue;
+      await stat(await readFile(join(directory, originFile), 'utf8')).catch(() => removeTree(directory));
+    } catch {
+      // Without an origin, or on its way out.
+    }
+  }
 }
 
 async function openToOthers(path: string): Promise<boolean> {

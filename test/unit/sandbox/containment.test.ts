@@ -219,8 +219,19 @@ test('as root, a node whose parents are closed to others still isolates', async 
     if (!t) return;
     const ran = await t.sh('cat in/f', { tree: attackedTree, command: { outputPaths: ['o'] } });
     expect(ran.stdout).toBe('precious\n');
+    const elsewhere = readdirSync('/var/tmp').filter((name) => originOf(name) === join(closed, 'work'));
+    expect(elsewhere).toHaveLength(1);
     await t.sandbox.close();
+    expect(readdirSync('/var/tmp')).not.toContain(elsewhere[0]);
   } finally {
     rmSync(closed, { recursive: true });
   }
 });
+
+function originOf(name: string): string | undefined {
+  try {
+    return readFileSync(join('/var/tmp', name, 'origin'), 'utf8');
+  } catch {
+    return undefined;
+  }
+}
