@@ -10,7 +10,7 @@ export class BadBlobError extends Error {
   override readonly name = 'BadBlobError';
 }
 
-/** Chunks of `file` from `start` to `end`, one read ahead. Throws `BadBlobError` when the file is too short. */
+/** Chunks of `file` from `start` to `end`, one read ahead. Throws `BadBlobError` when they cannot be had. */
 export async function* readChunks(
   file: FsFile,
   start: number,
@@ -20,10 +20,15 @@ export async function* readChunks(
   const readAt = (position: number): Promise<Uint8Array> | undefined => {
     if (position >= end) return undefined;
     const chunk = Buffer.allocUnsafeSlow(Math.min(limits.readChunkBytes, end - position));
-    const reading = file.read(chunk, position).then((count) => {
-      if (count < chunk.byteLength) throw new BadBlobError(`the file ends after ${position + count} bytes`);
-      return chunk;
-    });
+    const reading = file.read(chunk, position).then(
+      (count) => {
+        if (count < chunk.byteLength) throw new BadBlobError(`the file ends after ${position + count} bytes`);
+        return chunk;
+      },
+      (error: NodeJS.ErrnoException) => {
+        throw error.code === 'EIO' ? new BadBlobError('the disk cannot read it any more') : error;
+      },
+    );
     reading.catch(() => {});
     return reading;
   };
@@ -60,7 +65,7 @@ export async function* readHashing(
   if (last) yield last;
 }
 
-export function checkHash(digest: Digest, hex: string): void {
+function checkHash(digest: Digest, hex: string): void {
   if (hex !== digest.hash) throw new BadBlobError(`its bytes hash to ${hex}`);
 }
 
@@ -115,7 +120,7 @@ export async function appendChecked(digest: Digest, chunks: AsyncIterable<Uint8A
   checkArrived(digest, sizeBytes, () => hasher.hex());
 }
 
-export function checkArrived(digest: Digest, sizeBytes: number, hash: () => string): void {
+function checkArrived(digest: Digest, sizeBytes: number, hash: () => string): void {
   if (sizeBytes !== digest.sizeBytes) {
     throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: only ${sizeBytes} bytes came`);
   }
@@ -129,32 +134,23 @@ function tooLong(digest: Digest): StatusError {
   return new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: more bytes came than its size`);
 }
 
-/** Ends `source` when `interrupt` is resolved, throws when it is rejected, even while a chunk is being waited for. */
+/** Ends when `interrupt` is resolved, throws when it is rejected, even while a chunk is being waited for. */
 export async function* interruptible(
-  source: AsyncIterable<Uint8Array>,
+  source: AsyncIterator<Uint8Array>,
   interrupt: Promise<void>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const iterator = source[Symbol.asyncIterator]();
-  let isDone = false;
   const stopped = interrupt.then(() => undefined);
   stopped.catch(() => {});
-  try {
-    for (;;) {
-      const next = iterator.next();
-      next.catch(() => {});
-      const result = await Promise.race([next, stopped]);
-      if (!result || result.done) {
-        isDone = result !== undefined;
-        return;
-      }
-      yield result.value;
-    }
-  } finally {
-    // Not awaited: a generator that waits for its own source returns only when that moves.
-    if (!isDone) dismiss(iterator);
+  for (;;) {
+    const next = source.next();
+    next.catch(() => {});
+    const result = await Promise.race([next, stopped]);
+    if (!result || result.done) return;
+    yield result.value;
   }
 }
 
+/** Lets a stream go. Not awaited: a generator that waits for its own source returns only when that moves. */
 export function dismiss(iterator: AsyncIterator<unknown>): void {
   void iterator.return?.().then(undefined, () => {});
 }

@@ -5,7 +5,7 @@ import type { Digest, DigestFunction } from '../../protos/digest.ts';
 import { fileNameOf, shardOf } from './entry-key.ts';
 import type { FsFile, FsPort } from './fs-port.ts';
 
-export interface TempFile {
+interface TempFile {
   readonly path: string;
   readonly file: FsFile;
 }
@@ -37,7 +37,6 @@ export interface BlobFilesOptions {
 
 export const casDir = 'cas';
 export const tempDir = 'tmp';
-export const shardPrefixes = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
 export function createBlobFiles({ fs, dataDir, sync, onNewDirectory }: BlobFilesOptions): BlobFiles {
   const cas = join(dataDir, casDir);

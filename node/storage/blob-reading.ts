@@ -32,7 +32,7 @@ export interface BlobReading {
   readonly verified: VerifiedFiles;
 }
 
-export interface OpenFile extends AsyncDisposable {
+interface OpenFile extends AsyncDisposable {
   readonly digest: Digest;
   readonly file: FsFile;
   readonly stat: FileStat;
@@ -129,7 +129,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
         yield* readChunks(file, range.offset, end, signal);
       }
     } catch (error) {
-      if (!(error instanceof BadBlobError)) throw error;
+      if (!(error instanceof BadBlobError)) throw toStatusError(error, `reading blob ${digestKey(digest)}`);
       await drop(digest, error.message, open.stat.inode);
       throw notFound(digest);
     }
@@ -163,14 +163,13 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     async whole(open) {
       const { digest } = open;
       const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
-      await open.file.read(bytes, 0);
-      if (!isVerified(open)) {
-        if (!isIntact(digest, bytes)) {
-          await drop(digest, 'its bytes hash to something else', open.stat.inode);
-          return undefined;
-        }
-        verified.add(blobName(digest).text, open.stat);
+      const count = await open.file.read(bytes, 0);
+      if (count === digest.sizeBytes && isVerified(open)) return bytes;
+      if (!isIntact(digest, bytes.subarray(0, count))) {
+        await drop(digest, 'its bytes hash to something else', open.stat.inode);
+        return undefined;
       }
+      verified.add(blobName(digest).text, open.stat);
       return bytes;
     },
     reader: (digest, open) => ({

@@ -64,8 +64,10 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     const change: IndexChange = { kind: 'inline', key: name.key, value: bytes };
     const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(change) }, label(digest));
     try {
-      await residency.land(name, () => committer.commit([change]));
-      countStored(digest);
+      await residency.land(name, async () => {
+        await committer.commit([change]);
+        countStored(digest);
+      });
     } finally {
       lease.release();
     }
@@ -76,8 +78,8 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     try {
       const stat = await syncAndClose(file);
       await residency.land(name, async () => {
-        await files.land(path, digest);
         try {
+          await files.land(path, digest);
           await committer.commit([{ kind: 'file', key: name.key }]);
         } catch (error) {
           await files.remove(digest);
@@ -140,8 +142,9 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     });
     signal?.addEventListener('abort', onAbort, { once: true });
     interrupt.promise.catch(() => {});
+    const source = content[Symbol.asyncIterator]();
     try {
-      const chunks = interruptible(content, interrupt.promise);
+      const chunks = interruptible(source, interrupt.promise);
       if (isSmall(digest)) {
         const bytes = await collect(digest, chunks).catch((error: unknown) => {
           if (!hasLanded) throw error;
@@ -160,6 +163,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
         );
       }
     } finally {
+      dismiss(source);
       stopListening();
       signal?.removeEventListener('abort', onAbort);
     }

@@ -23,7 +23,7 @@ const sizeWidthBytes = 6;
 const instanceWidthBytes = 16;
 
 /** function code, hash, size (big-endian). */
-export function blobKey(digest: Digest): Buffer {
+function blobKey(digest: Digest): Buffer {
   const hashBytesCount = digest.hash.length / 2;
   const key = Buffer.allocUnsafe(1 + hashBytesCount + sizeWidthBytes);
   key[0] = functionCodes[digest.fn];
@@ -94,7 +94,7 @@ export function digestOfFile(fn: DigestFunction, prefix: string, name: string): 
 }
 
 /** The largest size a key has room for: 256 TiB. */
-export const maxSizeBytes = 2 ** (8 * sizeWidthBytes) - 1;
+const maxSizeBytes = 2 ** (8 * sizeWidthBytes) - 1;
 
 /** A file on disk takes whole blocks. */
 export function diskBytes(sizeBytes: number): number {

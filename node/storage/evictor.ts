@@ -7,6 +7,7 @@ import type { LinkCopies } from './link-copies.ts';
 import * as limits from './limits.ts';
 import type { Recency } from './recency.ts';
 import type { Residency } from './residency.ts';
+import type { EvictBatch } from './space.ts';
 import type { IndexChange, IndexEntry, StoreIndex } from './store-index.ts';
 
 export interface EvictorOptions {
@@ -22,10 +23,18 @@ export interface EvictorOptions {
 }
 
 /** Evicts one batch of one place until `isEnough`; resolves to how many entries went, 0 when nothing more can go. */
-export function createEvictor(options: EvictorOptions) {
+export function createEvictor(options: EvictorOptions): EvictBatch {
   const { index, committer, recency, residency, files, linkCopies, counters } = options;
+  let last: Promise<unknown> = Promise.resolve();
 
-  return async function evictBatch(place: IndexEntry['place'], isEnough: () => boolean): Promise<number> {
+  // One at a time: two would take each other's victims for blobs in use.
+  return (place, isEnough) => {
+    const batch = last.then(() => evictBatch(place, isEnough));
+    last = batch.catch(() => {});
+    return batch;
+  };
+
+  async function evictBatch(place: IndexEntry['place'], isEnough: () => boolean): Promise<number> {
     if (place === 'file') {
       const dropped = await linkCopies.dropOldest(limits.evictBatchEntries, isEnough);
       if (dropped > 0) return dropped;
@@ -41,7 +50,7 @@ export function createEvictor(options: EvictorOptions) {
       if (oldest.length === 0 || sparedAll >= (place === 'file' ? fileBlobs : smallBlobs + results)) return 0;
       await committer.commit(oldest.map((key) => ({ kind: 'touch', key })));
     }
-  };
+  }
 
   /** In strides, so that no more go than are needed; the sizes are known only after a commit. */
   async function remove(

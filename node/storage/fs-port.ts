@@ -56,7 +56,8 @@ export const nodeFs: FsPort = {
   chmod: fs.chmod,
   unlink: fs.unlink,
   makeDir: (path) =>
-    fs.mkdir(path).then(
+    // What is in the store is its owner's business.
+    fs.mkdir(path, 0o700).then(
       () => true,
       (error: NodeJS.ErrnoException) => (error.code === 'EEXIST' ? false : Promise.reject(error)),
     ),

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { StatusError } from '../../protos/status.ts';
 import { diskBytes, isResultKey, keySizeBytes, keyText } from './entry-key.ts';
+import { indexShareMax } from './limits.ts';
 import { claimOwnership } from './owner.ts';
 import type { IndexEntry, IndexTotals, StoreIndex } from './store-index.ts';
 
@@ -208,7 +209,7 @@ function tables(root: RootDatabase<Buffer, Buffer>): { entries: Table; order: Ta
 
 /** Address space only: the store bounds the size, LMDB merely has to have room. */
 function mapBytes(sizeLimitBytes: number): number {
-  return Math.ceil((mapBytesMin + sizeLimitBytes) / mapBytesMin) * mapBytesMin;
+  return mapBytesMin + Math.ceil((sizeLimitBytes * indexShareMax) / mapBytesMin) * mapBytesMin;
 }
 
 const metaAt = { magic: 24, version: 28, pageSize: 48, lastPage: 144, transaction: 152, end: 160 };

@@ -79,7 +79,7 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
           if (before.kind !== 'file') {
             throw new StatusError('FAILED_PRECONDITION', `${path} is not a regular file`);
           }
-          const digest = await hashFile(fn, source, before, signal);
+          const digest = await hashFile(fn, source, before, path, signal);
           if (!isEmptyDigest(digest) && !reading.touch(digest)) await take(digest, path, source, before, move);
           return digest;
         } finally {
@@ -122,13 +122,18 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
   }
 }
 
-async function hashFile(fn: Digest['fn'], file: FsFile, stat: FileStat, signal?: AbortSignal): Promise<Digest> {
+async function hashFile(
+  fn: Digest['fn'],
+  file: FsFile,
+  stat: FileStat,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<Digest> {
   const hasher = await createHasher(fn);
   try {
     for await (const chunk of readChunks(file, 0, stat.sizeBytes, signal)) hasher.update(chunk);
   } catch (error) {
-    if (error instanceof BadBlobError) throw new StatusError('ABORTED', 'the file shrank while it was read');
-    throw error;
+    throw error instanceof BadBlobError ? changed(path) : error;
   }
   return { fn, hash: hasher.hex(), sizeBytes: stat.sizeBytes };
 }

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { type Digest, digestFunctionNames, digestKey } from '../../protos/digest.ts';
 import { BadBlobError, readHashing } from './blob-content.ts';
-import { type BlobFiles, casDir, ignoreAbsent, shardPrefixes } from './blob-files.ts';
+import { type BlobFiles, casDir, ignoreAbsent } from './blob-files.ts';
 import type { BlobReading } from './blob-reading.ts';
 import type { CallOptions } from './blob-store.ts';
 import type { Committer } from './committer.ts';
@@ -41,7 +41,7 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     visit: (path: string, digest: Digest | undefined) => Promise<void>,
   ): Promise<void> {
     for (const fn of digestFunctionNames) {
-      for (const prefix of shardPrefixes) {
+      for (const prefix of await fs.list(join(dataDir, casDir, fn))) {
         signal?.throwIfAborted();
         const dir = join(dataDir, casDir, fn, prefix);
         for (const name of await fs.list(dir)) {

@@ -29,15 +29,7 @@ import type { OpenStoreOptions, Store, StoreStats } from './store.ts';
 import type { IndexTotals, StoreIndex } from './store-index.ts';
 import { checkUnsynced, settleUnsynced } from './unsynced.ts';
 
-export type {
-  LongOptions,
-  OpenStoreOptions,
-  Progress,
-  Store,
-  StoreCounters,
-  StoreStats,
-  VerifyReport,
-} from './store.ts';
+export type { OpenStoreOptions, Store, StoreStats } from './store.ts';
 
 const indexDir = 'index';
 const linksDir = 'links';
@@ -123,6 +115,15 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   if (isLost) {
     const { blobs, dropped } = await rebuildIndex();
     onWarning(`the index was missing or damaged and was built anew: ${blobs} blobs kept, ${dropped.length} dropped`);
+  }
+  // The limit may be lower than last time.
+  await space.shrink(sizeLimitBytes);
+  if (space.usedBytes() > sizeLimitBytes) {
+    throw new StatusError(
+      'INVALID_ARGUMENT',
+      `the index in ${dataDir} alone takes ${committer.size().fileBytes} bytes and cannot shrink; ` +
+        'raise --cache-size, or delete the directory "index" there to have it built anew',
+    );
   }
   const closing = new AbortController();
   const sweeping =

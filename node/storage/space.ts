@@ -10,7 +10,7 @@ import type { Committer } from './committer.ts';
 import * as limits from './limits.ts';
 import type { IndexEntry, StoreIndex } from './store-index.ts';
 
-export interface Need {
+interface Need {
   readonly fileBytes: number;
   readonly indexBytes: number;
 }
@@ -43,7 +43,7 @@ export interface SpaceOptions {
 }
 
 /** Pages that a transaction writes anew before the old ones are free. */
-export function indexSlackBytes(limitBytes: number): number {
+function indexSlackBytes(limitBytes: number): number {
   return Math.min(limitBytes / 16, 64 * 1024 * 1024);
 }
 
@@ -93,7 +93,7 @@ export function createSpace(options: SpaceOptions): Space {
     };
   }
 
-  /** Evicts on to the low watermark when the limit was hit, but lets the caller go as soon as its need fits. */
+  /** One batch, towards the low watermark rather than just to the need: the limit is then not hit again at once. */
   async function evictFor(need: Need): Promise<number> {
     if (!indexFits(need)) {
       const enoughBytes = indexMaxBytes * limits.lowWatermarkShare;

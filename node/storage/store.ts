@@ -56,7 +56,7 @@ export interface StoreCounters {
   readonly resultIncomplete: number;
 }
 
-export interface Progress {
+interface Progress {
   readonly doneBlobs: number;
   readonly totalBlobs: number;
   readonly doneBytes: number;

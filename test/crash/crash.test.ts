@@ -23,7 +23,7 @@ interface Acknowledged {
 async function runAndKill(base: string, sizeLimitBytes: number, runName: string): Promise<Acknowledged> {
   const journalPath = join(base, `journal-${runName}`);
   const journal = await open(journalPath, 'a');
-  const child = fork(join(import.meta.dirname, 'writer.ts'), [join(base, 'data'), String(sizeLimitBytes), runName], {
+  const child = fork(new URL('writer.ts', import.meta.url), [join(base, 'data'), String(sizeLimitBytes), runName], {
     stdio: ['ignore', journal.fd, 'inherit', 'ipc'],
     execArgv: [],
   });

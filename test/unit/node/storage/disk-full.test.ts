@@ -99,11 +99,11 @@ async function smallDisk(): Promise<{ path: string } | { skipped: string }> {
   const path = await mkdtemp(join(tmpdir(), 'potluck-small-disk-'));
   onTestFinished(() => rm(path, { recursive: true, force: true }));
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=12m', 'potluck-test', path], { stdio: 'pipe' });
+    execFileSync('/bin/mount', ['-t', 'tmpfs', '-o', 'size=12m', 'potluck-test', path], { stdio: 'pipe' });
   } catch (error) {
     return { skipped: `cannot mount a tmpfs (${String((error as Error).message).trim()}); run as root to check this` };
   }
-  onTestFinished(() => void execFileSync('umount', ['--lazy', path]));
+  onTestFinished(() => void execFileSync('/bin/umount', ['--lazy', path]));
   return { path };
 }
 

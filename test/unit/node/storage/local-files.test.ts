@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { access, chmod, link, mkdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { access, link, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { emptyDigest } from '../../../../protos/digest.ts';
