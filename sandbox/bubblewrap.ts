@@ -12,9 +12,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
 import { createCapture } from './capture.ts';
 import { type Cgroups, openCgroups } from './cgroups.ts';
-import { type CommandPlan, defaultEnvironment } from './command.ts';
+import { commandArguments, fixedArguments } from './bubblewrap-arguments.ts';
+import type { CommandPlan } from './command.ts';
 import {
   fileBytesMax,
+  killLookIntervalMs,
+  killLooksMax,
   killWaitMs,
   memoryShareMax,
   processesMax,
@@ -23,12 +26,9 @@ import {
   tmpBytesMax,
   trialTimeoutMs,
 } from './limits.ts';
-import { exitCodeOf, type Runner, spawnCaptured, spawnFailure, type StagedCommand } from './runner.ts';
+import { exitCodeOf, type Runner, spawnCaptured, spawnFailure } from './runner.ts';
 import type { Owner } from './staging.ts';
-import { type SystemView, sandboxUser } from './system-view.ts';
-
-/** Where every action finds its input tree. */
-export const executionRoot = '/execroot';
+import type { SystemView } from './system-view.ts';
 
 export interface BubblewrapOptions {
   readonly program: string;
@@ -75,19 +75,7 @@ function bubblewrapRunner(
   { program, system, owner }: BubblewrapOptions,
   { disableUserNamespaces, cgroups }: Variant,
 ): Runner {
-  const isolation = [
-    ...['--unshare-user', '--unshare-pid', '--unshare-net', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try'],
-    ...(disableUserNamespaces ? ['--disable-userns'] : []),
-    ...['--uid', String(sandboxUser.uid), '--gid', String(sandboxUser.gid), '--hostname', 'potluck'],
-    ...['--die-with-parent', '--new-session', '--clearenv', '--info-fd', '3'],
-  ];
-  const fileSystems = [
-    ...['--proc', '/proc', '--dev', '/dev'],
-    ...tmpfs('/dev/shm', Math.min(sharedMemoryBytesMax, memoryLimitBytes())),
-    ...['--remount-ro', '/dev'],
-    ...tmpfs('/tmp', Math.min(tmpBytesMax, memoryLimitBytes())),
-    ...['--perms', '0755', '--dir', '/var', '--symlink', '../tmp', '/var/tmp'],
-  ];
+  const fixed = fixedArguments({ disableUserNamespaces, tmpBytes: tmpBytes(), sharedMemoryBytes: sharedMemoryBytes() });
   const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
   // Counted within the user namespace, so it has to be set inside.
   const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
@@ -101,11 +89,17 @@ function bubblewrapRunner(
       let kill = () => {};
       let killed = false;
       const run = async () => {
-        const args = [...isolation, ...(await system.arguments()), ...fileSystems, ...viewOf(command, processLimit)];
-        if (killed) return { exitCode: exitCodeOf(null, 'SIGKILL') };
+        const args = [
+          ...fixed.namespaces,
+          ...(await system.arguments()),
+          ...fixed.fileSystems,
+          ...commandArguments(command, processLimit),
+        ];
+        if (killed) return { exitCode: killedExitCode };
+        const noteFile = join(command.directory, 'note');
         using group = cgroups?.acquire();
         const joinFiles = group?.joinFiles ?? [];
-        const note = openSync(command.noteFile, 'w');
+        const note = openSync(noteFile, 'w');
         let child: ReturnType<typeof spawnCaptured>;
         try {
           child = spawnCaptured(
@@ -119,9 +113,13 @@ function bubblewrapRunner(
         } finally {
           closeSync(note);
         }
+        // The first process of the sandbox is the one to kill: its end is the end of all, and bubblewrap reports it when it
+        // is over. bubblewrap itself, killed too early, could leave it behind.
+        let looks = 0;
         kill = () => {
-          // The init of the sandbox first: its end is the end of all, and bubblewrap then reports that it is over.
-          if (!killPid(initOf(command.noteFile))) killPid(child.pid);
+          const init = initOf(noteFile);
+          if (init !== undefined || looks++ > killLooksMax) killPid(init ?? child.pid);
+          else setTimeout(() => kill(), killLookIntervalMs);
         };
         if (killed) kill();
         const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
@@ -130,7 +128,8 @@ function bubblewrapRunner(
         });
         // Their numbers may belong to others from now on.
         kill = () => {};
-        await untilGone(initOf(command.noteFile));
+        await untilGone(initOf(noteFile));
+        if (killed) return { exitCode: killedExitCode };
         const exitCode = exitCodeOf(code, signal);
         return { exitCode: ownFailure(exitCode, streams.stdout.text(), streams.stderr.text()) ?? exitCode };
       };
@@ -164,8 +163,18 @@ function launchScript(groups: number): string {
 
 const prlimit = '/usr/bin/prlimit';
 
+const killedExitCode = exitCodeOf(null, 'SIGKILL');
+
 function memoryLimitBytes(): number {
   return Math.floor(totalmem() * memoryShareMax);
+}
+
+function tmpBytes(): number {
+  return Math.min(tmpBytesMax, memoryLimitBytes());
+}
+
+function sharedMemoryBytes(): number {
+  return Math.min(sharedMemoryBytesMax, memoryLimitBytes());
 }
 
 function limitsInForce(cgroups: Cgroups | undefined, byResource: boolean): string[] {
@@ -180,35 +189,13 @@ function limitsInForce(cgroups: Cgroups | undefined, byResource: boolean): strin
       ? `processes ${processesMax} (${has('pids') ? by : 'RLIMIT_NPROC'})`
       : `processes: no limit, as neither a control group nor ${prlimit} is at hand`,
     `file size ${inGiB(fileBytesMax)} (RLIMIT_FSIZE)`,
-    `/tmp ${inGiB(Math.min(tmpBytesMax, memoryLimitBytes()))}`,
+    `/tmp ${inGiB(tmpBytes())}`,
     `open files ${openFilesMax} (RLIMIT_NOFILE)`,
   ];
 }
 
 function inGiB(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-}
-
-function tmpfs(path: string, bytes: number): string[] {
-  return ['--perms', '1777', '--size', String(bytes), '--tmpfs', path];
-}
-
-function viewOf({ plan, root, mounts }: StagedCommand, prefix: readonly string[]): string[] {
-  const args = ['--bind', root, executionRoot];
-  for (const { source, path } of mounts) args.push('--ro-bind', source, `${executionRoot}/${path}`);
-  // The root itself is a tmpfs: what is not mounted on it is not writable.
-  args.push('--remount-ro', '/', '--chdir', [executionRoot, ...plan.workingDirectory].join('/'));
-  for (const [name, value] of environmentOf(plan)) args.push('--setenv', name, value);
-  args.push('--', ...prefix);
-  // bubblewrap sets PWD last of all; the command's own value wins all the same.
-  const pwd = plan.declaredEnvironment.get('PWD');
-  if (pwd !== undefined) args.push('env', `PWD=${pwd}`);
-  args.push(...plan.arguments);
-  return args;
-}
-
-function environmentOf(plan: CommandPlan): Map<string, string> {
-  return new Map([...Object.entries(defaultEnvironment), ...plan.declaredEnvironment]);
 }
 
 /** The host's number of the first process of the sandbox, once bubblewrap has written it down. */
@@ -280,7 +267,7 @@ async function tryOut(runner: Runner, { trialDirectory, owner }: BubblewrapOptio
       wantsTree: true,
       wantsDirectories: false,
     };
-    const command = runner.start({ plan, root, mounts: [], noteFile: join(root, 'note') }, { stdout, stderr });
+    const command = runner.start({ plan, root, mounts: [], directory: root }, { stdout, stderr });
     const timer = setTimeout(command.kill, trialTimeoutMs);
     const { exitCode } = await command.ended.finally(() => clearTimeout(timer));
     if (exitCode !== 0 || stdout.text() !== 'works\n') {

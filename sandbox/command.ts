@@ -39,6 +39,9 @@ export interface CommandPlan {
 export function planCommand(command: Command): CommandPlan {
   const [program, ...rest] = command.arguments;
   if (!program) throw invalid('arguments is empty: it must name the program to run');
+  // Programs that start others, such as env, would take it for a variable.
+  if (program.includes('='))
+    throw invalid(`the program "${program}" has an equals sign in its name, which cannot be run`);
   if (command.arguments.some((argument) => argument.includes('\0'))) throw invalid('arguments contain a NUL byte');
   const workingDirectory = segmentsOf(command.workingDirectory, 'working_directory');
   const properties = new Set(command.outputNodeProperties);

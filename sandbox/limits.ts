@@ -27,7 +27,7 @@ export const mountsMax = 32;
 export const mountedFileBytesMin = 1 * MiB;
 /** Staged directories kept for the next action. They share their bytes with the store where links are possible. */
 export const stagedEntriesMax = 200_000;
-export const stagedBytesMax = 20 * GiB;
+export const stagedBytesMax = 4 * GiB;
 
 // Running.
 /** Longest wall time a timer of Node can hold. */
@@ -46,6 +46,11 @@ export const diskWatchIntervalMs = 500;
 export const processesMax = 2_048;
 /** How long a killed process tree may take to be gone before it is reported. */
 export const killWaitMs = 10_000;
+/** How often, and after which pause, a kill looks for the sandbox that bubblewrap is about to make. */
+export const killLooksMax = 500;
+export const killLookIntervalMs = 2;
+/** Arguments of bubblewrap for the command; its own limit is 9,000 for all. */
+export const bubblewrapArgumentsMax = 8_000;
 /** The start-up trial of bubblewrap. */
 export const trialTimeoutMs = 10_000;
 

@@ -16,6 +16,9 @@ import { exitCodeOf, type Runner, spawnCaptured, spawnFailure } from './runner.t
 /** Set for every process of an unisolated action; it is how strays are found. */
 const markerName = 'POTLUCK_ACTION';
 
+/** What shells answer when a program cannot be started, by the reason of the system. */
+const startFailures: Readonly<Record<string, number>> = { ENOENT: 127, ENOTDIR: 127, EACCES: 126, EPERM: 126 };
+
 export function createPlainRunner(isolationReason: string): Runner {
   return {
     isolation: 'none',
@@ -44,12 +47,13 @@ export function createPlainRunner(isolationReason: string): Runner {
         }
         pid = child.pid;
         child.once('error', (error: NodeJS.ErrnoException) => {
-          if (error.code !== 'ENOENT' && error.code !== 'EACCES') return reject(spawnFailure(error, program));
-          const text = error.code === 'ENOENT' ? 'no such program' : 'it may not be executed';
+          const exitCode = startFailures[error.code ?? ''];
+          if (exitCode === undefined) return reject(spawnFailure(error, program));
+          const text = exitCode === 127 ? 'no such program' : 'it cannot be executed';
           const line = Buffer.from(`potluck: ${program}: ${text}\n`);
           streams.stderr.write(line);
           streams.onStderr?.(line);
-          resolve({ exitCode: error.code === 'ENOENT' ? 127 : 126 });
+          resolve({ exitCode });
         });
         // Strays may hold the streams open: they go first, then the streams end.
         child.once('exit', (code, signal) => {

@@ -75,7 +75,7 @@ async function runIn(
   const fetchEnd = clock.now();
 
   onPhase?.('running');
-  const ending = await execute(staged, plan, task.timeoutMs, streams, join(directory, 'note'), signal, runner);
+  const ending = await execute(staged, plan, task.timeoutMs, streams, directory, signal, runner);
   const executionEnd = clock.now();
 
   onPhase?.('collecting');
@@ -166,7 +166,7 @@ async function execute(
   plan: CommandPlan,
   timeoutMs: number,
   streams: CommandStreams,
-  noteFile: string,
+  directory: string,
   signal: AbortSignal,
   runner: Runner,
 ): Promise<{ readonly exitCode: number; readonly timedOut: boolean }> {
@@ -177,7 +177,7 @@ async function execute(
     onLow: () => kill(),
   });
   signal.throwIfAborted();
-  const command = runner.start({ plan, ...staged, noteFile }, streams);
+  const command = runner.start({ plan, ...staged, directory }, streams);
   kill = command.kill;
   let timedOut = false;
   const timer = setTimeout(

@@ -18,8 +18,8 @@ export interface StagedCommand {
   /** The root of the input tree on the host. */
   readonly root: string;
   readonly mounts: readonly SharedMount[];
-  /** A file name for the runner's own use. */
-  readonly noteFile: string;
+  /** For files of the runner; the command does not see it. */
+  readonly directory: string;
 }
 
 export interface CommandStreams {

@@ -46,6 +46,7 @@ describe('planCommand', () => {
   test.each<[string, MessageInitShape<typeof CommandSchema>]>([
     ['no arguments', { arguments: [] }],
     ['an empty program', { arguments: [''] }],
+    ['a program with an equals sign', { arguments: ['a=b'] }],
     ['a NUL in an argument', { arguments: ['a', 'b\0c'] }],
     ['an absolute output', { outputPaths: ['/etc/passwd'] }],
     ['an output above the tree', { outputPaths: ['../x'] }],

@@ -90,6 +90,22 @@ describe.each(runners)('$name', ({ options }) => {
     expect(text.exitCode).toBe(126);
   });
 
+  test('passes more arguments than bubblewrap takes, and any bytes in them', async () => {
+    const many = Array.from({ length: 12_000 }, (_, index) => `${index}`);
+    const odd = ["it's", '"', '$HOME', '`id`', 'a\nb', '', '\\', 'ü'];
+    const ran = await t.run({ command: { arguments: ['printf', '%s|', ...odd, ...many], ...variable('X', "o'x") } });
+    expect(ran).toMatchObject({ exitCode: 0, stdout: [...odd, ...many, ''].join('|') });
+    const script = 'echo $# $X; shift 11999; echo $1; exec env';
+    const shell = await t.run({ command: { arguments: ['sh', '-c', script, 'sh', ...many], ...variable('X', "o'x") } });
+    expect(shell.stdout).toMatch(/^12000 o'x\n11999\n/);
+    expect(shell.stdout).toContain('HOME=/tmp\n');
+  });
+
+  test('refuses a command line that is too long for the system', async () => {
+    const run = t.run({ command: { arguments: ['echo', 'x'.repeat(3_000_000)] } });
+    await expect(run).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
   test('reports a signal as 128 and its number', async () => {
     expect((await t.sh('kill -TERM $$')).exitCode).toBe(143);
     expect((await t.sh('kill -KILL $$')).exitCode).toBe(137);
