@@ -65,11 +65,16 @@ function createHarness() {
   const open = new Map<string, { run: string; waiters: number }>();
   const done = new Map<string, { waiters: number }>();
 
+  const queuedRuns = (): number => [...runs].filter(([id, run]) => !run.released && !running.has(id)).length;
+
   const step = (event: SchedulerEvent): void => {
     for (const effect of scheduler.step(event, nowMs)) {
       switch (effect.kind) {
         case 'accepted': {
           const key = event.kind === 'submit' ? event.mergeKey : undefined;
+          if (!effect.joined && running.size >= limits.slots) {
+            expect(queuedRuns()).toBeLessThan(limits.queuedRunsMax);
+          }
           if (!effect.joined) runs.set(effect.run, { key, released: false, starts: 0, operations: 0 });
           const run = runs.get(effect.run);
           expect(run?.key).toBe(key);
@@ -81,6 +86,9 @@ function createHarness() {
         }
         case 'refused':
           expect(effect.reason === 'shut-down').toBe(closed);
+          if (!closed && open.size < limits.openOperationsMax) {
+            expect(queuedRuns()).toBeGreaterThanOrEqual(limits.queuedRunsMax);
+          }
           break;
         case 'start': {
           const run = runs.get(effect.run);

@@ -1,0 +1,97 @@
+import { expect, test } from 'vitest';
+import { createLabelBound } from '../../../../node/metrics/label-bound.ts';
+import { instanceLabelsMax } from '../../../../node/metrics/limits.ts';
+import { createMetrics } from '../../../../node/metrics/metrics.ts';
+import { createRecentEvents } from '../../../../node/metrics/recent-events.ts';
+import type { StoreStats } from '../../../../node/storage/open-store.ts';
+
+const stats: StoreStats = {
+  sizeLimitBytes: 1_000,
+  usedBytes: 500,
+  blobs: 3,
+  blobBytes: 400,
+  smallBlobs: 1,
+  smallBlobBytes: 10,
+  indexBytes: 100,
+  results: 2,
+  pinnedBlobs: 1,
+  counters: {
+    evictedBlobs: 7,
+    evictedBytes: 70,
+    evictedResults: 1,
+    badBlobs: 0,
+    storedBlobs: 10,
+    storedBytes: 470,
+    blobHits: 5,
+    blobMisses: 6,
+    resultHits: 8,
+    resultMisses: 9,
+    resultIncomplete: 4,
+  },
+};
+
+function given() {
+  const load = new Map([['main', { queued: 2, executing: 1 }]]);
+  const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load });
+  const samples = async (): Promise<Map<string, number>> => {
+    const lines = (await metrics.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    return new Map(
+      lines.map((line) => {
+        const at = line.lastIndexOf(' ');
+        return [line.slice(0, at), Number(line.slice(at + 1))];
+      }),
+    );
+  };
+  return { metrics, load, samples };
+}
+
+test('what others keep is read at each scrape', async () => {
+  const { metrics, load, samples } = given();
+  const first = await samples();
+  expect(first.get('potluck_store_bytes')).toBe(500);
+  expect(first.get('potluck_store_evicted_bytes_total')).toBe(70);
+  expect(first.get('potluck_cache_lookups_total{cache="ac",outcome="incomplete"}')).toBe(4);
+  expect(first.get('potluck_queued_executions{instance="main"}')).toBe(2);
+  load.clear();
+  const second = await samples();
+  expect(second.get('potluck_store_evicted_bytes_total')).toBe(70);
+  expect(second.has('potluck_queued_executions{instance="main"}')).toBe(false);
+  metrics.close();
+});
+
+test('calls, requests and executions are counted by what is bounded', async () => {
+  const { metrics, samples } = given();
+  const call = { service: 's', method: 'm', seconds: 0.2, requestBytes: 10, responseBytes: 20 };
+  metrics.onCall({ ...call, code: 'OK' });
+  metrics.onCall({ ...call, code: 'NOT_FOUND' });
+  metrics.onHttp({ kind: 'cas', method: 'GET', status: 404, seconds: 0.1, requestBytes: 1, responseBytes: 2 });
+  metrics.onExecution({ kind: 'merged', instance: 'x' });
+  metrics.onExecuteLookup('x', 'hit');
+  const found = await samples();
+  expect(found.get('potluck_rpcs_total{service="s",method="m",code="NOT_FOUND"}')).toBe(1);
+  expect(found.get('potluck_rpc_sent_bytes_total{service="s",method="m"}')).toBe(40);
+  expect(found.get('potluck_http_requests_total{kind="cas",method="GET",status="404"}')).toBe(1);
+  expect(found.get('potluck_executions_merged_total')).toBe(1);
+  expect(found.get('potluck_execute_lookups_total{instance="x",outcome="hit"}')).toBe(1);
+  metrics.close();
+});
+
+test('instance names that outsiders make up share a label once there are too many', async () => {
+  const { metrics, samples } = given();
+  for (let n = 0; n < instanceLabelsMax + 30; n += 1) metrics.onExecuteLookup(`made-up-${n}`, 'miss');
+  const labels = [...(await samples()).keys()].filter((name) => name.startsWith('potluck_execute_lookups_total'));
+  expect(labels.length).toBeLessThanOrEqual(instanceLabelsMax + 1);
+  expect(labels).toContain('potluck_execute_lookups_total{instance="other",outcome="miss"}');
+  metrics.close();
+});
+
+test('a bounded label keeps the names it knows', () => {
+  const bound = createLabelBound(2);
+  expect(['a', 'b', 'c', 'a'].map(bound)).toEqual(['a', 'b', 'other', 'a']);
+});
+
+test('only the newest events are kept', () => {
+  const events = createRecentEvents(2);
+  for (const message of ['one', 'two', 'three']) events.add({ time: '', level: 'warning', message });
+  expect(events.list().map(({ message }) => message)).toEqual(['two', 'three']);
+});
