@@ -56,6 +56,86 @@ export const registerLimits = {
   registersPerOffer: 256,
 } as const;
 
+/** Who coordinates which shard. */
+export const shardLimits = {
+  /** From so many members on a shard has five voters: two may fail at once, and each pays for two more copies. */
+  fiveVotersFrom: 9,
+  /** A better coordinator takes over only after the view was stable for so long; joining in the morning is no storm. */
+  settleMs: 30_000,
+  /** A voter that is away for so long without a replacement is taken out of the count. */
+  shrinkAfterMs: 30_000,
+  /** Leaders look at their groups this often while there is something to change. */
+  steerIntervalMs: 1_000,
+  /** A learner that lacks fewer entries than this may vote: it will have them within a round trip. */
+  promoteLag: 64,
+  /** Members alive without a break for longer than this rank before newcomers. */
+  provenMs: 10 * 60 * 1_000,
+  /** The quorum of a shard must be away for so long before it is formed anew: longer than a reboot. */
+  formAfterMs: 60_000,
+  /** Histories of equal number are already two: nothing is won by waiting long. */
+  conflictAfterMs: 5_000,
+  /** A member that forms a shard waits for consent so long before it tries again under the next number. */
+  formTimeoutMs: 10_000,
+  /** Who was alive within this time counts in the majority that may form a shard anew. */
+  dayMs: 24 * 60 * 60 * 1_000,
+  /** Shards are looked at this often for a quorum that is away. */
+  formCheckMs: 5_000,
+  /** What a node knows of all shards goes to one random member this often; histories that split meet by this. */
+  statusIntervalMs: 10_000,
+  /** About so many members greet one that comes back with what they know; in larger meshes a random part of them. */
+  statusFanout: 16,
+  /** A shard whose leader is not known is asked for this often. */
+  askIntervalMs: 2_000,
+  /** An offer of registers to another history that was not answered is made again. */
+  offerRetryMs: 3_000,
+  /** Requests that wait for an answer from one shard's log; more are told to come back. */
+  requestsPending: 4_096,
+} as const;
+
+/** The claims of all shards that one node leads. */
+export const claimLimits = {
+  /** Actions known at once; more are refused and their submitters work alone. About 1 kB each. */
+  tasksMax: 20_000,
+  /** Requests that wait for one action; a build of everybody at once. */
+  waitersPerTask: 256,
+  /** A submitter renews every few seconds; three renewals may be lost. */
+  waiterLeaseMs: 15_000,
+  /** Expired leases and claims are looked for this often; the precision of every time-out here. */
+  sweepMs: 500,
+  /** An executor renews every few seconds, all of its claims in one message; two renewals may be lost. */
+  claimLeaseMs: 10_000,
+  /** A pull that found nothing waits here so that the next action needs no polling; executors repeat it before. */
+  pullLeaseMs: 15_000,
+  /** Executors whose pull waits. */
+  pullsMax: 1_024,
+  /** After taking over a shard, actions that were known before wait this long for the executor that may be running them. */
+  rebuildMs: 3_000,
+  /** Executors that died on one action before it ends: it may be the action that kills them. */
+  deathsMax: 3,
+  /** Faults of executors before the action ends: not the same fault for ever. */
+  retriesMax: 4,
+  /** The first wait before a retry; each one doubles it. */
+  backoffMs: 500,
+  /** The longest wait before a retry. */
+  backoffMaxMs: 10_000,
+  /** What a submitter has for retries to begin with, and at most, in thousandths of a retry. */
+  retryBudgetPerMille: 20_000,
+  /** What each new action adds to that: one retry for ten actions, so that a fleet-wide fault is no storm. */
+  retryEarnedPerMille: 100,
+  /** Submitters whose budget is remembered. */
+  retryBudgets: 1_024,
+  /** Cancelled requests are remembered so long, in case that the cancel overtook the submission. */
+  cancelMemoryMs: 60_000,
+  /** ...and at most so many. */
+  cancelsRemembered: 4_096,
+  /** Ready actions of one invocation that are compared for how much of their inputs the executor holds. */
+  affinityWindow: 16,
+  /** Actions granted in answer to one pull. */
+  grantsPerPull: 64,
+  /** A promise for less than this is none: the submitter could not even fetch. */
+  promiseMsMin: 60_000,
+} as const;
+
 /** One node's composite of all machines. */
 export const peerLimits = {
   /** Hints wait this long for others, so that a burst of actions is one message a member. */

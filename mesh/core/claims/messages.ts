@@ -62,13 +62,7 @@ export type FailureReason =
   | 'actionInvalid';
 
 /** Why a request ended without a result. */
-export type EndReason =
-  | 'cancelled'
-  | 'tooManyDeaths'
-  | 'tooManyRetries'
-  | 'actionInvalid'
-  | 'noCapableExecutor'
-  | 'queueFull';
+export type EndReason = 'cancelled' | 'tooManyDeaths' | 'tooManyRetries' | 'actionInvalid' | 'queueFull';
 
 export type RevokeReason = 'cancelled' | 'expired' | 'stolen' | 'superseded' | 'unknown' | 'done';
 
@@ -93,6 +87,8 @@ export type ClaimMessage =
       readonly slots: number;
       /** Further actions to reserve, for prefetching. */
       readonly reservations: number;
+      /** Only actions that this executor's own node submitted: its owner is there, or guests are not wanted. */
+      readonly ownOnly: boolean;
       readonly capabilities: Capabilities;
       readonly freeBytes: number;
       readonly holds: TreeSketch;

@@ -56,7 +56,9 @@ export interface RaftStatus {
   readonly commit: number;
   readonly lastIndex: number;
   readonly configuration: Configuration;
-  /** The configuration in force is committed, so the next change may be proposed. */
+  /** Where the configuration in force stands in the log. */
+  readonly configurationIndex: number;
+  /** It is committed, so the next change may be proposed. */
   readonly settled: boolean;
   readonly asleep: boolean;
   readonly transferring: boolean;
@@ -69,7 +71,10 @@ export interface RaftStatus {
 export interface Raft<Command, State> extends Machine<RaftEvent<Command, State>, RaftEffect<Command, State>> {
   /** When it wants a `wake`; infinity while it sleeps. */
   readonly dueAtMs: number;
+  readonly leader: ReplicaId | undefined;
   readonly status: RaftStatus;
+  /** What its records amount to, issued and perhaps not yet durable; for rewriting a log file. */
+  disk(): RaftDisk<Command, State>;
   /** Whether a lease read may be served now; see raft/reading.ts for what that promises. */
   holdsLease(nowMs: number): boolean;
 }
@@ -126,8 +131,15 @@ export function createRaft<Command, State>(init: RaftInit<Command, State>): Raft
       if (g.role === 'leader') return Math.min(g.heartbeatAtMs, g.quorumCheckAtMs);
       return log.configuration.voters.includes(g.self) ? g.electionAtMs : Number.POSITIVE_INFINITY;
     },
+    get leader() {
+      return g.leader;
+    },
     get status() {
       return statusOf(g);
+    },
+    disk: () => {
+      const after = log.snapshot?.index ?? 0;
+      return { term: g.term, vote: g.vote, snapshot: log.snapshot, entries: log.slice(after + 1, log.lastIndex) };
     },
     holdsLease: (nowMs) => holdsLease(g, nowMs),
   };
@@ -198,7 +210,8 @@ function onEvent<Command, State>(g: GroupState<Command, State>, event: RaftEvent
     case 'unreachable': {
       const progress = g.progress.get(event.replica);
       if (progress) progress.unreachable = true;
-      if (event.replica === g.leader) wakeUp(g, nowMs);
+      // A sleeping follower must look for another leader; a sleeping leader, whether it still has a majority.
+      if (g.role === 'leader' || event.replica === g.leader) wakeUp(g, nowMs);
       return;
     }
     default:
@@ -311,6 +324,7 @@ function onRemoved<Command, State>(g: GroupState<Command, State>, index: number)
 // ---- Disk ----
 
 function onPersisted<Command, State>(g: GroupState<Command, State>, id: number, nowMs: number): void {
+  if (!g.unsynced[0] || g.unsynced[0].id > id) return;
   while (g.unsynced[0] && g.unsynced[0].id <= id) {
     const done = g.unsynced.shift();
     g.durableIndex = Math.max(g.durableIndex, done?.lastIndex ?? 0);
@@ -430,6 +444,7 @@ function statusOf<Command, State>(g: GroupState<Command, State>): RaftStatus {
     commit: g.commit,
     lastIndex: g.log.lastIndex,
     configuration: g.log.configuration,
+    configurationIndex: g.log.configurationIndex,
     settled: g.log.configurationIndex <= g.commit,
     asleep: g.asleep,
     transferring: g.transfer !== undefined,

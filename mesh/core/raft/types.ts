@@ -143,12 +143,11 @@ export type RaftEffect<Command, State> =
       readonly after?: number;
     }
   | { readonly kind: 'persist'; readonly id: number; readonly record: RaftRecord<Command, State> }
-  | { readonly kind: 'wakeAt'; readonly atMs: number }
   /** Committed entries, in order and once each per life of the process. */
   | { readonly kind: 'apply'; readonly entries: readonly Entry<Command>[] }
   /** The state machine becomes this state; followed by `apply` of what comes after it. */
   | { readonly kind: 'restore'; readonly snapshot: Snapshot<State> }
-  /** Where the proposal went. It may still be lost: `lost` follows unless it is applied with that index and term. */
+  /** Where the proposal went. It may still be lost: it counts when an entry of that index and term is applied. */
   | { readonly kind: 'proposed'; readonly id: number; readonly index: number; readonly term: number }
   | { readonly kind: 'refused'; readonly id: number; readonly reason: RefusalReason }
   /** The read may be served once everything up to `index` was applied. */

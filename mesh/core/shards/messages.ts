@@ -2,13 +2,15 @@
 import type { Generation, NodeId, ReplicaId, ShardId } from '../ids.ts';
 import type { Configuration } from '../raft/types.ts';
 
-/** What a node knows of a shard's history. Higher generation, then higher term, replaces lower. */
+/** What a node knows of a shard's history. Higher generation, then term, then index of the configuration, replaces lower. */
 export interface ShardStatus {
   readonly shard: ShardId;
   readonly generation: Generation;
   readonly term: number;
   readonly leader: NodeId | undefined;
   readonly configuration: Configuration;
+  /** Where that configuration stands in the log. */
+  readonly configurationIndex: number;
 }
 
 export type ShardMessage =
@@ -21,6 +23,7 @@ export type ShardMessage =
       readonly shard: ShardId;
       readonly generation: Generation;
       readonly voters: readonly ReplicaId[];
+      readonly because: FormReason;
     }
   | {
       readonly kind: 'formReply';
@@ -37,6 +40,12 @@ export type ShardMessage =
       readonly generation: Generation;
       readonly voters: readonly ReplicaId[];
     };
+
+export type FormReason =
+  /** No majority of the group's voters has been alive for `formAfterMs`. */
+  | { readonly kind: 'quorumGone' }
+  /** Two histories of one number met: both are superseded by the next. */
+  | { readonly kind: 'conflict'; readonly one: Generation; readonly other: Generation };
 
 /** What the shard layer writes to disk. */
 export type ShardRecord =

@@ -1,0 +1,667 @@
+/**
+ * Who runs what: the soft state of a leader, for all shards that its node leads. Nothing here is on disk. What makes it
+ * safe is the token: a claim's result is accepted only by the leader that issued it, while it is current, and then once
+ * more by the register at apply time. After a change of leader everything is rebuilt from those who know: submitters offer
+ * their requests again, executors register what they run and get a fresh token, unless another was issued.
+ *
+ * @see docs/protocol.md, "Claims"
+ */
+import {
+  type BlobKey,
+  compareTokens,
+  type NodeId,
+  type RequestId,
+  type ShardId,
+  type Token,
+  tokenText,
+} from '../ids.ts';
+import { claimLimits as limits } from '../limits.ts';
+import type { Machine } from '../machine.ts';
+import type { ApplyOutcome } from '../registers/types.ts';
+import type { Rng } from '../rng.ts';
+import type {
+  ClaimMessage,
+  ClaimRef,
+  EndReason,
+  FailureReason,
+  RequestState,
+  RevokeReason,
+  RunningClaim,
+  SubmitItem,
+} from './messages.ts';
+import { createOutbox } from './outbox.ts';
+import { createReadyQueue, fits, overlapOf } from './queue.ts';
+import {
+  type Claim,
+  type ClaimsEffect,
+  type ClaimsEvent,
+  type ClaimsView,
+  claimRef,
+  type Led,
+  type Task,
+  type WaitingPull,
+} from './types.ts';
+
+export interface Claims extends Machine<ClaimsEvent, ClaimsEffect> {
+  readonly dueAtMs: number;
+  readonly tasks: ReadonlyMap<string, Readonly<Task>>;
+}
+
+type MessageOf<Kind extends ClaimMessage['kind']> = Extract<ClaimMessage, { kind: Kind }>;
+
+export function createClaims(view: ClaimsView, rng: Rng): Claims {
+  const led = new Map<ShardId, Led>();
+  const tasks = new Map<string, Task>();
+  const requests = new Map<RequestId, Task>();
+  // Current claims only: a token that is not in here is worth nothing.
+  const claimed = new Map<string, Task>();
+  const reserved = new Set<Task>();
+  const pulls = new Map<NodeId, WaitingPull>();
+  const proposals = new Map<
+    number,
+    { readonly claim: ClaimRef; readonly executor: NodeId; readonly result: BlobKey }
+  >();
+  const cancelled = new Map<RequestId, number>();
+  const retryBudgets = new Map<NodeId, number>();
+  const queue = createReadyQueue();
+  const outbox = createOutbox();
+  let nextOrder = 0;
+  let nextProposal = 0;
+  let sweepAtMs = Number.POSITIVE_INFINITY;
+  let effects: ClaimsEffect[] = [];
+
+  // ---- Tasks ----
+
+  function addTask(item: Omit<SubmitItem, 'reoffer'>, nowMs: number): Task {
+    const task: Task = {
+      id: item.doNotCache ? `${item.key}#${item.request}` : item.key,
+      order: ++nextOrder,
+      shard: item.shard,
+      key: item.key,
+      invocation: item.invocation,
+      requires: item.requires,
+      spaceBytes: item.spaceBytes,
+      inputs: item.inputs,
+      doNotCache: item.doNotCache,
+      priority: item.priority,
+      waiters: new Map(),
+      claim: undefined,
+      readyAtMs: 0,
+      deaths: 0,
+      retries: 0,
+    };
+    tasks.set(task.id, task);
+    sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
+    return task;
+  }
+
+  function removeTask(task: Task): void {
+    queue.remove(task);
+    for (const request of task.waiters.keys()) requests.delete(request);
+    tasks.delete(task.id);
+  }
+
+  function addWaiter(task: Task, request: RequestId, node: NodeId, nowMs: number): void {
+    task.waiters.set(request, { request, node, leaseUntilMs: nowMs + limits.waiterLeaseMs });
+    requests.set(request, task);
+  }
+
+  function removeWaiter(task: Task, request: RequestId, reason: RevokeReason): void {
+    task.waiters.delete(request);
+    requests.delete(request);
+    if (task.waiters.size > 0) return;
+    // The last one that waited is gone. A commit that is in the log already may still be accepted: it was current then.
+    if (task.claim) revoke(task, reason);
+    removeTask(task);
+  }
+
+  function tellWaiters(task: Task, state: (request: RequestId) => RequestState): void {
+    for (const waiter of task.waiters.values()) outbox.tell(waiter.node, state(waiter.request));
+  }
+
+  function stateOf(task: Task, request: RequestId): RequestState {
+    const { shard, claim } = task;
+    if (!claim) return { kind: 'ready', shard, request, leaseMs: limits.waiterLeaseMs };
+    const { executor, token } = claim;
+    return { kind: 'claimed', shard, request, executor, token, running: !claim.reserved };
+  }
+
+  function endTask(task: Task, reason: EndReason): void {
+    tellWaiters(task, (request) => ({ kind: 'ended', shard: task.shard, request, reason }));
+    hint(task, 'done');
+    removeTask(task);
+  }
+
+  function hint(task: Task, state: 'ready' | 'claimed' | 'done'): void {
+    const { shard, key, requires } = task;
+    effects.push({ kind: 'hint', hint: { shard, key, state, leader: view.self, requires } });
+  }
+
+  /** READY, at once or when `readyAtMs` has passed. */
+  function makeReady(task: Task, readyAtMs: number, nowMs: number): void {
+    task.readyAtMs = readyAtMs;
+    queue.add(task);
+    tellWaiters(task, (request) => stateOf(task, request));
+    if (readyAtMs <= nowMs) offerToWaiting(task, nowMs);
+    if (!task.claim) hint(task, 'ready');
+  }
+
+  // ---- Claims ----
+
+  function issue(task: Task, executor: NodeId, isReservation: boolean, nowMs: number): Token {
+    const shard = led.get(task.shard) as Led;
+    shard.counter += 1;
+    const token: Token = { generation: shard.generation, term: shard.term, counter: shard.counter };
+    task.claim = {
+      token,
+      executor,
+      replaces: view.register(task.shard, task.key)?.token,
+      reserved: isReservation,
+      expiresAtMs: nowMs + limits.claimLeaseMs,
+      committing: undefined,
+    };
+    claimed.set(claimId(task.shard, token), task);
+    if (isReservation) reserved.add(task);
+    queue.remove(task);
+    queue.ran(task.invocation, 1);
+    effects.push({ kind: 'granted', shard: task.shard, key: task.key, token, executor });
+    return token;
+  }
+
+  function grant(task: Task, pull: WaitingPull, isReservation: boolean, nowMs: number): void {
+    const token = issue(task, pull.node, isReservation, nowMs);
+    if (isReservation) pull.reservations -= 1;
+    else pull.slots -= 1;
+    pull.freeBytes -= task.spaceBytes;
+    const [oldest] = task.waiters.values();
+    outbox.grant(pull.node, pull.id, {
+      ...claimRef(task, token),
+      submitter: oldest?.node ?? pull.node,
+      request: oldest?.request ?? '',
+      doNotCache: task.doNotCache,
+      spaceBytes: task.spaceBytes,
+      reserved: isReservation,
+      expiresInMs: limits.claimLeaseMs,
+    });
+    tellWaiters(task, (request) => stateOf(task, request));
+    hint(task, 'claimed');
+  }
+
+  /** Forgets the claim; whatever its token is used for from now on is refused. */
+  function release(task: Task): Claim {
+    const claim = task.claim as Claim;
+    claimed.delete(claimId(task.shard, claim.token));
+    reserved.delete(task);
+    task.claim = undefined;
+    queue.ran(task.invocation, -1);
+    return claim;
+  }
+
+  function revoke(task: Task, reason: RevokeReason): void {
+    const { executor, token } = release(task);
+    outbox.revoke(executor, claimRef(task, token), reason);
+    effects.push({ kind: 'revoked', shard: task.shard, key: task.key, token, reason });
+  }
+
+  /** The task whose current claim this is, if it is `from`'s to use. */
+  function current(from: NodeId, ref: ClaimRef): Task | undefined {
+    const task = claimed.get(claimId(ref.shard, ref.token));
+    return task?.claim?.executor === from && task.key === ref.key ? task : undefined;
+  }
+
+  // ---- Matching ----
+
+  /** A new action goes to the waiting executor that holds most of its inputs, then to the one with most free slots. */
+  function offerToWaiting(task: Task, nowMs: number): void {
+    let chosen: WaitingPull | undefined;
+    for (const pull of pulls.values()) {
+      if (pull.untilMs <= nowMs || (pull.slots === 0 && pull.reservations === 0) || !fits(task, pull)) continue;
+      if (!chosen || preference(task, pull) > preference(task, chosen)) chosen = pull;
+    }
+    if (!chosen) return;
+    grant(task, chosen, chosen.slots === 0, nowMs);
+    dropIfServed(chosen);
+  }
+
+  function preference(task: Task, pull: WaitingPull): number {
+    // A free slot before any reservation, then inputs held, then free slots; each bounded below the next weight.
+    return (pull.slots > 0 ? 1_000_000 : 0) + overlapOf(task, pull) * 1_000 + Math.min(pull.slots, 999);
+  }
+
+  function serve(pull: WaitingPull, nowMs: number): void {
+    for (let granted = 0; granted < limits.grantsPerPull; granted++) {
+      if (pull.slots === 0 && pull.reservations === 0) break;
+      const task = queue.pick(pull, nowMs);
+      if (task) grant(task, pull, pull.slots === 0, nowMs);
+      else if (pull.slots === 0 || !steal(pull, nowMs)) break;
+    }
+    dropIfServed(pull);
+  }
+
+  function dropIfServed(pull: WaitingPull): void {
+    if (pull.slots === 0 && pull.reservations === 0) pulls.delete(pull.node);
+  }
+
+  /** Somebody is free now: what another only reserved and has not started goes to it. */
+  function steal(pull: WaitingPull, nowMs: number): boolean {
+    for (const task of reserved) {
+      if (task.claim?.executor === pull.node || !fits(task, pull)) continue;
+      revoke(task, 'stolen');
+      grant(task, pull, false, nowMs);
+      return true;
+    }
+    return false;
+  }
+
+  // ---- From submitters ----
+
+  function onSubmit(from: NodeId, item: SubmitItem, nowMs: number): void {
+    const { shard, request, key } = item;
+    const shardLed = led.get(shard);
+    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
+    const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason });
+    // The cancel overtook the submission.
+    if (cancelled.has(request)) return ended('cancelled');
+    const known = requests.get(request);
+    if (known) {
+      addWaiter(known, request, from, nowMs);
+      return outbox.tell(from, stateOf(known, request));
+    }
+    const register = view.register(shard, key);
+    if (register?.kind === 'result' && !item.skipCacheLookup && !item.doNotCache) {
+      const { result, executor, token } = register;
+      return outbox.tell(from, { kind: 'succeeded', shard, request, result, executor, token });
+    }
+    const joined = item.doNotCache ? undefined : tasks.get(key);
+    if (joined) return joinTask(joined, item, from, nowMs);
+    if (tasks.size >= limits.tasksMax) return ended('queueFull');
+    if (!item.reoffer) earnRetry(from);
+    const task = addTask(item, nowMs);
+    addWaiter(task, request, from, nowMs);
+    // After a take-over, whoever runs a re-offered action already has a moment to say so.
+    makeReady(task, item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0, nowMs);
+  }
+
+  function joinTask(task: Task, item: SubmitItem, from: NodeId, nowMs: number): void {
+    const { shard, request } = item;
+    if (task.waiters.size >= limits.waitersPerTask) {
+      return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull' });
+    }
+    addWaiter(task, request, from, nowMs);
+    if (item.priority < task.priority && !task.claim) {
+      queue.remove(task);
+      task.priority = item.priority;
+      queue.add(task);
+    }
+    outbox.tell(from, stateOf(task, request));
+  }
+
+  function onRenewRequests(from: NodeId, message: MessageOf<'renewRequests'>, nowMs: number): void {
+    for (const { shard, request } of message.requests) {
+      const task = requests.get(request);
+      const waiter = task?.waiters.get(request);
+      if (task && waiter?.node === from) {
+        waiter.leaseUntilMs = nowMs + limits.waiterLeaseMs;
+        outbox.tell(from, stateOf(task, request));
+      } else if (led.has(shard)) {
+        outbox.tell(from, { kind: 'unknown', shard, request });
+      } else {
+        effects.push({ kind: 'notLeader', to: from, shard });
+      }
+    }
+  }
+
+  function onCancel(from: NodeId, message: MessageOf<'cancelRequests'>, nowMs: number): void {
+    for (const { shard, request } of message.requests) {
+      if (!led.has(shard)) continue;
+      const task = requests.get(request);
+      if (task && task.waiters.get(request)?.node !== from) continue;
+      if (cancelled.size < limits.cancelsRemembered) cancelled.set(request, nowMs + limits.cancelMemoryMs);
+      sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
+      if (task) removeWaiter(task, request, 'cancelled');
+    }
+  }
+
+  // ---- From executors ----
+
+  function onPull(from: NodeId, message: MessageOf<'pull'>, nowMs: number): void {
+    const old = pulls.get(from);
+    // Messages may overtake each other; an older pull says what was, not what is.
+    if (old && old.id > message.id) return;
+    pulls.delete(from);
+    if (message.slots === 0 && message.reservations === 0) return;
+    if (pulls.size >= limits.pullsMax) return;
+    const pull: WaitingPull = {
+      id: message.id,
+      node: from,
+      slots: message.slots,
+      reservations: message.reservations,
+      ownOnly: message.ownOnly,
+      capabilities: new Set(message.capabilities),
+      freeBytes: message.freeBytes,
+      holds: new Set(message.holds),
+      untilMs: nowMs + limits.pullLeaseMs,
+    };
+    pulls.set(from, pull);
+    sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
+    serve(pull, nowMs);
+  }
+
+  function onStart(from: NodeId, ref: ClaimRef, nowMs: number): void {
+    const task = current(from, ref);
+    if (!task?.claim) return refuse(from, ref);
+    task.claim.reserved = false;
+    reserved.delete(task);
+    task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;
+    outbox.send(from, { kind: 'started', claim: ref, expiresInMs: limits.claimLeaseMs });
+    tellWaiters(task, (request) => stateOf(task, request));
+  }
+
+  function onRenewClaims(from: NodeId, message: MessageOf<'renewClaims'>, nowMs: number): void {
+    for (const ref of message.claims) {
+      const task = current(from, ref);
+      if (!task?.claim) {
+        refuse(from, ref);
+        continue;
+      }
+      task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;
+      outbox.renewed(from, claimRef(task, task.claim.token), limits.claimLeaseMs);
+    }
+  }
+
+  /** To who leads the shard, an unknown token is no claim; who does not lead cannot know. */
+  function refuse(from: NodeId, ref: ClaimRef): void {
+    if (led.has(ref.shard)) outbox.revoke(from, { shard: ref.shard, key: ref.key, token: ref.token }, 'unknown');
+    else effects.push({ kind: 'notLeader', to: from, shard: ref.shard });
+  }
+
+  function onGiveBack(from: NodeId, message: MessageOf<'giveBack'>, nowMs: number): void {
+    for (const ref of message.claims) {
+      const task = current(from, ref);
+      if (!task || task.claim?.committing) continue;
+      release(task);
+      makeReady(task, 0, nowMs);
+    }
+  }
+
+  function onFail(from: NodeId, ref: ClaimRef, reason: FailureReason, nowMs: number): void {
+    const task = current(from, ref);
+    if (!task || task.claim?.committing) return;
+    release(task);
+    if (reason === 'actionInvalid') return endTask(task, 'actionInvalid');
+    task.retries += 1;
+    if (task.retries >= limits.retriesMax) return endTask(task, 'tooManyRetries');
+    retryLater(task, task.retries, nowMs);
+  }
+
+  function onCommit(from: NodeId, message: MessageOf<'commit'>): void {
+    const { claim: ref, result } = message;
+    const shardLed = led.get(ref.shard);
+    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard: ref.shard });
+    const task = current(from, ref);
+    const ownTerm = ref.token.generation === shardLed.generation && ref.token.term === shardLed.term;
+    if ((!task && ownTerm) || task?.claim?.reserved) {
+      // It was issued here and is not current any more: revoked, expired, or done.
+      effects.push({ kind: 'staleRefused', shard: ref.shard, key: ref.key, token: ref.token });
+      return outbox.send(from, { kind: 'committed', claim: ref, outcome: 'stale' });
+    }
+    if (task?.claim?.committing) return;
+    const promises = message.promises.filter(
+      ({ holder, pinnedForMs }) => pinnedForMs >= limits.promiseMsMin && (holder === from || view.isAlive(holder)),
+    );
+    if (promises.length === 0) return outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
+    if (task?.doNotCache) {
+      const { token } = ref;
+      tellWaiters(task, (request) => ({ kind: 'finished', shard: ref.shard, request, token }));
+      outbox.send(from, { kind: 'committed', claim: ref, outcome: 'accepted' });
+      release(task);
+      hint(task, 'done');
+      return removeTask(task);
+    }
+    // A token from before this leader's term is judged where it counts: when the entry is applied.
+    const proposal = ++nextProposal;
+    proposals.set(proposal, { claim: ref, executor: from, result });
+    if (task?.claim) task.claim.committing = { proposal, result };
+    const replaces = task?.claim?.replaces;
+    const { key, token } = ref;
+    const commit = { key, token, replaces, result, executor: from, promises };
+    effects.push({ kind: 'propose', proposal, shard: ref.shard, commit });
+  }
+
+  function onApplied(proposal: number, outcome: ApplyOutcome | 'lost', nowMs: number): void {
+    const proposed = proposals.get(proposal);
+    if (!proposed) return;
+    proposals.delete(proposal);
+    const { claim: ref, executor } = proposed;
+    const accepted = outcome === 'accepted' || outcome === 'same';
+    if (!accepted && outcome !== 'lost') {
+      effects.push({ kind: 'staleRefused', shard: ref.shard, key: ref.key, token: ref.token });
+    }
+    const answer = accepted ? 'accepted' : outcome === 'lost' ? 'lost' : 'stale';
+    outbox.send(executor, { kind: 'committed', claim: ref, outcome: answer });
+    const task = claimed.get(claimId(ref.shard, ref.token));
+    if (!task?.claim) {
+      // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
+      if (accepted) succeed(tasks.get(ref.key));
+      return;
+    }
+    if (outcome === 'lost') {
+      // Nothing was decided: the claim goes on, and its executor will ask again.
+      task.claim.committing = undefined;
+      return;
+    }
+    release(task);
+    if (!succeed(task)) makeReady(task, 0, nowMs);
+  }
+
+  /** Ends the task with what its register says; false when that is no result. */
+  function succeed(task: Task | undefined): boolean {
+    if (!task || task.doNotCache) return false;
+    const register = view.register(task.shard, task.key);
+    if (register?.kind !== 'result') return false;
+    const { shard } = task;
+    const { result, executor, token } = register;
+    tellWaiters(task, (request) => ({ kind: 'succeeded', shard, request, result, executor, token }));
+    if (task.claim) revoke(task, 'done');
+    hint(task, 'done');
+    removeTask(task);
+    return true;
+  }
+
+  /** An executor that ran this under the leader before. */
+  function onRegister(from: NodeId, running: RunningClaim, nowMs: number): void {
+    const { shard, key, token, request } = running;
+    const shardLed = led.get(shard);
+    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
+    const old: ClaimRef = { shard, key, token };
+    const register = view.register(shard, key);
+    const known = tasks.get(running.doNotCache ? `${key}#${request}` : key);
+    // It is current: an answer was lost, or a commit could not be proposed.
+    if (current(from, old)) {
+      return outbox.send(from, { kind: 'adopted', old: token, claim: old, expiresInMs: limits.claimLeaseMs });
+    }
+    if (register?.kind === 'result' && register.token && compareTokens(register.token, token) === 0) {
+      return outbox.send(from, { kind: 'committed', claim: old, outcome: 'accepted' });
+    }
+    const newerResult = register?.token !== undefined && compareTokens(register.token, token) > 0;
+    const isOwnTerm = token.generation === shardLed.generation && token.term === shardLed.term;
+    const taken = known?.claim !== undefined && known.claim.executor !== from;
+    if (taken || newerResult || isOwnTerm) return outbox.revoke(from, old, 'superseded');
+    const task = known ?? adoptTask(running, from, nowMs);
+    if (!task) return outbox.revoke(from, old, 'superseded');
+    // Its answer to an earlier registration was lost: the same claim goes on under the token issued then.
+    const fresh = task.claim ? task.claim.token : issue(task, from, false, nowMs);
+    const claim = claimRef(task, fresh);
+    outbox.send(from, { kind: 'adopted', old: token, claim, expiresInMs: limits.claimLeaseMs });
+    tellWaiters(task, (waiting) => stateOf(task, waiting));
+  }
+
+  /** The executor came before its submitter: the request is taken as read until its lease runs out. */
+  function adoptTask(running: RunningClaim, executor: NodeId, nowMs: number): Task | undefined {
+    if (tasks.size >= limits.tasksMax || cancelled.has(running.request)) return undefined;
+    const { shard, key, request, requires, spaceBytes, doNotCache } = running;
+    const task = addTask(
+      {
+        request,
+        shard,
+        key,
+        invocation: `adopted from ${executor}`,
+        priority: 0,
+        requires,
+        spaceBytes,
+        inputs: [],
+        doNotCache,
+        skipCacheLookup: true,
+        expectedMs: 0,
+      },
+      nowMs,
+    );
+    addWaiter(task, request, running.submitter, nowMs);
+    return task;
+  }
+
+  // ---- Time and failures ----
+
+  function retryLater(task: Task, attempt: number, nowMs: number): void {
+    const [oldest] = task.waiters.values();
+    if (oldest && !spendRetry(oldest.node)) return endTask(task, 'tooManyRetries');
+    const backoffMs = Math.min(limits.backoffMs << (attempt - 1), limits.backoffMaxMs);
+    // Full jitter on the upper half, so that what failed together does not come back together.
+    makeReady(task, nowMs + (backoffMs >> 1) + rng.below(backoffMs >> 1), nowMs);
+  }
+
+  function earnRetry(node: NodeId): void {
+    const budget = retryBudgets.get(node) ?? limits.retryBudgetPerMille;
+    retryBudgets.delete(node);
+    retryBudgets.set(node, Math.min(budget + limits.retryEarnedPerMille, limits.retryBudgetPerMille));
+    if (retryBudgets.size <= limits.retryBudgets) return;
+    for (const oldest of retryBudgets.keys()) return void retryBudgets.delete(oldest);
+  }
+
+  function spendRetry(node: NodeId): boolean {
+    const budget = retryBudgets.get(node) ?? limits.retryBudgetPerMille;
+    if (budget < 1_000) return false;
+    retryBudgets.set(node, budget - 1_000);
+    return true;
+  }
+
+  /** The executor is lost with the claim; a reservation had not started and counts for nothing. */
+  function onLost(task: Task, counts: boolean, reason: RevokeReason, nowMs: number): void {
+    const started = task.claim?.reserved === false;
+    revoke(task, reason);
+    if (!counts || !started) return makeReady(task, 0, nowMs);
+    task.deaths += 1;
+    if (task.deaths >= limits.deathsMax) return endTask(task, 'tooManyDeaths');
+    retryLater(task, task.deaths, nowMs);
+  }
+
+  function onMemberGone(node: NodeId, dead: boolean, nowMs: number): void {
+    pulls.delete(node);
+    for (const task of [...claimed.values()]) {
+      if (task.claim?.executor === node && !task.claim.committing) onLost(task, dead, 'expired', nowMs);
+    }
+  }
+
+  function sweep(nowMs: number): void {
+    for (const [request, untilMs] of cancelled) if (untilMs <= nowMs) cancelled.delete(request);
+    for (const [node, pull] of pulls) if (pull.untilMs <= nowMs) pulls.delete(node);
+    for (const task of [...tasks.values()]) {
+      for (const waiter of [...task.waiters.values()]) {
+        if (waiter.leaseUntilMs <= nowMs) removeWaiter(task, waiter.request, 'cancelled');
+      }
+      const { claim } = task;
+      if (claim && !claim.committing && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
+    }
+    const idle = tasks.size === 0 && pulls.size === 0 && cancelled.size === 0;
+    sweepAtMs = idle ? Number.POSITIVE_INFINITY : nowMs + limits.sweepMs;
+  }
+
+  function unlead(shard: ShardId): void {
+    led.delete(shard);
+    for (const task of [...tasks.values()]) {
+      if (task.shard !== shard) continue;
+      if (task.claim) release(task);
+      removeTask(task);
+    }
+  }
+
+  function onMessage(from: NodeId, message: ClaimMessage, nowMs: number): void {
+    switch (message.kind) {
+      case 'submit':
+        for (const item of message.items) onSubmit(from, item, nowMs);
+        return;
+      case 'renewRequests':
+        return onRenewRequests(from, message, nowMs);
+      case 'cancelRequests':
+        return onCancel(from, message, nowMs);
+      case 'pull':
+        return onPull(from, message, nowMs);
+      case 'start':
+        return onStart(from, message.claim, nowMs);
+      case 'renewClaims':
+        return onRenewClaims(from, message, nowMs);
+      case 'giveBack':
+        return onGiveBack(from, message, nowMs);
+      case 'fail':
+        return onFail(from, message.claim, message.reason, nowMs);
+      case 'commit':
+        return onCommit(from, message);
+      case 'register':
+        for (const running of message.claims) onRegister(from, running, nowMs);
+        return;
+      // To submitters and executors; the peer takes them there.
+      case 'requestState':
+      case 'granted':
+      case 'started':
+      case 'renewed':
+      case 'revoked':
+      case 'adopted':
+      case 'committed':
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  return {
+    step(event, nowMs) {
+      effects = [];
+      switch (event.kind) {
+        case 'lead': {
+          const { generation, term } = event;
+          led.set(event.shard, { generation, term, rebuiltAtMs: nowMs + limits.rebuildMs, counter: 0 });
+          break;
+        }
+        case 'unlead':
+          unlead(event.shard);
+          break;
+        case 'message':
+          onMessage(event.from, event.message, nowMs);
+          break;
+        case 'applied':
+          onApplied(event.proposal, event.outcome, nowMs);
+          break;
+        case 'memberGone':
+          onMemberGone(event.node, event.dead, nowMs);
+          break;
+        case 'wake':
+          if (nowMs >= sweepAtMs) sweep(nowMs);
+          queue.matured(nowMs);
+          for (const pull of [...pulls.values()]) serve(pull, nowMs);
+          break;
+        default:
+          event satisfies never;
+      }
+      for (const { to, message } of outbox.flush()) effects.push({ kind: 'send', to, message });
+      return effects;
+    },
+    get dueAtMs() {
+      return Math.min(sweepAtMs, queue.dueAtMs);
+    },
+    tasks,
+  };
+}
+
+function claimId(shard: ShardId, token: Token): string {
+  return `${shard}/${tokenText(token)}`;
+}

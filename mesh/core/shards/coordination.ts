@@ -1,0 +1,633 @@
+/**
+ * Everything that one node coordinates: its replicas of shard groups, the claims of the shards that it leads, where those
+ * groups are steered, and what happens when histories split and meet. It routes between these and holds them together;
+ * what each decides is in its own file.
+ *
+ * @see docs/protocol.md
+ */
+import { createClaims } from '../claims/claims.ts';
+import type { ClaimMessage } from '../claims/messages.ts';
+import type { ClaimsEffect, ClaimsEvent } from '../claims/types.ts';
+import { type Generation, type NodeId, nodeOf, replicaId, type ShardId, sameGeneration } from '../ids.ts';
+import { registerLimits, shardLimits } from '../limits.ts';
+import type { Machine } from '../machine.ts';
+import type { CoordinationMessage, CoordinationRecord, GroupEnvelope } from '../messages.ts';
+import { createHeartbeats } from '../raft/heartbeats.ts';
+import { blankDisk, foldRecord, genesisRecords } from '../raft/recovery.ts';
+import { offerOf } from '../registers/holders.ts';
+import type { RegisterMessage } from '../registers/messages.ts';
+import { createRegisters, emptyRegisters } from '../registers/registers.ts';
+import type { RegisterBatch, RegisterCommand, RegistersState } from '../registers/types.ts';
+import type { Rng } from '../rng.ts';
+import { createDirectory } from './directory.ts';
+import { createForming, generationHash } from './forming.ts';
+import { createGroup, type Group, type GroupDisk } from './group.ts';
+import { createMerging } from './merging.ts';
+import type { ShardMessage, ShardRecord, ShardStatus } from './messages.ts';
+import { preferredVoters } from './placement.ts';
+import { type CoordinationDisk, coordinationRecordsOf, type GroupOnDisk, groupKey } from './recovery.ts';
+import { nextStep } from './steering.ts';
+import type { CoordinationEffect, CoordinationEvent, CoordinationNote, MemberView } from './types.ts';
+
+export { recoverCoordination } from './recovery.ts';
+
+export interface CoordinationInit {
+  readonly self: NodeId;
+  /** Number of this disk's life; another one after the disk was lost. */
+  readonly disk: number;
+  /** How many shards the mesh has. */
+  readonly shards: number;
+  /** Makes the mesh: the only voter of every shard's first generation. */
+  readonly founder: boolean;
+  readonly rng: Rng;
+  /** Ascending over everything that this node persists. */
+  readonly nextPersistId: () => number;
+}
+
+export interface Coordination extends Machine<CoordinationEvent, CoordinationEffect> {
+  /** Whom to ask about a shard, as far as is known here. */
+  leaderOf(shard: ShardId): NodeId | undefined;
+  /** This node's replica of the shard's present history, if it has one. */
+  groupOf(shard: ShardId): Group | undefined;
+  /** What is known of every shard. */
+  statuses(): readonly ShardStatus[];
+  readonly claims: ReturnType<typeof createClaims>;
+  /** The fewest records that recover to the present state. */
+  checkpoint(): CoordinationRecord[];
+}
+
+/** Creates the machine from what its own records amount to. */
+export function createCoordination(init: CoordinationInit, disk: CoordinationDisk, startMs: number): Coordination {
+  const { self, shards, rng, nextPersistId } = init;
+  const replica = replicaId(self, init.disk);
+  const groups = new Map<ShardId, Group>();
+  // Replicas that are no more: what must be remembered of them, and superseded ones whose registers are still offered.
+  const past = new Map<string, GroupOnDisk>();
+  const directory = createDirectory();
+  const heartbeats = createHeartbeats();
+  // Claims work between the steps of groups, so their effects are carried out at once.
+  const claims = createClaims(
+    {
+      self,
+      register: (shard, key) => groups.get(shard)?.registers.get(key),
+      isAlive: (node) => memberOf.get(node)?.status === 'alive',
+    },
+    rng.fork('claims'),
+  );
+  let members: readonly MemberView[] = [];
+  let memberOf: ReadonlyMap<NodeId, MemberView> = new Map();
+  // Which group waits for which persist, in the order of ids.
+  const unsynced: { readonly id: number; readonly group: ShardId }[] = [];
+  let leaving = false;
+  let effects: CoordinationEffect[] = [];
+  let stepMs = startMs;
+  let nextRequest = 0;
+  const preferredSince = new Map<ShardId, { readonly text: string; readonly sinceMs: number }>();
+  let steerAtMs = startMs + shardLimits.steerIntervalMs;
+  let unsettledUntilMs = startMs;
+  let formCheckAtMs = startMs + shardLimits.formCheckMs;
+  let statusAtMs = startMs + rng.below(shardLimits.statusIntervalMs);
+  let askAtMs = startMs;
+  const announced = new Set<ShardId>();
+
+  const note = (what: CoordinationNote): void => void effects.push({ kind: 'note', note: what });
+  const send = (to: NodeId, message: CoordinationMessage, after?: number): void =>
+    void effects.push(after === undefined ? { kind: 'send', to, message } : { kind: 'send', to, message, after });
+  const persist = (record: CoordinationRecord): number => {
+    const id = nextPersistId();
+    effects.push({ kind: 'persist', id, record });
+    return id;
+  };
+
+  const forming = createForming(
+    self,
+    directory,
+    {
+      members: () => members,
+      statusOf,
+      send: (to, message, record) =>
+        send(to, message, record === undefined ? undefined : persist({ kind: 'shard', record })),
+      hasLeader: (shard) => groups.get(shard)?.leader !== undefined,
+      forced: (shard, generation) => note({ kind: 'generationForced', shard, generation }),
+    },
+    disk.consents,
+  );
+
+  const merging = createMerging(
+    {
+      leaderOf,
+      survivorKnown: (shard, superseded) =>
+        (directory.get(shard)?.generation.number ?? superseded.number) > superseded.number,
+      send,
+      done({ shard, generation, registers }, accepted) {
+        persistShard({ kind: 'superseded', shard, generation, offered: true });
+        persist({ kind: 'group', shard, generation, record: { kind: 'removed' } });
+        const key = groupKey(shard, generation);
+        const known = past.get(key);
+        if (known) past.set(key, { ...known, superseded: 'offered', disk: forgotten(known.disk) });
+        note({ kind: 'merged', shard, generation, offered: registers.length, accepted });
+      },
+    },
+    () => ++nextRequest,
+  );
+
+  function persistShard(record: ShardRecord): number {
+    return persist({ kind: 'shard', record });
+  }
+
+  // ---- Groups ----
+
+  function startGroup(shard: ShardId, generation: Generation, groupDisk: GroupDisk): Group {
+    const group = createGroup(
+      {
+        shard,
+        generation,
+        self: replica,
+        disk: groupDisk,
+        rng: rng.fork(groupKey(shard, generation)),
+        nextPersistId,
+        port: {
+          send(envelope, after) {
+            const outgoing = heartbeats.add(envelope, after);
+            if (outgoing) send(outgoing.to, outgoing.message, outgoing.after);
+          },
+          persist(id, record) {
+            effects.push({ kind: 'persist', id, record });
+            unsynced.push({ id, group: shard });
+          },
+          reply: send,
+          note,
+          leading: onLeading,
+          configured: (of) => void (groups.get(of)?.ready && announced.add(of)),
+          committed: (proposal, outcome) => stepClaims({ kind: 'applied', proposal, outcome }),
+          removed: onRemoved,
+          leaderOf,
+        },
+      },
+      stepMs,
+    );
+    groups.set(shard, group);
+    return group;
+  }
+
+  /** The first term of a history that this node is a voter of. */
+  function beginHistory(shard: ShardId, generation: Generation, voters: readonly string[]): void {
+    let groupDisk: GroupDisk = blankDisk();
+    for (const record of genesisRecords<RegisterBatch, RegistersState>(voters, emptyRegisters)) {
+      persist({ kind: 'group', shard, generation, record });
+      groupDisk = foldRecord(groupDisk, record);
+    }
+    startGroup(shard, generation, groupDisk);
+  }
+
+  function onLeading(shard: ShardId, term: number | undefined): void {
+    const group = groups.get(shard);
+    if (!group) return;
+    const generation = group.generation.number;
+    if (term === undefined) stepClaims({ kind: 'unlead', shard });
+    else stepClaims({ kind: 'lead', shard, generation, term });
+    if (term === undefined) return;
+    announced.add(shard);
+    unsettled();
+  }
+
+  function onRemoved(shard: ShardId): void {
+    const group = groups.get(shard);
+    if (!group) return;
+    stepClaims({ kind: 'unlead', shard });
+    groups.delete(shard);
+    const { generation } = group;
+    past.set(groupKey(shard, generation), { shard, generation, disk: forgotten(group.disk()), superseded: 'no' });
+  }
+
+  function onEnvelope(sender: NodeId, envelope: GroupEnvelope): void {
+    const { shard, generation, from, to, message } = envelope;
+    if (nodeOf(from) !== sender || to !== replica || shard >= shards) return;
+    const group = groups.get(shard);
+    if (group && sameGeneration(group.generation, generation)) return group.receive(from, message, stepMs);
+    const known = directory.get(shard)?.generation ?? group?.generation;
+    if (known && generation.number < known.number) return sendStatus(sender, [shard]);
+    learn(firstHeardOf(shard, generation, []));
+    const before = past.get(groupKey(shard, generation));
+    // A leader brings this replica in; whoever else writes to it cannot know better than the directory.
+    const brings = message.kind === 'append' || message.kind === 'snapshot' || message.kind === 'heartbeat';
+    if (groups.has(shard) || !brings || (before && before.superseded !== 'no')) return;
+    past.delete(groupKey(shard, generation));
+    startGroup(shard, generation, before?.disk ?? blankDisk()).receive(from, message, stepMs);
+  }
+
+  // ---- Histories ----
+
+  /** Takes in what is said of a shard; a history below the newest known one ends here. */
+  function learn(status: ShardStatus): void {
+    const { shard, generation } = status;
+    if (shard >= shards) return;
+    const before = directory.get(shard);
+    const learned = directory.learn(status);
+    if (learned === 'nothing') return;
+    if (learned === 'conflict' && before) {
+      note({ kind: 'generationsMet', shard, winner: before.generation, loser: generation });
+      return;
+    }
+    const group = groups.get(shard);
+    if (group && group.generation.number < generation.number) supersede(group, generation);
+    if (status.leader !== undefined) merging.advance(stepMs);
+  }
+
+  function supersede(group: Group, winner: Generation): void {
+    const { shard, generation } = group;
+    note({ kind: 'generationsMet', shard, winner, loser: generation });
+    // What was applied must survive a crash until it was offered, and only a snapshot says what was.
+    group.compact(stepMs);
+    stepClaims({ kind: 'unlead', shard });
+    groups.delete(shard);
+    persistShard({ kind: 'superseded', shard, generation, offered: false });
+    const groupOnDisk: GroupOnDisk = { shard, generation, disk: group.disk(), superseded: 'yes' };
+    past.set(groupKey(shard, generation), groupOnDisk);
+    bequeath(groupOnDisk);
+  }
+
+  function bequeath({ shard, generation, disk: { snapshot } }: GroupOnDisk): void {
+    const registers = createRegisters(snapshot?.state);
+    const { shardMs } = registers;
+    const offered = [...registers.entries()].map(([key, register]) => ({ key, register: offerOf(register, shardMs) }));
+    merging.add({ shard, generation, registers: offered }, stepMs);
+    merging.advance(stepMs);
+  }
+
+  function onFormed(shard: ShardId, generation: Generation, voters: readonly string[]): void {
+    const group = groups.get(shard);
+    if (!forming.consentedTo(shard, generation) || !voters.includes(replica)) return;
+    if (generation.hash !== generationHash(shard, generation.number, voters)) return;
+    if (group && group.generation.number >= generation.number) return;
+    if (past.has(groupKey(shard, generation))) return;
+    learn(firstHeardOf(shard, generation, voters));
+    const known = directory.get(shard);
+    if (known && sameGeneration(known.generation, generation)) beginHistory(shard, generation, voters);
+  }
+
+  // ---- What others should know ----
+
+  function statusOf(shard: ShardId): ShardStatus | undefined {
+    const group = groups.get(shard);
+    if (!group) return directory.get(shard);
+    const { term, configuration, configurationIndex } = group.status;
+    const known = directory.get(shard);
+    const ahead = known && known.generation.number >= group.generation.number && known.term > term;
+    if (ahead || configuration.voters.length === 0) return known;
+    const { generation, leader } = group;
+    return { shard, generation, term, leader, configuration, configurationIndex };
+  }
+
+  function leaderOf(shard: ShardId): NodeId | undefined {
+    const leader = groups.get(shard)?.leader ?? directory.get(shard)?.leader;
+    if (leader === undefined || leader === self) return leader;
+    const status = memberOf.get(leader)?.status;
+    return status === 'dead' || status === 'suspended' ? undefined : leader;
+  }
+
+  function sendStatus(to: NodeId, about: readonly ShardId[]): void {
+    const statuses = about.flatMap((shard) => statusOf(shard) ?? []);
+    if (statuses.length > 0 && to !== self) send(to, { kind: 'shardStatus', statuses });
+  }
+
+  const everyShard = Array.from({ length: shards }, (_, shard) => shard);
+
+  function others(): readonly NodeId[] {
+    return members.filter(({ node, status }) => status === 'alive' && node !== self).map(({ node }) => node);
+  }
+
+  function announce(): void {
+    const about = [...announced];
+    announced.clear();
+    for (const shard of about) {
+      const status = statusOf(shard);
+      if (status) directory.learn(status);
+    }
+    for (const node of others()) sendStatus(node, about);
+  }
+
+  /** Asks somebody who may know for the leaders that are not known here. */
+  function askAround(): void {
+    const unknown = everyShard.filter((shard) => leaderOf(shard) === undefined);
+    const alive = others();
+    if (unknown.length === 0 || alive.length === 0) return;
+    const to = alive[rng.below(alive.length)];
+    if (to !== undefined) send(to, { kind: 'askShards', shards: unknown });
+  }
+
+  // ---- Steering ----
+
+  function unsettled(): void {
+    unsettledUntilMs = stepMs + shardLimits.settleMs + 5 * shardLimits.steerIntervalMs;
+    steerAtMs = Math.min(steerAtMs, stepMs + shardLimits.steerIntervalMs);
+  }
+
+  function steer(): void {
+    const candidates = leaving
+      ? members.map((member) => (member.node === self ? { ...member, status: 'suspended' as const } : member))
+      : members;
+    for (const group of groups.values()) {
+      if (group.ready) steerGroup(group, candidates);
+    }
+    const idle = stepMs >= unsettledUntilMs;
+    steerAtMs = stepMs + (idle ? shardLimits.settleMs : shardLimits.steerIntervalMs);
+  }
+
+  function steerGroup(group: Group, candidates: readonly MemberView[]): void {
+    const { shard, status } = group;
+    const preferred = preferredVoters(shard, candidates, stepMs);
+    const text = preferred.join(' ');
+    let since = preferredSince.get(shard);
+    if (since?.text !== text) {
+      since = { text, sinceMs: stepMs };
+      preferredSince.set(shard, since);
+      unsettled();
+    }
+    if (!status.settled || status.transferring) return;
+    const step = nextStep({
+      self: replica,
+      configuration: status.configuration,
+      preferred,
+      preferredForMs: stepMs - since.sinceMs,
+      members: candidates,
+      lagOf: (other) => status.commit - (other === replica ? status.commit : (status.members.get(other)?.match ?? 0)),
+      leaving,
+    });
+    if (!step) return;
+    unsettled();
+    if (step.kind === 'change') group.change(step.configuration, stepMs);
+    else group.step({ kind: 'transferLeadership', to: step.to }, stepMs);
+  }
+
+  // ---- Members ----
+
+  function onMembers(view: readonly MemberView[]): void {
+    const before = new Map(members.map((member) => [member.node, member]));
+    const now = new Map(view.map((member) => [member.node, member]));
+    members = view;
+    memberOf = now;
+    for (const { node, disk: diskBefore, status: was } of before.values()) {
+      const member = now.get(node);
+      const away = !member || member.status === 'dead' || member.status === 'suspended' || member.disk !== diskBefore;
+      const wasAway = was === 'dead' || was === 'suspended';
+      if (node === self || !away || wasAway) continue;
+      directory.forgetLeader(node);
+      stepClaims({ kind: 'memberGone', node, dead: member?.status !== 'suspended' });
+      for (const group of groups.values()) {
+        group.step({ kind: 'unreachable', replica: replicaId(node, diskBefore) }, stepMs);
+      }
+    }
+    for (const { node, status } of view) {
+      const was = before.get(node)?.status;
+      // Whoever comes back may bring another history, or need this one.
+      const back = node !== self && status === 'alive' && was !== 'alive' && was !== 'suspect';
+      if (back && rng.below(view.length) < shardLimits.statusFanout) sendStatus(node, everyShard);
+    }
+    unsettled();
+  }
+
+  // ---- Requests ----
+
+  function stepClaims(event: ClaimsEvent): void {
+    for (const effect of claims.step(event, stepMs)) onClaimsEffect(effect);
+  }
+
+  function onClaimsEffect(effect: ClaimsEffect): void {
+    switch (effect.kind) {
+      case 'send':
+        return send(effect.to, effect.message);
+      case 'hint':
+        return void effects.push(effect);
+      case 'propose': {
+        const group = groups.get(effect.shard);
+        if (group) group.commit(effect.proposal, effect.commit);
+        else stepClaims({ kind: 'applied', proposal: effect.proposal, outcome: 'lost' });
+        return;
+      }
+      case 'notLeader':
+        return redirect(effect.to, 0, effect.shard);
+      case 'granted':
+      case 'revoked':
+      case 'staleRefused':
+        return note(effect);
+      default:
+        effect satisfies never;
+    }
+  }
+
+  function redirect(to: NodeId, id: number, shard: ShardId): void {
+    send(to, { kind: 'redirect', id, shard, leader: leaderOf(shard), reason: 'notLeader' });
+  }
+
+  function onRegisterMessage(from: NodeId, message: RegisterMessage): void {
+    if (message.kind === 'written') return void merging.onWritten(message.id, message.outcomes, stepMs);
+    // Answers to this node's own lookups and uploads; the peer takes them to who asked.
+    if (message.kind === 'lookedUp' || message.kind === 'redirect') return;
+    const group = groups.get(message.shard);
+    if (!group) return redirect(from, message.id, message.shard);
+    if (message.kind === 'lookup') return group.lookup(from, message, stepMs);
+    group.write(from, message.id, commandsOf(message));
+  }
+
+  function onShardMessage(from: NodeId, message: ShardMessage): void {
+    switch (message.kind) {
+      case 'shardStatus':
+        for (const status of message.statuses) learn(status);
+        return;
+      case 'askShards':
+        return sendStatus(from, message.shards);
+      case 'formRequest':
+        return forming.onRequest(from, message, stepMs);
+      case 'formReply':
+        if (message.known) learn(message.known);
+        return forming.onReply(from, message, stepMs);
+      case 'formed':
+        return onFormed(message.shard, message.generation, message.voters);
+      default:
+        message satisfies never;
+    }
+  }
+
+  function onClaimMessage(from: NodeId, message: ClaimMessage): void {
+    if (message.kind === 'submit') {
+      for (const shard of new Set(message.items.map((item) => item.shard))) {
+        groups.get(shard)?.step({ kind: 'touch' }, stepMs);
+      }
+    }
+    stepClaims({ kind: 'message', from, message });
+  }
+
+  function onMessage(from: NodeId, message: CoordinationMessage): void {
+    switch (message.kind) {
+      case 'raft':
+        return onEnvelope(from, message);
+      case 'heartbeats':
+        for (const beat of message.beats) onEnvelope(from, beat);
+        return;
+      case 'lookup':
+      case 'lookedUp':
+      case 'publish':
+      case 'invalidate':
+      case 'offerRegisters':
+      case 'written':
+      case 'redirect':
+        return onRegisterMessage(from, message);
+      case 'shardStatus':
+      case 'askShards':
+      case 'formRequest':
+      case 'formReply':
+      case 'formed':
+        return onShardMessage(from, message);
+      case 'submit':
+      case 'renewRequests':
+      case 'cancelRequests':
+      case 'pull':
+      case 'start':
+      case 'renewClaims':
+      case 'giveBack':
+      case 'fail':
+      case 'commit':
+      case 'register':
+        return onClaimMessage(from, message);
+      // To this node's submitter and executor; the peer takes them there.
+      case 'hints':
+      case 'requestState':
+      case 'granted':
+      case 'started':
+      case 'renewed':
+      case 'revoked':
+      case 'adopted':
+      case 'committed':
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  function onPersisted(id: number): void {
+    const waiting = new Set<ShardId>();
+    for (let first = unsynced[0]; first && first.id <= id; first = unsynced[0]) {
+      waiting.add(first.group);
+      unsynced.shift();
+    }
+    for (const shard of waiting) groups.get(shard)?.step({ kind: 'persisted', id }, stepMs);
+  }
+
+  function onWake(): void {
+    for (const group of [...groups.values()]) if (group.dueAtMs <= stepMs) group.step({ kind: 'wake' }, stepMs);
+    if (claims.dueAtMs <= stepMs) stepClaims({ kind: 'wake' });
+    if (merging.dueAtMs <= stepMs) merging.advance(stepMs);
+    if (steerAtMs <= stepMs) steer();
+    if (askAtMs <= stepMs) {
+      askAtMs = stepMs + shardLimits.askIntervalMs;
+      askAround();
+    }
+    if (formCheckAtMs <= stepMs) {
+      formCheckAtMs = stepMs + shardLimits.formCheckMs;
+      forming.check(shards, stepMs);
+    }
+    if (statusAtMs <= stepMs) {
+      statusAtMs = stepMs + shardLimits.statusIntervalMs;
+      const alive = others();
+      const to = alive.length > 0 ? alive[rng.below(alive.length)] : undefined;
+      if (to !== undefined) sendStatus(to, everyShard);
+    }
+  }
+
+  function onEvent(event: CoordinationEvent): void {
+    switch (event.kind) {
+      case 'message':
+        return onMessage(event.from, event.message);
+      case 'persisted':
+        return onPersisted(event.id);
+      case 'wake':
+        return onWake();
+      case 'gap':
+        leaving = false;
+        forming.gap();
+        for (const group of groups.values()) group.step({ kind: 'gap' }, stepMs);
+        return unsettled();
+      case 'members':
+        return onMembers(event.members);
+      case 'goodbye':
+        leaving = true;
+        return steer();
+      default:
+        event satisfies never;
+    }
+  }
+
+  for (const [key, group] of disk.groups) {
+    const { shard, generation, superseded } = group;
+    if (superseded !== 'no' || (!group.disk.snapshot && group.disk.entries.length === 0)) past.set(key, group);
+    else startGroup(shard, generation, group.disk);
+    if (superseded === 'yes') bequeath(group);
+    const voters = group.disk.snapshot?.configuration.voters ?? [];
+    if (superseded === 'no') directory.learn(firstHeardOf(shard, generation, voters));
+  }
+  if (init.founder) {
+    for (const shard of everyShard) {
+      const generation = { number: 1, hash: generationHash(shard, 1, [replica]), forced: false };
+      directory.learn(firstHeardOf(shard, generation, [replica]));
+      beginHistory(shard, generation, [replica]);
+    }
+  }
+  // What was decided while it was made leaves with the first step.
+  let opening = effects;
+
+  return {
+    step(event, nowMs) {
+      effects = opening;
+      opening = [];
+      stepMs = nowMs;
+      onEvent(event);
+      for (const group of groups.values()) group.flush(nowMs);
+      if (announced.size > 0) announce();
+      for (const { to, message, after } of heartbeats.flush()) send(to, message, after);
+      let dueAtMs = Math.min(steerAtMs, askAtMs, formCheckAtMs, statusAtMs, claims.dueAtMs, merging.dueAtMs);
+      for (const group of groups.values()) dueAtMs = Math.min(dueAtMs, group.dueAtMs);
+      effects.push({ kind: 'wakeAt', atMs: dueAtMs });
+      return effects;
+    },
+    leaderOf,
+    groupOf: (shard) => groups.get(shard),
+    statuses: () => everyShard.flatMap((shard) => statusOf(shard) ?? []),
+    claims,
+    checkpoint() {
+      const now = new Map<string, GroupOnDisk>(past);
+      for (const group of groups.values()) {
+        const { shard, generation } = group;
+        now.set(groupKey(shard, generation), { shard, generation, disk: group.disk(), superseded: 'no' });
+      }
+      return coordinationRecordsOf({ groups: now, consents: forming.consents });
+    },
+  };
+}
+
+/** Of a history of which nothing but its first voters is known; any status of it is fresher. */
+function firstHeardOf(shard: ShardId, generation: Generation, voters: readonly string[]): ShardStatus {
+  const configuration = { voters, learners: [] };
+  return { shard, generation, term: 0, leader: undefined, configuration, configurationIndex: 0 };
+}
+
+function forgotten(disk: GroupDisk): GroupDisk {
+  return { ...disk, snapshot: undefined, entries: [] };
+}
+
+function commandsOf(
+  message: Extract<RegisterMessage, { kind: 'publish' | 'invalidate' | 'offerRegisters' }>,
+): readonly RegisterCommand[] {
+  switch (message.kind) {
+    case 'publish': {
+      const { key, result, executor, promises } = message;
+      return [{ kind: 'publish', key, result, executor, promises }];
+    }
+    case 'invalidate':
+      return [{ kind: 'invalidate', key: message.key, result: message.result, reason: message.reason }];
+    case 'offerRegisters':
+      return message.registers
+        .slice(0, registerLimits.registersPerOffer)
+        .map(({ key, register }) => ({ kind: 'offer', key, register }));
+  }
+}
