@@ -19,12 +19,12 @@ import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type Executor } from './execution/executor.ts';
 import { operatorWarning } from './execution/operator-warning.ts';
 import { createInputTrees } from './execution/input-tree.ts';
-import * as executionLimits from './execution/limits.ts';
+import { schedulerLimits } from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
 import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
 import { createPreparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
-import * as metricsLimits from './metrics/limits.ts';
+import { recentEventsMax } from './metrics/limits.ts';
 import { createMetrics, type Metrics } from './metrics/metrics.ts';
 import { createRecentEvents, type LoggedEvent } from './metrics/recent-events.ts';
 import type { Access } from './reapi/access.ts';
@@ -40,7 +40,7 @@ import { openStore, type Store, type StoreStats } from './storage/open-store.ts'
 /** What Command.output_node_properties may ask for. */
 const outputNodeProperties = ['mtime', 'unix_mode'];
 
-export type LogLevel = 'info' | 'warning' | 'error';
+type LogLevel = 'info' | 'warning' | 'error';
 
 /** What a node needs of the world besides its configuration; production uses the defaults. */
 export interface NodePorts {
@@ -50,7 +50,7 @@ export interface NodePorts {
 }
 
 /** What is known once the node serves. Addresses have the ports that were picked. */
-export interface NodeFacts {
+interface NodeFacts {
   readonly grpc: readonly string[];
   readonly http: string | undefined;
   readonly isolation: 'bubblewrap' | 'none';
@@ -59,7 +59,7 @@ export interface NodeFacts {
 }
 
 /** The object of `/api/status`. Fields are only ever added. */
-export interface NodeStatus {
+interface NodeStatus {
   readonly version: string;
   readonly pid: number;
   readonly state: 'serving' | 'draining';
@@ -77,7 +77,7 @@ export interface NodeStatus {
   readonly recentProblems: readonly LoggedEvent[];
 }
 
-export interface ExecutionStatus {
+interface ExecutionStatus {
   readonly slots: number;
   readonly executing: number;
   readonly queued: number;
@@ -103,7 +103,7 @@ export interface PotluckNode {
 export async function createNode(config: NodeConfig, ports: NodePorts = {}): Promise<PotluckNode> {
   const { clock = systemClock, onLog = () => {} } = ports;
   const startedMs = clock.nowMs();
-  const recent = createRecentEvents(metricsLimits.recentEventsMax);
+  const recent = createRecentEvents(recentEventsMax);
   const log = (level: LogLevel, message: string): void => {
     if (level !== 'info') recent.add({ time: new Date(clock.nowMs()).toISOString(), level, message });
     onLog(level, message);
@@ -141,7 +141,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       clock,
       worker: hostname(),
       logs,
-      limits: { ...executionLimits, slots: config.slots },
+      limits: { ...schedulerLimits, slots: config.slots },
       onEvent: (event) => {
         metrics.onExecution(event);
         const warning = operatorWarning(event);

@@ -50,7 +50,7 @@ export interface ExecutorOptions extends RunPorts {
   readonly onEvent?: (event: ExecutionEvent) => void;
 }
 
-export interface ExecutionTicket {
+interface ExecutionTicket {
   readonly prepared: PreparedAction | undefined;
   readonly action: Digest;
   readonly mergeKey: string | undefined;

@@ -9,7 +9,7 @@ import { StatusError } from '../../protos/status.ts';
 import type { BlobStore, CallOptions } from '../storage/blob-store.ts';
 import * as limits from './limits.ts';
 
-export interface InputTree {
+interface InputTree {
   /** Every directory and file once, the root first; the empty blob is left out. */
   readonly blobs: readonly Digest[];
   /** Directories that are not in the store; what is below them is unknown. */

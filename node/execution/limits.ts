@@ -1,22 +1,26 @@
 /** Every bound of the execution service. */
 
-/** Executions that wait for a slot; one more is refused with RESOURCE_EXHAUSTED. */
-export const queuedRunsMax = 10_000;
-/** Operations that are not finished, merged ones included; one more is refused with RESOURCE_EXHAUSTED. */
-export const openOperationsMax = 40_000;
-/** What a refused client is told to wait. */
+/** What the scheduler keeps to; the number of slots is the operator's choice. */
+export const schedulerLimits = {
+  /** Executions that wait for a slot; one more is refused with RESOURCE_EXHAUSTED. */
+  queuedRunsMax: 10_000,
+  /** Operations that are not finished, merged ones included; one more is refused with RESOURCE_EXHAUSTED. */
+  openOperationsMax: 40_000,
+  /** An operation that nobody waits for is cancelled after this time: a client whose stream broke comes back within it. */
+  abandonedGraceMs: 20_000,
+  /** How long a finished operation answers WaitExecution and GetOperation. */
+  finishedTtlMs: 300_000,
+  /** All finished operations together, in number and in bytes of their results; the oldest are forgotten first. */
+  finishedOperationsMax: 10_000,
+  finishedBytesMax: 64 * 1024 * 1024,
+  /** Starts of one action, counting those that failed for reasons of this machine. */
+  attemptsMax: 3,
+  /** Before the second start; doubles with each further one. */
+  retryDelayMs: 250,
+} as const;
+
+/** What a client is told to wait when the queue is full. */
 export const queueFullRetryMs = 2_000;
-/** An operation that nobody waits for is cancelled after this time: a client whose stream broke comes back within it. */
-export const abandonedGraceMs = 20_000;
-/** How long a finished operation answers WaitExecution and GetOperation. */
-export const finishedTtlMs = 300_000;
-/** All finished operations together; the oldest are forgotten first. */
-export const finishedOperationsMax = 10_000;
-export const finishedBytesMax = 64 * 1024 * 1024;
-/** Starts of one action, counting those that failed for reasons of this machine. */
-export const attemptsMax = 3;
-/** Before the second start; doubles with each further one. */
-export const retryDelayMs = 250;
 /** An Execute or WaitExecution stream repeats its state after this silence; clients give up after 60 s. */
 export const keepAliveMs = 15_000;
 /** WaitOperation answers after this time at the latest, finished or not. */
@@ -34,9 +38,12 @@ export const cachedDirectoryEntriesMax = 500_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
 export const pinnedDigestsMax = 2_000_000;
 
-/** Of one live log; a reader that falls further behind is told how much it missed. */
-export const logStreamBytesMax = 1024 * 1024;
-/** Of all live logs together. */
-export const logBytesMax = 32 * 1024 * 1024;
-/** Ended logs that can still be read. */
-export const endedLogsMax = 256;
+/** Live standard output and error. */
+export const logLimits = {
+  /** Of one log; a reader that falls further behind is told how much it missed. */
+  logStreamBytesMax: 1024 * 1024,
+  /** Of all logs together. */
+  logBytesMax: 32 * 1024 * 1024,
+  /** Ended logs that can still be read. */
+  endedLogsMax: 256,
+} as const;

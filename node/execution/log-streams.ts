@@ -7,7 +7,7 @@
  * @see REAPI v2.12, ExecuteOperationMetadata.stdout_stream_name
  */
 import type { LogStreams } from '../reapi/handler.ts';
-import * as limits from './limits.ts';
+import { logLimits } from './limits.ts';
 
 export interface LogWriter {
   write(chunk: Uint8Array): void;
@@ -29,7 +29,7 @@ interface Log {
   wake: PromiseWithResolvers<void>;
 }
 
-export interface LogLimits {
+interface LogLimits {
   readonly logStreamBytesMax: number;
   readonly logBytesMax: number;
   readonly endedLogsMax: number;
@@ -38,7 +38,7 @@ export interface LogLimits {
 /** About as many chunks make a full log. */
 const chunksMax = 64;
 
-export function createLogStreams(bounds: LogLimits = limits): LogRegistry {
+export function createLogStreams(bounds: LogLimits = logLimits): LogRegistry {
   const logs = new Map<string, Log>();
   const ended: string[] = [];
   let heldBytes = 0;

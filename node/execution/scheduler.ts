@@ -17,7 +17,7 @@ import assert from 'node:assert';
 import type { Machine } from '../../mesh/core/machine.ts';
 import { createFairQueue } from './fair-queue.ts';
 
-export type Stage = 'queued' | 'executing' | 'completed';
+type Stage = 'queued' | 'executing' | 'completed';
 
 export interface Submission {
   /** Name of the new operation; its caller is its first waiter. */
@@ -71,12 +71,12 @@ export interface SchedulerLimits {
   readonly retryDelayMs: number;
 }
 
-export interface StageEntry {
+interface StageEntry {
   readonly stage: Stage;
   readonly atMs: number;
 }
 
-export interface OperationView {
+interface OperationView {
   readonly run: string;
   readonly instance: string;
   readonly stage: Stage;

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { abandonedGraceMs, finishedTtlMs, keepAliveMs } from '../../../node/execution/limits.ts';
+import { keepAliveMs, schedulerLimits } from '../../../node/execution/limits.ts';
 import { type Digest, toWireDigest } from '../../../protos/digest.ts';
 import { codes, type StatusError } from '../../../protos/status.ts';
 import { until } from '../../support/until.ts';
@@ -8,6 +8,7 @@ import { createTestClock } from '../../support/test-clock.ts';
 
 /** One slot, so that a blocker decides when everything else runs. */
 let on: TestNode;
+const { abandonedGraceMs, finishedTtlMs } = schedulerLimits;
 const clock = createTestClock();
 const open = async (): Promise<void> => {
   on = await openNode({ slots: 1 }, { clock });
