@@ -2,7 +2,6 @@
 import { loadConfig } from '../config/load.ts';
 import type { NodeConfig } from '../config/config.ts';
 import { settingNames } from '../config/settings.ts';
-import { StatusError } from '../../protos/status.ts';
 import { settingValues, valueOf } from './args.ts';
 import { type Command, type ParsedArgs, settingFlags } from './command.ts';
 import { CliError, exitCodes } from './exit-codes.ts';
@@ -80,34 +79,22 @@ function stopSignal(): Promise<NodeJS.Signals> {
 function startProblem(error: unknown, config: NodeConfig): unknown {
   const chain = [error, error instanceof Error ? error.cause : undefined] as (NodeJS.ErrnoException | undefined)[];
   const errno = chain.find((one) => one?.syscall !== undefined);
-  const cause = { cause: error };
-  switch (errno?.code) {
-    case 'EADDRINUSE':
-      return new CliError(
-        `${addressOf(errno)} is in use, perhaps by another node. Stop that one, or choose another address with --listen and --http; port 0 picks a free one.`,
-        exitCodes.failed,
-        cause,
-      );
-    case 'EADDRNOTAVAIL':
-      return new CliError(
-        `${addressOf(errno)} is no address of this machine; see --listen and --http.`,
-        exitCodes.failed,
-        cause,
-      );
-    case 'EACCES':
-    case 'EPERM':
-    case 'EROFS':
-    case 'ENOTDIR':
-      return new CliError(
-        errno.syscall === 'listen'
-          ? `${addressOf(errno)} may not be listened on: ${errno.message}`
-          : `the data directory ${config.dataDir} cannot be written (${errno.code}). Make it writable for you, or choose another with --data-dir.`,
-        exitCodes.failed,
-        cause,
-      );
-    default:
-      return error;
+  const say = (message: string) => new CliError(message, exitCodes.failed, { cause: error });
+  if (errno?.code === 'EADDRINUSE') {
+    return say(
+      `${addressOf(errno)} is in use, perhaps by another node. Stop that one, or choose another address with --listen and --http; port 0 picks a free one.`,
+    );
   }
+  if (errno?.code === 'EADDRNOTAVAIL') {
+    return say(`${addressOf(errno)} is no address of this machine; see --listen and --http.`);
+  }
+  if (errno?.syscall === 'listen') return say(`${addressOf(errno)} cannot be listened on: ${errno.message}`);
+  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR'].includes(errno?.code ?? '')) {
+    return say(
+      `the data directory ${config.dataDir} cannot be written (${errno?.code}). Make it writable for you, or choose another with --data-dir.`,
+    );
+  }
+  return error;
 }
 
 function addressOf(error: NodeJS.ErrnoException): string {

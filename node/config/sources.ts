@@ -61,9 +61,7 @@ export async function fromFile(path: string, problems: string[]): Promise<RawVal
       continue;
     }
     const given = isSeq(value) && settings[name].list ? value.items : [value];
-    const texts = given.map((item) =>
-      isScalar(item) && item.value !== null ? (item.source ?? String(item.value)) : undefined,
-    );
+    const texts = given.map((item) => (isScalar(item) && item.value !== null ? item.source : undefined));
     if (texts.some((item) => item === undefined)) {
       problems.push(`${source}: must be ${settings[name].list ? 'one value or a list of values' : 'one value'}`);
       continue;

@@ -7,7 +7,6 @@ import {
   type Digest as WireDigest,
   DigestFunction_Value,
   type ExecutedActionMetadata,
-  type ExecuteResponse,
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { StatusError } from '../../../protos/status.ts';
 import type { GrpcConnection } from '../../reapi/grpc.ts';

@@ -30,7 +30,7 @@ export interface PotluckOptions {
 }
 
 /** The environment without settings of whoever runs the tests. */
-export function cleanEnvironment(env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+function cleanEnvironment(env: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('POTLUCK_'));
   return { ...Object.fromEntries(inherited), ...env };
 }

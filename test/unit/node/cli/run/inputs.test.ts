@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { makeAction } from '../../../../../node/cli/run/action.ts';
-import { readInputs } from '../../../../../node/cli/run/inputs.ts';
+import { type LocalBlob, readInputs } from '../../../../../node/cli/run/inputs.ts';
 import { emptyDigest } from '../../../../../protos/digest.ts';
 import {
   ActionSchema,
@@ -13,6 +13,7 @@ import {
 } from '../../../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 
 const { signal } = new AbortController();
+const bytesOf = (content: LocalBlob['content']) => ('bytes' in content ? content.bytes : new Uint8Array());
 let cwd: string;
 beforeEach(async () => {
   cwd = await mkdtemp(join(tmpdir(), 'potluck-inputs-'));
@@ -37,8 +38,8 @@ test('entries are sorted by the bytes of their names, which is not how JavaScrip
   const names = ['\u{1f600}', '\uffee', 'a', 'B'];
   for (const name of names) await writeFile(join(cwd, name), '');
   const { blobs, root } = await readInputs(cwd, ['.'], signal);
-  const blob = blobs.find(({ digest }) => digest.hash === root.hash);
-  const directory = fromBinary(DirectorySchema, (blob?.content as { bytes: Uint8Array }).bytes);
+  const { content } = blobs.find(({ digest }) => digest.hash === root.hash) as LocalBlob;
+  const directory = fromBinary(DirectorySchema, bytesOf(content));
   expect(directory.files.map(({ name }) => name)).toEqual(['B', 'a', '\uffee', '\u{1f600}']);
 });
 
@@ -66,10 +67,7 @@ test('an action says what it is asked to, in canonical order', () => {
     inputRoot: emptyDigest('sha256'),
   };
   const { blobs } = makeAction(parts);
-  const [command, action] = blobs.map(({ content }) => (content as { bytes: Uint8Array }).bytes) as [
-    Uint8Array,
-    Uint8Array,
-  ];
+  const [command, action] = blobs.map(({ content }) => bytesOf(content)) as [Uint8Array, Uint8Array];
   const platform = {
     properties: [
       { name: 'a', value: '3' },
