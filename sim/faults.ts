@@ -28,7 +28,9 @@ export function applyFault(context: FaultContext, fault: Fault): void {
       each((node) => node.pause());
       return atEnd(() => each((node) => node.state() === 'paused' && node.resume()));
     case 'suspend':
-      if (fault.amount === 0) each((node) => node.deliver({ kind: 'goodbye', presence: 'suspended' }));
+      if (fault.amount === 0) {
+        each((node) => node.state() === 'up' && node.deliver({ kind: 'goodbye', presence: 'suspended' }));
+      }
       engine.after(fault.amount === 0 ? goodbyeUs : 0, () => each((node) => node.suspend()));
       return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
         each((node) => {

@@ -77,6 +77,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
   const answers: Record<string, number> = {};
   const faultKinds: { [K in FaultKind]?: number } = {};
   const active: { readonly fault: Fault; readonly endsAtMs: number }[] = [];
+  const excused = new Set<number>();
   let faultsApplied = 0;
   let executions = 0;
   let executed = 0;
@@ -102,6 +103,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     },
     healedAtMs: () => healedAtMs,
     faults: () => faultsApplied,
+    excused: (node) => excused.has(node.index),
     calm: plan.faults.length === 0 && plan.lossPerMillion === 0,
     after: (delayMs, act) => engine.after(delayMs * 1_000, act),
     probe: (from, to, message) => ports.send(from, (nodes[to] as SimNode).id, message),
@@ -241,6 +243,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       engine.at(fault.atMs * 1_000, () => {
         faultsApplied += 1;
         faultKinds[fault.kind] = (faultKinds[fault.kind] ?? 0) + 1;
+        if (fault.kind === 'liar' || fault.kind === 'blobsLost') for (const index of fault.nodes) excused.add(index);
         active.push({ fault, endsAtMs: fault.atMs + fault.forMs });
         engine.note(engine.nowUs(), codeOf(fault.kind), fault.nodes.length);
         trace?.(undefined, `fault ${fault.kind} for ${fault.forMs} ms on ${fault.nodes.map(nodeName).join(' ')}`);

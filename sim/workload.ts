@@ -95,13 +95,14 @@ function drawAction(rng: Rng, name: string): SimAction {
   };
 }
 
-/** One build per node after the faults ended: the mesh must carry it. */
+/** One build per node after the faults ended, each shared by two nodes: the mesh must carry it. */
 export function drawFinalBuilds(rng: Rng, nodes: number, fromMs: number, spreadMs: number): Build[] {
+  const graphs = Array.from({ length: (nodes + 1) >> 1 }, (_, number) => drawGraph(rng, 100_000 + number));
   return Array.from({ length: nodes }, (_, node) => ({
     node,
     atMs: fromMs + rng.below(spreadMs),
     invocation: `final-${node}`,
-    actions: drawGraph(rng, 100_000 + (node >> 1)),
+    actions: graphs[node >> 1] as Graph,
     cancelAfterMs: undefined,
     skipCacheLookup: false,
     priority: 0,

@@ -1,6 +1,6 @@
 /** Every queue of every node stays within its bound. */
 import { submitterLimits } from '../../mesh/core/agents/limits.ts';
-import { membersMax } from '../../mesh/core/membership/limits.ts';
+import { newsMax } from '../../mesh/core/membership/limits.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** Messages held back by one disk: what one slow sync can gather. */
@@ -19,7 +19,7 @@ export const bounds: CheckerFactory = (world, fail) => {
         if (!peer || !driver) continue;
         observed += 1;
         const { membership, submitter } = peer;
-        if (membership.rumoursWaiting() > membersMax) fail(`${node.id}: ${membership.rumoursWaiting()} rumours wait`);
+        if (membership.rumoursWaiting() > newsMax) fail(`${node.id}: ${membership.rumoursWaiting()} rumours wait`);
         if (submitter.waiting() > submitterLimits.requestsMax) fail(`${node.id}: ${submitter.waiting()} requests`);
         if (driver.heldBack() > heldBackMax) fail(`${node.id}: ${driver.heldBack()} messages wait for the disk`);
         if (node.runs().size > node.model.slots * runsPerSlot) fail(`${node.id}: ${node.runs().size} runs`);

@@ -1,14 +1,26 @@
 /** Within one term of one history, a key's claim is with one executor at a time, and no token is granted twice. */
+import type { ClaimRef } from '../../mesh/core/claims/messages.ts';
 import { tokenText } from '../../mesh/core/ids.ts';
 import type { CheckerFactory } from './checker.ts';
 
-export const oneClaim: CheckerFactory = (_world, fail) => {
+export const oneClaim: CheckerFactory = (world, fail) => {
   const holders = new Map<string, { readonly executor: string; readonly token: string }>();
   const tokens = new Map<string, string>();
   let observed = 0;
+
+  function release({ shard, key, token }: ClaimRef): void {
+    const term = `${shard} ${key} ${token.generation}.${token.term}`;
+    if (holders.get(term)?.token === tokenText(token)) holders.delete(term);
+  }
+
   return {
     name: 'one-claim',
     observed: () => observed,
+    onReceive(_node, _from, message) {
+      // What an executor gives back of its own accord is no longer its claim.
+      if (message.kind === 'giveBack') for (const claim of message.claims) release(claim);
+      else if (message.kind === 'fail') release(message.claim);
+    },
     onNote(_node, note) {
       if (note.kind === 'granted') {
         observed += 1;
@@ -18,12 +30,15 @@ export const oneClaim: CheckerFactory = (_world, fail) => {
         if (twin !== undefined) fail(`${note.key}: token ${text} granted to ${twin} and to ${note.executor}`);
         tokens.set(`${note.shard} ${note.key} ${text}`, note.executor);
         const held = holders.get(term);
-        if (held) fail(`${note.key}: granted to ${note.executor} while ${held.executor} holds ${held.token}`);
+        // Each request that is never cached has a claim of its own.
+        if (held && !world.action(note.key)?.doNotCache) {
+          fail(`${note.key}: granted to ${note.executor} while ${held.executor} holds ${held.token}`);
+        }
         holders.set(term, { executor: note.executor, token: text });
       } else if (note.kind === 'revoked') {
-        holders.delete(`${note.shard} ${note.key} ${note.token.generation}.${note.token.term}`);
+        release(note);
       } else if (note.kind === 'registerWritten' && note.command === 'commit' && note.token) {
-        holders.delete(`${note.shard} ${note.key} ${note.token.generation}.${note.token.term}`);
+        release({ shard: note.shard, key: note.key, token: note.token });
       }
     },
   };

@@ -6,33 +6,32 @@ import { compareTokens, type Token, tokenText } from '../../mesh/core/ids.ts';
 import type { CheckerFactory } from './checker.ts';
 
 export const outputsPromised: CheckerFactory = (world, fail) => {
-  const promisedWith = new Set<string>();
+  const seen = new Set<string>();
   const heard = new Map<string, Token>();
   let observed = 0;
   return {
     name: 'outputs-promised',
     observed: () => observed,
-    onSend(node, _to, message) {
-      if (message.kind !== 'commit' || node.liar()) return;
-      for (const promise of message.promises) {
-        observed += 1;
-        const holder = world.nodes.find(({ id }) => id === promise.holder);
-        // Others can speak for a holder that is down or whose disk is being replaced only from what it said before.
-        if (!holder || holder.state() !== 'up' || holder.disk().generation !== promise.storeGeneration) continue;
-        if (holder.liar() || world.faults() > 0) continue;
-        if (!holder.disk().blobs.has(message.result))
-          fail(`${node.id} commits ${message.result}: ${holder.id} lacks it`);
-        if (!holder.peer()?.promises.pinnedUntilMs(message.result)) {
-          fail(`${node.id} commits ${message.result}: ${holder.id} has not pinned it`);
-        }
-      }
-      if (message.promises.length > 0) promisedWith.add(`${message.claim.key} ${tokenText(message.claim.token)}`);
-    },
-    onNote(_node, note) {
+    onNote(node, note) {
       if (note.kind !== 'registerWritten' || note.command !== 'commit' || note.outcome !== 'accepted' || !note.token)
         return;
-      if (!promisedWith.has(`${note.key} ${tokenText(note.token)}`)) {
-        fail(`${note.key}: ${tokenText(note.token)} was accepted and nobody had promised its outputs`);
+      const write = `${note.shard}/${note.generation.number}:${note.generation.hash}/${note.index} ${note.key}`;
+      if (seen.has(write)) return;
+      seen.add(write);
+      const register = node.peer()?.coordination.groupOf(note.shard)?.registers.get(note.key);
+      // The same batch may have overwritten it already.
+      if (register?.kind !== 'result' || !register.token || compareTokens(register.token, note.token) !== 0) return;
+      observed += 1;
+      if (register.holders.length === 0)
+        fail(`${note.key}: ${tokenText(note.token)} accepted, and nobody promised its outputs`);
+      for (const { holder: id, storeGeneration } of register.holders) {
+        const holder = world.nodes.find((other) => other.id === id);
+        if (holder?.state() !== 'up' || holder.disk().generation !== storeGeneration || world.excused(holder)) continue;
+        if (!holder.disk().blobs.has(register.result))
+          fail(`${note.key}: ${id} promised ${register.result} and lacks it`);
+        if (holder.peer()?.promises.pinnedUntilMs(register.result) === undefined) {
+          fail(`${note.key}: ${id} promised ${register.result} and has not pinned it`);
+        }
       }
     },
     onReceive(_node, _from, message) {

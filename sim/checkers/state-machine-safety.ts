@@ -1,17 +1,15 @@
 /** Every replica applies the same entry at an index, in order and without holes (Raft, figure 3.2). */
+import { sameGeneration } from '../../mesh/core/ids.ts';
 import type { CheckerFactory } from './checker.ts';
 
 export const stateMachineSafety: CheckerFactory = (_world, fail) => {
   const applied = new Map<string, { readonly term: number; readonly hash: number; readonly by: string }>();
-  const lastIndex = new Map<string, number>();
+  // By replica: one that left its group and came back begins anew.
+  const lastIndex = new WeakMap<object, number>();
   let observed = 0;
   return {
     name: 'state-machine-safety',
     observed: () => observed,
-    onBoot(node) {
-      // A new process applies again from its snapshot on.
-      for (const replica of lastIndex.keys()) if (replica.startsWith(`${node.id} `)) lastIndex.delete(replica);
-    },
     onNote(node, note) {
       if (note.kind !== 'applied') return;
       observed += 1;
@@ -22,10 +20,11 @@ export const stateMachineSafety: CheckerFactory = (_world, fail) => {
       else if (known.term !== note.term || known.hash !== note.entryHash) {
         fail(`${node.id} applied term ${note.term} at ${at}, ${known.by} applied term ${known.term} there`);
       }
-      const replica = `${node.id} ${history}`;
-      const last = lastIndex.get(replica);
+      const group = node.peer()?.coordination.groupOf(note.shard);
+      if (!group || !sameGeneration(group.generation, note.generation)) return;
+      const last = lastIndex.get(group);
       if (last !== undefined && note.index <= last) fail(`${node.id} applied ${at} after index ${last}`);
-      lastIndex.set(replica, note.index);
+      lastIndex.set(group, note.index);
     },
   };
 };

@@ -5,7 +5,15 @@
  * A claim is this node's only as long as its leader says so; losing it stops the run and nothing else. Guests yield to
  * the owner at once: they are frozen, then given back and killed.
  */
-import { type ActionKey, compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
+import {
+  type ActionKey,
+  compareTokens,
+  tokenText,
+  type NodeId,
+  type RequestId,
+  type ShardId,
+  type Token,
+} from '../ids.ts';
 import type {
   ClaimMessage,
   ClaimRef,
@@ -115,12 +123,16 @@ interface Run {
   readonly run: number;
   readonly key: ActionKey;
   readonly shard: ShardId;
-  readonly request: RequestId;
-  readonly submitter: NodeId;
+  request: RequestId;
+  submitter: NodeId;
   readonly guest: boolean;
   readonly doNotCache: boolean;
   readonly spaceBytes: number;
   token: Token | undefined;
+  /** A reservation: inputs may be fetched, and nothing runs before its leader confirmed the start. */
+  prefetch: boolean;
+  /** The leader was asked to confirm the start. */
+  starting: boolean;
   leader: NodeId | undefined;
   phase: RunPhase;
   reserved: boolean;
@@ -139,6 +151,7 @@ interface Run {
 interface Pull {
   slots: number;
   ownOnly: boolean;
+  notBeforeMs: number;
   sentAtMs: number;
   workAtMs: number;
 }
@@ -147,7 +160,7 @@ interface Pull {
 export function createExecutor(config: ExecutorConfig): Executor {
   const { self } = config;
   const runs = new Map<number, Run>();
-  const byKey = new Map<ActionKey, Run>();
+  const byClaim = new Map<string, Run>();
   const ownQueue: { readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }[] = [];
   const pulls = new Map<NodeId, Pull>();
   let slots = 0;
@@ -165,17 +178,16 @@ export function createExecutor(config: ExecutorConfig): Executor {
     effects.push({ kind: 'send', to, message });
   }
 
-  /** Runs that occupy a slot: outputs that wait for a hand-over or a commit do not. */
-  function busySlots(): number {
-    let busy = 0;
-    for (const run of runs.values()) {
-      if (run.phase !== 'promising' && run.phase !== 'handingOver' && run.phase !== 'committing') busy += 1;
-    }
-    return busy;
+  function freeSlots(): number {
+    let free = slots;
+    for (const run of runs.values()) if (occupies(run)) free -= 1;
+    return Math.max(0, free);
   }
 
-  function freeSlots(): number {
-    return Math.max(0, slots - busySlots());
+  function reservations(): number {
+    let held = 0;
+    for (const run of runs.values()) if (run.prefetch) held += 1;
+    return held;
   }
 
   /** Whether guests may be taken in. */
@@ -189,7 +201,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   function end(run: Run): void {
     runs.delete(run.run);
-    if (byKey.get(run.key) === run) byKey.delete(run.key);
+    if (run.token) byClaim.delete(claimName(run.key, run.token));
     if (run.reserved) effects.push({ kind: 'release', run: run.run });
   }
 
@@ -205,10 +217,22 @@ export function createExecutor(config: ExecutorConfig): Executor {
   }
 
   function accept(from: NodeId, claim: GrantedClaim, nowMs: number): void {
+    if (byClaim.has(claimName(claim.key, claim.token))) return;
+    const twin = claim.doNotCache ? undefined : sameAction(claim.key);
+    if (twin?.token && compareTokens(claim.token, twin.token) > 0) {
+      // Its leader forgot the claim under which this very action already runs here: go on under the new one.
+      twin.request = claim.request;
+      twin.submitter = claim.submitter;
+      adopt(twin, from, claim.token, claim.expiresInMs, nowMs);
+      return;
+    }
     const ref: ClaimRef = { shard: claim.shard, key: claim.key, token: claim.token };
-    const twin = byKey.get(claim.key);
-    if (!welcome() && claim.submitter !== self) return send(from, { kind: 'giveBack', claims: [ref] });
-    if (twin || freeSlots() === 0 || runs.size >= limits.runsMax || claim.reserved) {
+    const unwelcome = !welcome() && claim.submitter !== self;
+    const full = claim.reserved ? reservations() >= limits.reservationsMax : freeSlots() === 0;
+    if (unwelcome || full || runs.size >= limits.runsMax) {
+      // A leader that offers what this node cannot take is asked again only after a while.
+      const pull = pulls.get(from);
+      if (pull) pull.notBeforeMs = nowMs + limits.refusedPullMs;
       return send(from, { kind: 'giveBack', claims: [ref] });
     }
     nextRun += 1;
@@ -222,6 +246,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
       doNotCache: claim.doNotCache,
       spaceBytes: claim.spaceBytes,
       token: claim.token,
+      prefetch: claim.reserved,
+      starting: false,
       leader: from,
       phase: 'reserving',
       reserved: false,
@@ -235,7 +261,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       registering: false,
     };
     runs.set(run.run, run);
-    byKey.set(run.key, run);
+    byClaim.set(claimName(run.key, claim.token), run);
     renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
     effects.push({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
   }
@@ -258,6 +284,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
         doNotCache: false,
         spaceBytes: own.spaceBytes,
         token: undefined,
+        prefetch: false,
+        starting: false,
         leader: undefined,
         phase: 'reserving',
         reserved: false,
@@ -284,7 +312,12 @@ export function createExecutor(config: ExecutorConfig): Executor {
     begin(run);
   }
 
+  /** Inputs are here. */
   function begin(run: Run): void {
+    if (run.prefetch) {
+      run.phase = 'waiting';
+      return;
+    }
     run.phase = 'running';
     effects.push({
       kind: 'run',
@@ -366,9 +399,39 @@ export function createExecutor(config: ExecutorConfig): Executor {
     if (claims.length > 0) send(leader, { kind: 'register', claims });
   }
 
-  function withToken(claim: ClaimRef): Run | undefined {
-    const run = byKey.get(claim.key);
-    return run?.token && compareTokens(run.token, claim.token) === 0 ? run : undefined;
+  function withToken(claim: { readonly key: ActionKey; readonly token: Token }): Run | undefined {
+    return byClaim.get(claimName(claim.key, claim.token));
+  }
+
+  function sameAction(key: ActionKey): Run | undefined {
+    for (const run of runs.values()) if (run.key === key && run.token && !run.doNotCache) return run;
+    return undefined;
+  }
+
+  function adopt(run: Run, leader: NodeId, token: Token, expiresInMs: number, nowMs: number): void {
+    byClaim.delete(claimName(run.key, run.token as Token));
+    byClaim.set(claimName(run.key, token), run);
+    run.token = token;
+    run.leader = leader;
+    run.registering = false;
+    run.expiresInMs = expiresInMs;
+    run.expiresAtMs = nowMs + expiresInMs;
+    if (run.phase === 'handingOver') offerOutputs(run);
+    if (run.phase === 'committing') commit(run, nowMs);
+  }
+
+  /** Gives free slots to reservations, oldest first; each start is confirmed by the leader, who may have given it away. */
+  function startReserved(): void {
+    let free = freeSlots();
+    for (const run of runs.values()) {
+      if (!run.prefetch || run.leader === undefined || run.registering) continue;
+      if (run.starting) free -= 1;
+      else if (free > 0) {
+        free -= 1;
+        run.starting = true;
+        send(run.leader, { kind: 'start', claim: refOf(run) });
+      }
+    }
   }
 
   function onMessage(from: NodeId, message: ClaimMessage | AgentMessage, nowMs: number): void {
@@ -376,7 +439,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'granted': {
         const pull = pulls.get(from);
         if (pull) {
-          pull.slots = 0;
+          pull.slots = -1;
           pull.workAtMs = nowMs;
         }
         for (const claim of message.claims) accept(from, claim, nowMs);
@@ -397,15 +460,15 @@ export function createExecutor(config: ExecutorConfig): Executor {
         }
         return;
       case 'adopted': {
-        const run = byKey.get(message.claim.key);
-        if (!run?.token || compareTokens(run.token, message.old) !== 0) return;
-        run.token = message.claim.token;
-        run.leader = from;
-        run.registering = false;
-        run.expiresInMs = message.expiresInMs;
-        run.expiresAtMs = nowMs + message.expiresInMs;
-        if (run.phase === 'handingOver') offerOutputs(run);
-        if (run.phase === 'committing') commit(run, nowMs);
+        const run = withToken({ key: message.claim.key, token: message.old });
+        if (run) adopt(run, from, message.claim.token, message.expiresInMs, nowMs);
+        return;
+      }
+      case 'started': {
+        const run = withToken(message.claim);
+        if (!run?.prefetch) return;
+        run.prefetch = false;
+        if (run.phase === 'waiting') begin(run);
         return;
       }
       case 'committed': {
@@ -417,16 +480,16 @@ export function createExecutor(config: ExecutorConfig): Executor {
         return;
       }
       case 'handedOver': {
-        const run = byKey.get(message.key);
-        if (run?.phase !== 'handingOver' || compareTokens(run.token as Token, message.token) !== 0) return;
+        const run = withToken(message);
+        if (run?.phase !== 'handingOver') return;
         if (message.promise) run.promises.push(message.promise);
         commit(run, nowMs);
         return;
       }
       case 'handOverRefused': {
-        const run = byKey.get(message.key);
+        const run = withToken(message);
         // The submitter may know less or more than the leader, which alone decides: publish without its promise.
-        if (run?.phase === 'handingOver' && compareTokens(run.token as Token, message.token) === 0) commit(run, nowMs);
+        if (run?.phase === 'handingOver') commit(run, nowMs);
         return;
       }
       // What leaders and submitters are told is not for this machine.
@@ -466,7 +529,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
       if (nowMs - pull.workAtMs > limits.hintMs) {
         if (pull.slots > 0) send(leader, pullFor(0));
         pulls.delete(leader);
-      } else if (pull.slots !== offered || pull.ownOnly !== ownOnly || (stale && offered > 0))
+      } else if (nowMs < pull.notBeforeMs) continue;
+      else if (pull.slots !== offered || pull.ownOnly !== ownOnly || (stale && offered > 0))
         sendPull(leader, pull, offered, nowMs);
     }
   }
@@ -485,7 +549,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       kind: 'pull',
       id: nextPull,
       slots: offered,
-      reservations: 0,
+      reservations: offered === 0 && welcome() ? Math.max(0, limits.reservationsMax - reservations()) : 0,
       ownOnly: !welcome(),
       capabilities,
       freeBytes,
@@ -503,6 +567,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
       if (run.leader === undefined) continue;
       if (run.registering) append(unknown, run.leader, run);
       else append(byLeader, run.leader, refOf(run));
+      // A start that was not confirmed by now is asked for again.
+      if (run.prefetch) run.starting = false;
     }
     for (const [leader, claims] of byLeader) send(leader, { kind: 'renewClaims', claims });
     for (const [leader, those] of unknown) register(leader, those);
@@ -511,7 +577,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   function onTimers(nowMs: number): void {
     if (nowMs >= giveBackAtMs) {
       giveBackAtMs = Number.POSITIVE_INFINITY;
-      for (const run of runs.values()) if (run.guest && occupies(run)) giveBack(run);
+      for (const run of runs.values()) if (run.guest && working(run)) giveBack(run);
     }
     for (const run of runs.values()) {
       if (nowMs < run.dueAtMs) continue;
@@ -520,7 +586,12 @@ export function createExecutor(config: ExecutorConfig): Executor {
     if (nowMs >= renewAtMs) renew(nowMs);
   }
 
+  /** Outputs that wait for a hand-over or a commit need no slot, and neither do reservations. */
   function occupies(run: Run): boolean {
+    return !run.prefetch && working(run);
+  }
+
+  function working(run: Run): boolean {
     return run.phase === 'reserving' || run.phase === 'fetching' || run.phase === 'waiting' || run.phase === 'running';
   }
 
@@ -547,7 +618,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         const pull = pulls.get(event.leader);
         if (pull) pull.workAtMs = nowMs;
         else if (pulls.size < limits.pullsMax) {
-          pulls.set(event.leader, { slots: 0, ownOnly: false, sentAtMs: nowMs, workAtMs: nowMs });
+          pulls.set(event.leader, { slots: 0, ownOnly: false, notBeforeMs: nowMs, sentAtMs: nowMs, workAtMs: nowMs });
         }
         return;
       }
@@ -560,7 +631,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         }
         return;
       case 'goodbye':
-        for (const run of runs.values()) if (run.token && occupies(run)) giveBack(run);
+        for (const run of runs.values()) if (run.token && working(run)) giveBack(run);
         for (const leader of pulls.keys()) send(leader, pullFor(0));
         pulls.clear();
         return;
@@ -615,10 +686,14 @@ export function createExecutor(config: ExecutorConfig): Executor {
       apply(event, nowMs);
       onTimers(nowMs);
       startOwn();
+      startReserved();
       pullWork(nowMs);
       let next = Math.min(renewAtMs, giveBackAtMs);
       for (const run of runs.values()) next = Math.min(next, run.dueAtMs);
-      for (const pull of pulls.values()) next = Math.min(next, pull.sentAtMs + limits.pullRefreshMs);
+      for (const pull of pulls.values()) {
+        next = Math.min(next, Math.max(pull.sentAtMs + limits.pullRefreshMs, pull.notBeforeMs));
+        if (pull.notBeforeMs > nowMs) next = Math.min(next, pull.notBeforeMs);
+      }
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
@@ -632,4 +707,8 @@ function append<K, V>(groups: Map<K, V[]>, key: K, value: V): void {
   const group = groups.get(key);
   if (group) group.push(value);
   else groups.set(key, [value]);
+}
+
+function claimName(key: ActionKey, token: Token): string {
+  return `${key} ${tokenText(token)}`;
 }

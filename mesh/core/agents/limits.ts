@@ -35,6 +35,8 @@ export const executorLimits = {
   pullsMax: 64,
   /** A pull is repeated this often, in case that its leader was replaced. */
   pullRefreshMs: 5_000,
+  /** A leader whose grant had to be given back is not pulled from for this long. */
+  refusedPullMs: 250,
   /** A leader that had work for us in this time is still asked. */
   hintMs: 20_000,
   /** Renewals go out at a third of the shortest expiry, at least this often. */
@@ -47,6 +49,8 @@ export const executorLimits = {
   commitRetryMs: 1_000,
   /** Commits of one result before it is given up; its blobs stay. */
   commitAttempts: 20,
+  /** Actions whose inputs are fetched ahead while every slot is busy. */
+  reservationsMax: 1,
   /** Runs at once, whatever the number of slots. */
   runsMax: 1_024,
 } as const;

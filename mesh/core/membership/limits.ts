@@ -10,6 +10,8 @@ export const indirectProbes = 3;
 export const rumoursPerMessage = 8;
 /** A rumour is passed on this many times per doubling of the mesh: enough that loss of a third does not stop it. */
 export const transmitsPerDoubling = 3;
+/** Rumours waiting to be passed on; a mesh that forms at once has more to say than gossip carries. */
+export const newsMax = 128;
 /** Shortest and longest suspicion, in periods per doubling of the mesh; confirmations move it from long to short. */
 export const suspicionPeriodsMin = 1;
 export const suspicionPeriodsMax = 3;

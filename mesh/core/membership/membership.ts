@@ -178,7 +178,7 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
       member: { record, status },
     };
     entries.set(record.id, entry);
-    news.add(record.id);
+    addNews(record.id);
     if (status === 'suspect') suspects.add(record.id);
     else suspects.delete(record.id);
     if (status === 'alive' || status === 'suspect') absent.delete(record.id);
@@ -191,6 +191,16 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
       effects.push({ kind: 'memberChanged', member: entry.member, before: before?.status });
     }
     return entry;
+  }
+
+  function addNews(id: NodeId): void {
+    news.delete(id);
+    news.add(id);
+    // The oldest has been passed on most; whoever missed it learns of it by reconciling.
+    for (const oldest of news) {
+      if (news.size <= limits.newsMax) break;
+      news.delete(oldest);
+    }
   }
 
   function forgetLongAbsent(): void {
@@ -234,7 +244,7 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
     entry.accusers.push(by);
     // Lifeguard passes on the first few independent accusations, because each shortens the suspicion everywhere.
     entry.transmitsLeft = limits.transmitsPerDoubling * doublings(entries.size);
-    news.add(entry.record.id);
+    addNews(entry.record.id);
   }
 
   function heardOfSelf(rumour: Rumour): void {
@@ -258,10 +268,13 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
     const about = entries.get(to);
     if (about && about.verdict !== 'here') rumours.push(said(about));
     if (news.size === 0) return rumours;
-    let chosen = [...news].map((id) => entries.get(id) as Entry);
-    if (chosen.length > limits.rumoursPerMessage) {
-      chosen.sort((a, b) => b.transmitsLeft - a.transmitsLeft || (a.record.id < b.record.id ? -1 : 1));
-      chosen = chosen.slice(0, limits.rumoursPerMessage);
+    const chosen: Entry[] = [];
+    for (const id of news) {
+      const entry = entries.get(id) as Entry;
+      let at = chosen.length;
+      while (at > 0 && (chosen[at - 1] as Entry).transmitsLeft < entry.transmitsLeft) at -= 1;
+      if (at < limits.rumoursPerMessage) chosen.splice(at, 0, entry);
+      if (chosen.length > limits.rumoursPerMessage) chosen.pop();
     }
     for (const entry of chosen) {
       entry.transmitsLeft -= 1;
@@ -412,7 +425,8 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
       case 'ping': {
         const rumours = rumoursFor(from);
         // Somebody held absent, or unknown, is called back with what it must refute or answer.
-        if (known?.status !== 'alive' && rumours.length < limits.rumoursPerMessage) {
+        const called = known?.status === 'alive' || rumours.some(({ record }) => record === own);
+        if (!called && rumours.length < limits.rumoursPerMessage) {
           rumours.push({ record: own, verdict: 'here', by: self });
         }
         send(from, { kind: 'ack', seq: message.seq, rumours });

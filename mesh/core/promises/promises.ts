@@ -179,7 +179,8 @@ export function createPromises(
     }
     const addedBytes = blob.pins > 0 ? 0 : blob.sizeBytes;
     const reachBytes = Math.trunc((budgetBytes / 100) * limits.reachPercent[purpose]);
-    if (pinnedBytes + addedBytes > reachBytes || pins.size >= limits.pinsMax) {
+    const tooMuch = pinnedBytes + addedBytes > reachBytes || pinnedBytes + addedBytes + reservedBytes > capacityBytes;
+    if (tooMuch || pins.size >= limits.pinsMax) {
       effects.push({ kind: 'pinRefused', id, blob: key, reason: 'budget' });
       return;
     }
