@@ -32,8 +32,8 @@ async function residentMiB(pid: number | undefined): Promise<number> {
 const scratchDir = await mkdtemp(join(tmpdir(), 'potluck-bench-'));
 try {
   await using node = await startNode({ dataDir: join(scratchDir, 'data') });
-  const status = (await node.status()) as { isolation?: { kind?: string } | string };
-  const isolation = typeof status.isolation === 'string' ? status.isolation : (status.isolation?.kind ?? 'none');
+  const status = (await node.status()) as { execution: { isolation: string } };
+  const { isolation } = status.execution;
   const atRest = await residentMiB(node.child.pid);
   let peak = atRest;
   const sampler = setInterval(() => void residentMiB(node.child.pid).then((now) => (peak = Math.max(peak, now))), 100);
@@ -52,6 +52,9 @@ try {
   console.log(
     `isolation: ${isolation}; resident memory: ${atRest.toFixed(0)} MiB at rest, ${peak.toFixed(0)} MiB at most under load`,
   );
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
 } finally {
   await rm(scratchDir, { recursive: true, force: true });
 }
