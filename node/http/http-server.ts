@@ -76,6 +76,8 @@ export async function serveHttp(options: HttpServerOptions): Promise<HttpServer>
     response.once('close', () => {
       closing.signal.removeEventListener('abort', onClosing);
       gone.abort();
+      // The connection of a request that began before the drain would otherwise idle until it times out.
+      if (draining) setImmediate(() => server.closeIdleConnections());
       options.onRequest?.({
         kind: kindOf(path),
         method: methodOf(exchange.method),

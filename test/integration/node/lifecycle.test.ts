@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { once } from 'node:events';
+import { Agent, createServer, type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -155,6 +156,26 @@ describe('closing', () => {
     const [first, second] = [on.node.close({ drainMaxMs: 5_000 }), on.node.close({ drainMaxMs: 5_000 })];
     await Promise.all([first, second, watching.catch(() => {})]);
     expect(seen).toEqual([Serving.SERVING, Serving.NOT_SERVING]);
+  });
+
+  test('lets an upload end that has begun, and does not wait for its connection to idle', async () => {
+    await using on = await openNode();
+    const bytes = Buffer.from('a slow upload');
+    const { hostname, port } = new URL(on.http);
+    const agent = new Agent({ keepAlive: true });
+    const path = `/cas/${digestOf('sha256', bytes).hash}`;
+    const headers = { 'content-length': String(bytes.byteLength), expect: '100-continue' };
+    const upload = httpRequest({ host: hostname, port, path, method: 'PUT', agent, headers });
+    const answered = once(upload, 'response');
+    upload.flushHeaders();
+    await once(upload, 'continue');
+    const closing = on.node.close({ drainMaxMs: 600_000 });
+    upload.end(bytes);
+    const [response] = (await answered) as [IncomingMessage];
+    expect(response.statusCode).toBe(200);
+    response.resume();
+    await closing;
+    agent.destroy();
   });
 
   test('leaves no sandbox directory behind, and the next start finds what was stored', async () => {
