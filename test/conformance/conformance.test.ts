@@ -60,8 +60,8 @@ describe('conformance', () => {
       before = await throughProxy(server.target, { only: rules });
     }, 120_000);
 
-    it.each(plantedFaults.map((planted, index) => ({ ...planted, index })))(
-      '$does ($breaks)',
+    it.each(plantedFaults.map((planted, index) => ({ ...planted, index, rules: planted.breaks.join() })))(
+      '$does ($rules)',
       async ({ index, ...planted }) => {
         const { breaks } = planted;
         const beside = Array.from(
