@@ -66,6 +66,8 @@ export const shardLimits = {
   shrinkAfterMs: 30_000,
   /** Leaders look at their groups this often while there is something to change. */
   steerIntervalMs: 1_000,
+  /** ...and this often while their node says goodbye: a lid gives a few seconds. */
+  leaveIntervalMs: 100,
   /** A learner that lacks fewer entries than this may vote: it will have them within a round trip. */
   promoteLag: 64,
   /** Members alive without a break for longer than this rank before newcomers. */

@@ -158,7 +158,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
           reply: send,
           note,
           leading: onLeading,
-          configured: (of) => void (groups.get(of)?.ready && announced.add(of)),
+          configured: onConfigured,
           committed: (proposal, outcome) => stepClaims({ kind: 'applied', proposal, outcome }),
           removed: onRemoved,
           leaderOf,
@@ -189,6 +189,13 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     if (term === undefined) return;
     announced.add(shard);
     unsettled();
+  }
+
+  function onConfigured(shard: ShardId): void {
+    if (!groups.get(shard)?.ready) return;
+    announced.add(shard);
+    // The next change may follow at once.
+    steerAtMs = stepMs;
   }
 
   function onRemoved(shard: ShardId): void {
@@ -331,7 +338,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       if (group.ready) steerGroup(group, candidates);
     }
     const idle = stepMs >= unsettledUntilMs;
-    steerAtMs = stepMs + (idle ? shardLimits.settleMs : shardLimits.steerIntervalMs);
+    if (leaving) steerAtMs = stepMs + shardLimits.leaveIntervalMs;
+    else steerAtMs = stepMs + (idle ? shardLimits.settleMs : shardLimits.steerIntervalMs);
   }
 
   function steerGroup(group: Group, candidates: readonly MemberView[]): void {

@@ -90,8 +90,9 @@ function whoLeaves(
   if (preferred.length === 0 || voters.length <= preferred.length) return undefined;
   const [absent] = gone;
   if (absent) {
-    const replaced = voters.length - gone.length >= preferred.length && preferred.length >= 3;
-    return replaced || view.preferredForMs >= shardLimits.shrinkAfterMs || view.leaving ? absent : undefined;
+    // An even number of voters bears no more failures than one fewer: with one away, it is only in the way.
+    const even = voters.length % 2 === 0;
+    return even || view.preferredForMs >= shardLimits.shrinkAfterMs || view.leaving ? absent : undefined;
   }
   if (!settled) return undefined;
   const surplus = voters.filter((voter) => !preferred.includes(voter));
