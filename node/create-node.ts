@@ -59,7 +59,7 @@ interface NodeFacts {
 }
 
 /** The object of `/api/status`. Fields are only ever added. */
-interface NodeStatus {
+export interface NodeStatus {
   readonly version: string;
   readonly pid: number;
   readonly state: 'serving' | 'draining';
@@ -77,7 +77,7 @@ interface NodeStatus {
   readonly recentProblems: readonly LoggedEvent[];
 }
 
-interface ExecutionStatus {
+export interface ExecutionStatus {
   readonly slots: number;
   readonly executing: number;
   readonly queued: number;
