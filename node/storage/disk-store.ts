@@ -2,6 +2,7 @@
  * Blobs on disk: large ones a file each, small ones values in the index. The order that keeps promises through a power cut:
  * contents synced, file named, directory synced, index committed, answer given.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestKey, makeDigest } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { appendChecked, collect, dismiss, interruptible, isIntact } from './blob-content.ts';
@@ -192,7 +193,10 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     async missing(digests, { signal } = {}) {
       signal?.throwIfAborted();
       const missing = new Map<string, Digest>();
-      for (const digest of digests) if (!reading.touch(digest)) missing.set(digestKey(digest), digest);
+      for (const [at, digest] of digests.entries()) {
+        if (at % limits.lookupsPerTurn === limits.lookupsPerTurn - 1) await nextTurn();
+        if (!reading.touch(digest)) missing.set(digestKey(digest), digest);
+      }
       return [...missing.values()];
     },
 

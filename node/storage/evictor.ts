@@ -35,6 +35,7 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
   };
 
   async function evictBatch(place: IndexEntry['place'], isEnough: () => boolean): Promise<number> {
+    if (isEnough()) return 0;
     if (place === 'file') {
       const dropped = await linkCopies.dropOldest(limits.evictBatchEntries, isEnough);
       if (dropped > 0) return dropped;

@@ -11,6 +11,8 @@ export const lowWatermarkShare = 0.9;
 export const indexShareMax = 0.25;
 /** How long a write waits for others under way to end when nothing is left to evict. */
 export const reserveWaitMs = 10_000;
+/** It looks again this often. */
+export const reserveRetryMs = 500;
 /** Entries looked at for eviction at a time, and the transactions they are removed in until enough have gone. */
 export const evictBatchEntries = 2_048;
 export const evictStrides = 8;
@@ -27,6 +29,9 @@ export const diskReserveBytes = 512 * 1024;
 /** Recency updates wait in memory this long at most, and at most this many. */
 export const touchFlushMs = 5_000;
 export const touchesMax = 16_384;
+
+/** Presence looked up before others get a turn: about 10 ms. */
+export const lookupsPerTurn = 8_192;
 
 /** Chunks that readers yield and that verification reads. */
 export const readChunkBytes = 256 * 1024;

@@ -3,12 +3,11 @@
  * key and bytes) and `meta`. Values are keyed by a rising id, so that new ones are appended and old ones free whole pages;
  * hashes as keys would rewrite a page per blob.
  */
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Database, open, type RootDatabase } from 'lmdb';
+import { type Database, open, type RootDatabase, type RootDatabaseOptionsWithPath } from 'lmdb';
 import { StatusError } from '../../protos/status.ts';
 import { diskBytes, isResultKey, keySizeBytes, keyText } from './entry-key.ts';
 import { indexShareMax } from './limits.ts';
+import { checkEnvironment } from './lmdb-file.ts';
 import { claimOwnership } from './owner.ts';
 import type { IndexEntry, IndexTotals, StoreIndex } from './store-index.ts';
 
@@ -50,26 +49,24 @@ export interface LmdbIndexOptions {
  */
 export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreIndex> {
   const isNew = checkEnvironment(options.path) === 0;
-  const root: RootDatabase<Buffer, Buffer> = open({
+  const root = openEnvironment({
     path: options.path,
-    noSubdir: false,
-    keyEncoding: 'binary',
-    encoding: 'binary',
     // A commit becomes visible only once it is on the medium; with overlapping syncs it would be the other way round.
     overlappingSync: false,
     noSync: !options.sync,
     mapSize: mapBytes(options.sizeLimitBytes),
   });
-  const { entries, order, values, meta } = tables(root);
-  const previousOwner = await closingOnFailure(root, () => {
-    const previous = claimOwnership({
+  const { entries, order, values, meta, previousOwner } = await closingOnFailure(root, () => {
+    const all = tables(root);
+    const { meta } = all;
+    const previousOwner = claimOwnership({
       dataDir: options.dataDir,
       read: () => meta.get(ownerKey)?.toString(),
       write: (owner) => meta.putSync(ownerKey, Buffer.from(owner)),
       exclusively: (action) => root.transactionSync(action),
     });
     checkSchema(meta);
-    return previous;
+    return { ...all, previousOwner };
   });
   let totals = readTotals(meta);
 
@@ -168,11 +165,8 @@ export async function readLmdbTotals(
   path: string,
 ): Promise<{ totals: IndexTotals; size: ReturnType<StoreIndex['size']> } | undefined> {
   if (checkEnvironment(path) === 0) return undefined;
-  const root: RootDatabase<Buffer, Buffer> = open({
+  const root = openEnvironment({
     path,
-    noSubdir: false,
-    keyEncoding: 'binary',
-    encoding: 'binary',
     readOnly: true,
     mapSize: mapBytesMin,
   });
@@ -184,13 +178,31 @@ export async function readLmdbTotals(
   }
 }
 
-async function closingOnFailure<T>(root: RootDatabase<Buffer, Buffer>, action: () => T): Promise<T> {
+type Environment = RootDatabase<Buffer, Buffer>;
+
+function openEnvironment(options: RootDatabaseOptionsWithPath): Environment {
+  try {
+    return open({ ...options, noSubdir: false, keyEncoding: 'binary', encoding: 'binary' });
+  } catch (error) {
+    throw damaged(error) ?? error;
+  }
+}
+
+async function closingOnFailure<T>(root: Environment, action: () => T): Promise<T> {
   try {
     return action();
   } catch (error) {
     await root.close();
-    throw error;
+    throw damaged(error) ?? error;
   }
+}
+
+/** MDB_PAGE_NOTFOUND, MDB_CORRUPTED, MDB_VERSION_MISMATCH, MDB_INVALID. */
+const damageCodes = [-30797, -30796, -30794, -30793];
+
+function damaged(error: unknown): StatusError | undefined {
+  const { code, message } = error as { code?: unknown; message?: string };
+  return damageCodes.includes(Number(code)) ? new StatusError('DATA_LOSS', `${message}`, { cause: error }) : undefined;
 }
 
 function checkSchema(meta: Table): void {
@@ -202,7 +214,7 @@ function checkSchema(meta: Table): void {
   }
 }
 
-function tables(root: RootDatabase<Buffer, Buffer>): { entries: Table; order: Table; values: Table; meta: Table } {
+function tables(root: Environment): { entries: Table; order: Table; values: Table; meta: Table } {
   const table = (name: string): Table => root.openDB(name, { keyEncoding: 'binary', encoding: 'binary' });
   return { entries: table('entries'), order: table('order'), values: table('values'), meta: table('meta') };
 }
@@ -210,56 +222,6 @@ function tables(root: RootDatabase<Buffer, Buffer>): { entries: Table; order: Ta
 /** Address space only: the store bounds the size, LMDB merely has to have room. */
 function mapBytes(sizeLimitBytes: number): number {
   return mapBytesMin + Math.ceil((sizeLimitBytes * indexShareMax) / mapBytesMin) * mapBytesMin;
-}
-
-const metaAt = { magic: 24, version: 28, pageSize: 48, lastPage: 144, transaction: 152, end: 160 };
-const lmdbMagic = 0xbeefc0de;
-const lmdbVersion = 2;
-
-/**
- * LMDB maps its file and trusts it: a damaged header or a cut file would end the process with a signal, not with an
- * error. So the two meta pages are looked at first (layout of the LMDB that lmdb 3.5 carries). Returns the file's size,
- * 0 when there is none. Throws DATA_LOSS when LMDB had better not open it.
- */
-function checkEnvironment(path: string): number {
-  const file = join(path, 'data.mdb');
-  let sizeBytes: number;
-  try {
-    sizeBytes = statSync(file).size;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
-    throw error;
-  }
-  if (sizeBytes === 0) return 0;
-  const fd = openSync(file, 'r');
-  try {
-    const first = readMeta(fd, 0);
-    const second = first && readMeta(fd, first.pageSize);
-    const newest = first && second && (first.transaction > second.transaction ? first : second);
-    if (!newest || (newest.lastPage + 1n) * BigInt(newest.pageSize) > BigInt(sizeBytes)) {
-      throw new StatusError('DATA_LOSS', `${file} is damaged or cut short`);
-    }
-  } finally {
-    closeSync(fd);
-  }
-  return sizeBytes;
-}
-
-function readMeta(
-  fd: number,
-  position: number,
-): { pageSize: number; lastPage: bigint; transaction: bigint } | undefined {
-  const page = Buffer.alloc(metaAt.end);
-  if (readSync(fd, page, 0, page.length, position) < page.length) return undefined;
-  const pageSize = page.readUInt32LE(metaAt.pageSize);
-  if (page.readUInt32LE(metaAt.magic) !== lmdbMagic || page.readUInt32LE(metaAt.version) !== lmdbVersion) {
-    return undefined;
-  }
-  return {
-    pageSize,
-    lastPage: page.readBigUInt64LE(metaAt.lastPage),
-    transaction: page.readBigUInt64LE(metaAt.transaction),
-  };
 }
 
 function readTotals(meta: Table): Totals {

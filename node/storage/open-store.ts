@@ -193,21 +193,19 @@ async function openIndex(
   sync: boolean,
 ): Promise<{ index: StoreIndex; isLost: boolean }> {
   const path = join(dataDir, indexDir);
-  await makeDirs(fs, dataDir);
+  await makeDataDir(fs, dataDir, sync);
   for (const dir of [casDir, tempDir, linksDir, indexDir]) await fs.makeDir(join(dataDir, dir));
   await checkUnsynced(path, dataDir, fs, sync);
   const openIt = (): Promise<StoreIndex> => open({ path, dataDir, sizeLimitBytes, sync });
   const index = await openIt().catch(async (error: unknown) => {
-    const reason = toStatusError(error);
-    if (reason.code !== 'DATA_LOSS' && reason.code !== 'INTERNAL') throw reason;
-    onWarning(`the index cannot be read (${reason.reason}); building it anew from the files`);
+    if (!(error instanceof StatusError && error.code === 'DATA_LOSS')) throw error;
+    onWarning(`the index cannot be read (${error.reason}); building it anew from the files`);
     await rm(path, { recursive: true, force: true });
     return openIt();
   });
   if (sync) {
-    // LMDB syncs its files but not their names, and the data directory may be as new as they are.
-    for (const dir of [path, dataDir, ...(index.isNew ? ancestorsOf(dataDir) : [])])
-      await fs.syncDir(dir).catch(ignoreForbidden);
+    // LMDB syncs its files but not their names.
+    for (const dir of [path, dataDir]) await fs.syncDir(dir);
   }
   return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
 }
@@ -220,20 +218,15 @@ async function directoriesBelow(fs: FsPort, dataDir: string): Promise<number> {
   return own.length + functions.length + shards.flat().length;
 }
 
-async function makeDirs(fs: FsPort, path: string): Promise<void> {
-  await fs.makeDir(path).catch(async (error: NodeJS.ErrnoException) => {
+/** Also the directories above, each durable in the one that holds it. */
+async function makeDataDir(fs: FsPort, path: string, sync: boolean): Promise<void> {
+  const make = async (): Promise<void> => {
+    const isNew = await fs.makeDir(path);
+    if (isNew && sync) await fs.syncDir(dirname(path));
+  };
+  await make().catch(async (error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error;
-    await makeDirs(fs, dirname(path));
-    await fs.makeDir(path);
+    await makeDataDir(fs, dirname(path), sync);
+    await make();
   });
-}
-
-function ancestorsOf(path: string): string[] {
-  const parent = dirname(path);
-  return parent === path ? [] : [parent, ...ancestorsOf(parent)];
-}
-
-/** A directory that we may not open is not one that we made. */
-function ignoreForbidden(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EACCES' && error.code !== 'EPERM') throw error;
 }

@@ -62,8 +62,6 @@ export function createSpace(options: SpaceOptions): Space {
   let looseBytes = 0;
   let leases = 0;
   let released = Promise.withResolvers<void>();
-  let queue: Promise<unknown> = Promise.resolve();
-  let waiting = 0;
 
   const usedIndexBytes = (more: number): number => committer.size().usedBytes + reservedIndexBytes + more;
   const indexWith = (more: number, slack: number): number =>
@@ -102,7 +100,8 @@ export function createSpace(options: SpaceOptions): Space {
     return evictBatch('file', () => usedWith(need) <= lowWatermarkBytes);
   }
 
-  async function wait(need: Need, what: string, signal: AbortSignal | undefined): Promise<Lease> {
+  /** Each for itself: evictions free far more than one write needs, so a large write is not starved by small ones. */
+  async function takeWhenFree(need: Need, what: string, signal: AbortSignal | undefined): Promise<Lease> {
     const deadlineMs = performance.now() + limits.reserveWaitMs;
     while (!fits(need)) {
       signal?.throwIfAborted();
@@ -114,7 +113,8 @@ export function createSpace(options: SpaceOptions): Space {
           `no room in the cache: its limit of ${limitBytes} bytes is taken by blobs in use and writes under way`,
         );
       }
-      await orTimeout(released.promise, leftMs, signal);
+      // Pins may go meanwhile as well, unannounced.
+      await orTimeout(released.promise, Math.min(leftMs, limits.reserveRetryMs), signal);
     }
     return take(need);
   }
@@ -124,18 +124,9 @@ export function createSpace(options: SpaceOptions): Space {
       if (need.fileBytes + indexWith(0, slackBytes) > limitBytes || need.indexBytes + slackBytes > indexMaxBytes) {
         throw exhausted(what, `too large for a cache limited to ${limitBytes} bytes`);
       }
-      if (waiting === 0 && fits(need)) return take(need);
-      // First come, first served: else small writes would starve a large one.
-      waiting++;
-      const turn = queue.then(() => wait(need, what, signal));
-      queue = turn.catch(() => {});
-      try {
-        return await turn;
-      } finally {
-        waiting--;
-      }
+      return fits(need) ? take(need) : takeWhenFree(need, what, signal);
     },
-    tryReserve: (need) => (waiting === 0 && fits(need) ? take(need) : undefined),
+    tryReserve: (need) => (fits(need) ? take(need) : undefined),
     addLoose(bytes) {
       looseBytes += bytes;
     },
