@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type CommandPlan, defaultEnvironment } from './command.ts';
 import { bubblewrapArgumentsMax } from './limits.ts';
 import type { StagedCommand } from './runner.ts';
+import { shellQuoted } from './shell.ts';
 import { sandboxUser } from './system-view.ts';
 
 /** Where every action finds its input tree. */
@@ -70,9 +71,5 @@ export function commandArguments(
 /** bubblewrap takes 9,000 arguments, those of the command included; a longer command comes as a file. */
 function shellScript(plan: CommandPlan, environment: readonly (readonly [string, string])[]): string {
   const variables = environment.map(([name, value]) => `${name}=${value}`);
-  return `exec env -i ${[...variables, ...plan.arguments].map(quoted).join(' ')}\n`;
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
+  return `exec env -i ${[...variables, ...plan.arguments].map(shellQuoted).join(' ')}\n`;
 }

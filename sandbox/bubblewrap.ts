@@ -5,7 +5,8 @@
  * not depend on the machine; a private /tmp, /dev and /proc; and a network of its own with nothing but loopback. Every
  * capability is gone, and further user namespaces are refused where bubblewrap can do that.
  */
-import { chownSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,6 +15,7 @@ import { createCapture } from './capture.ts';
 import { type Cgroups, openCgroups } from './cgroups.ts';
 import { commandArguments, fixedArguments } from './bubblewrap-arguments.ts';
 import type { CommandPlan } from './command.ts';
+import { createLaunchers } from './launchers.ts';
 import {
   fileBytesMax,
   killLookIntervalMs,
@@ -26,7 +28,7 @@ import {
   tmpBytesMax,
   trialTimeoutMs,
 } from './limits.ts';
-import { exitCodeOf, type Runner, spawnCaptured, spawnFailure } from './runner.ts';
+import { captureStreams, exitCodeOf, type Runner } from './runner.ts';
 import type { Owner } from './staging.ts';
 import type { SystemView } from './system-view.ts';
 
@@ -36,55 +38,56 @@ export interface BubblewrapOptions {
   readonly owner?: Owner | undefined;
   /** Where the start-up trial may make files; actions must be able to reach it. */
   readonly trialDirectory: string;
+  /** For files that are small and the runner's own. */
+  readonly notesDirectory: string;
 }
 
-/** What is tried at the start, from the best to what old systems have. */
-interface Variant {
-  readonly disableUserNamespaces: boolean;
-  readonly cgroups: Cgroups | undefined;
-}
+/** What is tried at the start, from the best to what old or closed systems have. */
+const variants = [
+  { grouped: true, disableUserNamespaces: true },
+  { grouped: true, disableUserNamespaces: false },
+  { grouped: false, disableUserNamespaces: true },
+  { grouped: false, disableUserNamespaces: false },
+];
 
 /** A runner that has been seen to work. Throws what bubblewrap said when it does not. */
 export async function createBubblewrapRunner(options: BubblewrapOptions): Promise<Runner> {
   const limits = { memoryBytes: memoryLimitBytes(), processes: processesMax };
-  const cgroups = openCgroups({ limits, owner: options.owner });
-  const variants: Variant[] = [
-    { disableUserNamespaces: true, cgroups },
-    { disableUserNamespaces: false, cgroups },
-  ];
-  if (cgroups) {
-    variants.push({ disableUserNamespaces: true, cgroups: undefined });
-    variants.push({ disableUserNamespaces: false, cgroups: undefined });
-  }
   let failure: unknown;
-  for (const variant of variants) {
-    const runner = bubblewrapRunner(options, variant);
+  for (const { grouped, disableUserNamespaces } of variants) {
+    const cgroups = grouped ? openCgroups({ limits, owner: options.owner }) : undefined;
+    if (grouped && !cgroups) continue;
+    const runner = bubblewrapRunner(options, disableUserNamespaces, cgroups);
     try {
       await tryOut(runner, options);
-      if (cgroups && !variant.cgroups) cgroups.close();
       return runner;
     } catch (error) {
       failure ??= error;
+      await runner.close();
     }
   }
-  cgroups?.close();
   throw failure;
 }
 
 function bubblewrapRunner(
-  { program, system, owner }: BubblewrapOptions,
-  { disableUserNamespaces, cgroups }: Variant,
+  { program, system, owner, notesDirectory }: BubblewrapOptions,
+  disableUserNamespaces: boolean,
+  cgroups: Cgroups | undefined,
 ): Runner {
   const fixed = fixedArguments({ disableUserNamespaces, tmpBytes: tmpBytes(), sharedMemoryBytes: sharedMemoryBytes() });
   const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
   // Counted within the user namespace, so it has to be set inside.
   const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
+  const launchers = createLaunchers({ directory: notesDirectory, cgroups, owner });
   return {
     isolation: 'bubblewrap',
     isolationReason: 'bubblewrap works',
     limitsInForce: limitsInForce(cgroups, processLimit.length > 0),
     owner,
-    close: () => cgroups?.close(),
+    async close() {
+      await launchers.close();
+      cgroups?.close();
+    },
     start(command, streams) {
       let kill = () => {};
       let killed = false;
@@ -96,23 +99,11 @@ function bubblewrapRunner(
           ...commandArguments(command, processLimit),
         ];
         if (killed) return { exitCode: killedExitCode };
-        const noteFile = join(command.directory, 'note');
-        using group = cgroups?.acquire();
-        const joinFiles = group?.joinFiles ?? [];
-        const note = openSync(noteFile, 'w');
-        let child: ReturnType<typeof spawnCaptured>;
-        try {
-          child = spawnCaptured(
-            '/bin/sh',
-            ['-c', launchScript(joinFiles.length), 'sh', program, ...args],
-            { cwd: '/', env: {}, extraFiles: [note, ...joinFiles], ...(owner ?? {}) },
-            streams,
-          );
-        } catch (error) {
-          throw spawnFailure(error, program);
-        } finally {
-          closeSync(note);
-        }
+        using launcher = launchers.take();
+        const { child, noteFile } = launcher;
+        captureStreams(child, streams);
+        const closed = once(child, 'close') as Promise<[code: number | null, signal: NodeJS.Signals | null]>;
+        launcher.launch([program, ...args]);
         // The first process of the sandbox is the one to kill: its end is the end of all, and bubblewrap reports it when it
         // is over. bubblewrap itself, killed too early, could leave it behind.
         let looks = 0;
@@ -122,10 +113,7 @@ function bubblewrapRunner(
           else setTimeout(() => kill(), killLookIntervalMs);
         };
         if (killed) kill();
-        const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
-          child.once('error', (error) => reject(spawnFailure(error, program)));
-          child.once('close', (code, signal) => resolve([code, signal]));
-        });
+        const [code, signal] = await closed;
         // Their numbers may belong to others from now on.
         kill = () => {};
         await untilGone(initOf(noteFile));
@@ -142,23 +130,6 @@ function bubblewrapRunner(
       };
     },
   };
-}
-
-/**
- * Limits that are inherited, set in front of bubblewrap: a shell drops variables whose names are no identifiers, and
- * here none of the action's is there yet. From the fourth file on there are control groups to join.
- */
-function launchScript(groups: number): string {
-  const files = Array.from({ length: groups }, (_, index) => 4 + index);
-  return [
-    'ulimit -c 0',
-    `ulimit -n ${openFilesMax} 2>/dev/null`,
-    `ulimit -f ${fileBytesMax / 512}`,
-    ...files.map(
-      (file) => `echo 0 2>/dev/null >&${file} || { echo "bwrap: cannot join a control group" >&2; exit 1; }`,
-    ),
-    ['exec "$@"', ...files.map((file) => `${file}>&-`)].join(' '),
-  ].join('\n');
 }
 
 const prlimit = '/usr/bin/prlimit';

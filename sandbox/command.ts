@@ -8,6 +8,7 @@ import {
   Command_OutputDirectoryFormat,
 } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { StatusError } from '../protos/status.ts';
+import { argumentBytesMax, argumentsBytesMax } from './limits.ts';
 
 /** Variables a command gets when it does not declare them. PWD is the working directory; all else is absent. */
 export const defaultEnvironment = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: '/tmp' } as const;
@@ -43,6 +44,8 @@ export function planCommand(command: Command): CommandPlan {
   if (program.includes('='))
     throw invalid(`the program "${program}" has an equals sign in its name, which cannot be run`);
   if (command.arguments.some((argument) => argument.includes('\0'))) throw invalid('arguments contain a NUL byte');
+  const declaredEnvironment = environmentOf(command);
+  checkLength([...command.arguments, ...[...declaredEnvironment].map(([name, value]) => `${name}=${value}`)]);
   const workingDirectory = segmentsOf(command.workingDirectory, 'working_directory');
   const properties = new Set(command.outputNodeProperties);
   for (const name of properties) {
@@ -53,7 +56,7 @@ export function planCommand(command: Command): CommandPlan {
   const format = command.outputDirectoryFormat;
   return {
     arguments: [program, ...rest],
-    declaredEnvironment: environmentOf(command),
+    declaredEnvironment,
     workingDirectory,
     outputs: outputsOf(command, workingDirectory),
     wantsMtime: properties.has('mtime'),
@@ -63,6 +66,20 @@ export function planCommand(command: Command): CommandPlan {
       format === Command_OutputDirectoryFormat.DIRECTORY_ONLY ||
       format === Command_OutputDirectoryFormat.TREE_AND_DIRECTORY,
   };
+}
+
+/** The kernel would refuse it anyway, at a moment when the reason is hard to tell. */
+function checkLength(texts: readonly string[]): void {
+  const pointerBytes = 8;
+  let bytes = 0;
+  for (const text of texts) {
+    const own = Buffer.byteLength(text) + 1;
+    if (own > argumentBytesMax) throw invalid(`an argument or variable of ${own} bytes is too long for this system`);
+    bytes += own + pointerBytes;
+  }
+  if (bytes > argumentsBytesMax) {
+    throw invalid(`${bytes} bytes of arguments and variables are too long for this system; use a parameter file`);
+  }
 }
 
 function environmentOf(command: Command): Map<string, string> {

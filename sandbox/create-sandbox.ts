@@ -63,7 +63,7 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
     async close() {
       closing.abort();
       await Promise.all(running);
-      runner.close();
+      await runner.close();
       await workplace.close();
     },
   };
@@ -102,6 +102,7 @@ async function chooseRunner(
       system,
       owner,
       trialDirectory: join(place.path, 'actions'),
+      notesDirectory: join(place.path, 'notes'),
     });
     return { runner, workplace };
   } catch (error) {

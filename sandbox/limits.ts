@@ -46,6 +46,11 @@ export const diskWatchIntervalMs = 500;
 export const processesMax = 2_048;
 /** How long a killed process tree may take to be gone before it is reported. */
 export const killWaitMs = 10_000;
+/** Processes that wait to become the next sandbox (about 1 MB each). */
+export const spareLaunchersMax = 2;
+/** One argument or variable, and all of them: what Linux takes, less what bubblewrap is told besides. */
+export const argumentBytesMax = 128 * KiB - 1;
+export const argumentsBytesMax = 2 * MiB - 128 * KiB;
 /** How often, and after which pause, a kill looks for the sandbox that bubblewrap is about to make. */
 export const killLooksMax = 500;
 export const killLookIntervalMs = 2;

@@ -5,13 +5,14 @@
  * process group, and on Linux every process that carries its marker in the environment, wherever it went.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
 import { defaultEnvironment } from './command.ts';
 import { killWaitMs } from './limits.ts';
-import { exitCodeOf, type Runner, spawnCaptured, spawnFailure } from './runner.ts';
+import { captureStreams, exitCodeOf, type Runner, spawnFailure, spawnUnderUmask } from './runner.ts';
 
 /** Set for every process of an unisolated action; it is how strays are found. */
 const markerName = 'POTLUCK_ACTION';
@@ -24,7 +25,7 @@ export function createPlainRunner(isolationReason: string): Runner {
     isolation: 'none',
     isolationReason,
     limitsInForce: ['wall time'],
-    close: () => {},
+    close: async () => {},
     start({ plan, root }, streams) {
       const marker = randomUUID();
       const cwd = join(root, ...plan.workingDirectory);
@@ -38,9 +39,13 @@ export function createPlainRunner(isolationReason: string): Runner {
       let pid: number | undefined;
       const kill = () => killAll(pid, marker);
       const ended = new Promise<{ exitCode: number }>((resolve, reject) => {
-        let child: ReturnType<typeof spawnCaptured>;
+        let child: ChildProcess;
         try {
-          child = spawnCaptured(program, args, { cwd, env }, streams);
+          child = spawnUnderUmask(() =>
+            // A session of its own: it can be killed as a group, and an interrupt typed at the terminal is for the node.
+            spawn(program, args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] }),
+          );
+          captureStreams(child, streams);
         } catch (error) {
           reject(spawnFailure(error, program));
           return;

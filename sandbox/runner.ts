@@ -1,5 +1,5 @@
 /** What bubblewrap and the plain runner have in common: starting one staged command and knowing when all of it is gone. */
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import { StatusError } from '../protos/status.ts';
 import type { Capture } from './capture.ts';
@@ -47,32 +47,24 @@ export interface Runner {
   readonly owner?: Owner | undefined;
   start(command: StagedCommand, streams: CommandStreams): RunningCommand;
   /** Gives back what the runner holds of the system; no command may be running. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 /**
- * Spawns with the streams captured. The umask is that of every action, whatever the node's own is: a child takes it over
- * at the moment it is spawned, and spawning is one synchronous call.
+ * Gives a child the umask of every action, whatever the node's own is: a child takes it over at the moment it is spawned,
+ * and spawning is one synchronous call.
  */
-export function spawnCaptured(
-  file: string,
-  args: readonly string[],
-  options: SpawnOptions & { readonly extraFiles?: readonly number[] },
-  streams: CommandStreams,
-): ChildProcess {
-  const { extraFiles = [], ...spawnOptions } = options;
+export function spawnUnderUmask(spawn: () => ChildProcess): ChildProcess {
   const umask = process.umask(0o022);
-  let child: ChildProcess;
   try {
-    child = spawn(file, args, {
-      ...spawnOptions,
-      // Its own session: an interrupt typed at the node's terminal is for the node.
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe', ...extraFiles],
-    });
+    return spawn();
   } finally {
     process.umask(umask);
   }
+}
+
+/** Hands on what the child writes. */
+export function captureStreams(child: ChildProcess, streams: CommandStreams): void {
   child.stdout?.on('data', (chunk: Buffer) => {
     streams.stdout.write(chunk);
     streams.onStdout?.(chunk);
@@ -81,7 +73,6 @@ export function spawnCaptured(
     streams.stderr.write(chunk);
     streams.onStderr?.(chunk);
   });
-  return child;
 }
 
 export function exitCodeOf(code: number | null, signal: NodeJS.Signals | null): number {
@@ -90,10 +81,8 @@ export function exitCodeOf(code: number | null, signal: NodeJS.Signals | null): 
 
 /** A spawn that did not happen, as what its caller should be told. */
 export function spawnFailure(error: unknown, program: string): StatusError {
+  if (error instanceof StatusError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'E2BIG') {
-    return new StatusError('INVALID_ARGUMENT', `command: its arguments and environment are too long for this system`);
-  }
   if (code === 'EAGAIN' || code === 'ENOMEM' || code === 'EMFILE' || code === 'ENFILE') {
     return new StatusError(
       'RESOURCE_EXHAUSTED',

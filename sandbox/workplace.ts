@@ -45,7 +45,7 @@ export async function createWorkplace({ path, own }: Reachable, owner: Owner | u
     await rename(join(path, name), out);
     begin(removeTree(out));
   }
-  for (const name of ['actions', 'trees', 'etc']) await makeDirectory(join(path, name));
+  for (const name of kept) await makeDirectory(join(path, name));
 
   return {
     path,
@@ -59,7 +59,7 @@ export async function createWorkplace({ path, own }: Reachable, owner: Owner | u
       while (removals.size > removalsMax) await Promise.race(removals);
     },
     async close() {
-      for (const name of ['actions', 'trees', 'etc']) remove(join(path, name));
+      for (const name of kept) remove(join(path, name));
       while (removals.size > 0) await Promise.all(removals);
       if (own) await removeTree(path);
     },
@@ -74,6 +74,9 @@ export interface Reachable {
   /** Whether it was made for this sandbox alone and goes with it. */
   readonly own: boolean;
 }
+
+/** Beside the trash. */
+const kept = ['actions', 'trees', 'etc', 'notes'];
 
 const elsewhereRoot = '/var/tmp';
 /** In a directory made elsewhere: the path it stands in for. */

@@ -1,0 +1,143 @@
+/**
+ * Shells that wait to become the next sandbox.
+ *
+ * Forking a process as large as Node takes milliseconds, and joining a control group waits for the kernel's other
+ * processors (11 ms measured): both are done ahead. A launcher has its limits and its group when it is taken, and one
+ * line on its standard input makes it bubblewrap. It ends by itself when the node does.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import type { Cgroup, Cgroups } from './cgroups.ts';
+import { fileBytesMax, openFilesMax, spareLaunchersMax } from './limits.ts';
+import { spawnFailure, spawnUnderUmask } from './runner.ts';
+import { StatusError } from '../protos/status.ts';
+import { shellQuoted } from './shell.ts';
+import type { Owner } from './staging.ts';
+
+export interface Launcher extends Disposable {
+  /** Its standard output and error are those of the command; nobody reads them yet. */
+  readonly child: ChildProcess;
+  /** What the command line names as file 3 is this file. */
+  readonly noteFile: string;
+  /** Turns it into a program. At most once. */
+  launch(commandLine: readonly string[]): void;
+}
+
+export interface Launchers {
+  /** To be disposed when the process is gone. Throws RESOURCE_EXHAUSTED when there can be no other process. */
+  take(): Launcher;
+  close(): Promise<void>;
+}
+
+export interface LaunchersOptions {
+  /** For the notes; emptied by its owner. */
+  readonly directory: string;
+  readonly cgroups: Cgroups | undefined;
+  readonly owner: Owner | undefined;
+}
+
+export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions): Launchers {
+  const spares: Launcher[] = [];
+  let made = 0;
+  mkdirSync(directory, { recursive: true });
+
+  const start = (): Launcher => {
+    const noteFile = join(directory, String(made++));
+    const group: Cgroup | undefined = cgroups?.acquire();
+    const joinFiles = group?.joinFiles ?? [];
+    const note = openSync(noteFile, 'w');
+    const release = () => {
+      rmSync(noteFile, { force: true });
+      group?.[Symbol.dispose]();
+    };
+    let child: ChildProcess;
+    try {
+      child = spawnUnderUmask(() =>
+        spawn('/bin/sh', [], {
+          cwd: '/',
+          env: {},
+          detached: true,
+          stdio: ['pipe', 'pipe', 'pipe', note, ...joinFiles],
+          ...(owner ?? {}),
+        }),
+      );
+      child.on('error', () => {});
+      if (child.pid === undefined) throw new StatusError('RESOURCE_EXHAUSTED', 'there is no room for another process');
+    } catch (error) {
+      release();
+      throw spawnFailure(error, 'a sandbox');
+    } finally {
+      closeSync(note);
+    }
+    // One that died says so by its end; there is nothing to be learned from the pipe to it.
+    child.stdin?.on('error', () => {});
+    child.stdin?.write(preparation(joinFiles.length));
+    return {
+      child,
+      noteFile,
+      launch(commandLine) {
+        const files = joinFiles.map((_, index) => `${firstJoinFile + index}>&-`);
+        child.stdin?.end(['exec', ...commandLine.map(shellQuoted), '</dev/null', ...files].join(' ').concat('\n'));
+      },
+      [Symbol.dispose]: release,
+    };
+  };
+  const end = async (launcher: Launcher) => {
+    const { child } = launcher;
+    const ended = hasEnded(child) ? undefined : once(child, 'exit');
+    child.stdin?.end();
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    await ended;
+    launcher[Symbol.dispose]();
+  };
+  let closed = false;
+  const refill = () => {
+    try {
+      while (!closed && spares.length < spareLaunchersMax) spares.push(start());
+    } catch {
+      // No room for a process now; the next action tries for itself.
+    }
+  };
+
+  return {
+    take() {
+      let spare = spares.shift();
+      // A spare may have met its end, for want of memory for example.
+      while (spare && hasEnded(spare.child)) {
+        spare[Symbol.dispose]();
+        spare = spares.shift();
+      }
+      const taken = spare ?? start();
+      setImmediate(refill);
+      return taken;
+    },
+    async close() {
+      closed = true;
+      await Promise.all(spares.splice(0).map(end));
+    },
+  };
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
+}
+
+/** 0 to 2 are the streams, 3 is the note. */
+const firstJoinFile = 4;
+
+/** Limits that are inherited. Where one cannot be set, a line as of bubblewrap's own failures ends the launcher. */
+function preparation(groups: number): string {
+  const files = Array.from({ length: groups }, (_, index) => firstJoinFile + index);
+  return [
+    'ulimit -c 0',
+    `ulimit -n ${openFilesMax} 2>/dev/null`,
+    `ulimit -f ${fileBytesMax / 512}`,
+    ...files.map(
+      (file) => `echo 0 2>/dev/null >&${file} || { echo "bwrap: cannot join a control group" >&2; exit 1; }`,
+    ),
+    '',
+  ].join('\n');
+}
