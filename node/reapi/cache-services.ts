@@ -14,6 +14,7 @@ import { createCas } from './cas.ts';
 import { type BoundService, bindService, type LogStreams } from './handler.ts';
 import { checkInstances } from './instances.ts';
 import { createSplitSplice } from './split-splice.ts';
+import { splitWriteRequest } from './write-request.ts';
 
 export interface CacheServicesOptions {
   readonly blobs: BlobStore;
@@ -38,6 +39,6 @@ export function createCacheServices(options: CacheServicesOptions): BoundService
       ...createSplitSplice(blobs, checkInstance, maxBlobBytes),
     }),
     bindService(ActionCacheService, createActionCache(blobs, actions, checkInstance)),
-    bindService(ByteStream, createByteStream(blobs, checkInstance, options)),
+    bindService(ByteStream, createByteStream(blobs, checkInstance, options), { write: splitWriteRequest }),
   ];
 }

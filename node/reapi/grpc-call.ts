@@ -8,7 +8,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream, ServerStreamResponseOption
 import { constants } from 'node:http2';
 import { type DescMethod, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { type Code, codes, StatusError, toStatusError } from '../../protos/status.ts';
-import { createFrameDecoder, decompressMessage, type FramedMessage, frameMessage } from './grpc-framing.ts';
+import { createFrameDecoder, decompressMessage, type FramedMessage, frameMessage, joinParts } from './grpc-framing.ts';
 import {
   decodeBinaryHeader,
   decodeRequestMetadata,
@@ -18,7 +18,7 @@ import {
   requestMetadataHeader,
 } from './grpc-metadata.ts';
 import { encodeStatusDetails } from './grpc-status.ts';
-import type { CallContext, Reply } from './handler.ts';
+import type { CallContext, PartsDecoder, Reply } from './handler.ts';
 import { limits } from './limits.ts';
 
 /** A method with its handler, found by path. */
@@ -27,6 +27,7 @@ export interface Route {
   readonly method: DescMethod;
   // The descriptor and the handler were matched by type in `bindService`; here they meet again without types.
   readonly handler: (request: unknown, context: CallContext) => unknown;
+  readonly decodeParts: PartsDecoder<Message> | undefined;
 }
 
 /** What happened in a call, for metrics. */
@@ -171,6 +172,7 @@ export function serveCall(
   const requests = createRequestReader(stream, {
     streaming: route.method.methodKind === 'client_streaming' || route.method.methodKind === 'bidi_streaming',
     encoding: context.header('grpc-encoding'),
+    decodeParts: route.decodeParts,
     decode: (bytes) => {
       try {
         return fromBinary(route.method.input, bytes);
@@ -280,11 +282,14 @@ function createRequestReader(
     readonly streaming: boolean;
     readonly encoding: string | undefined;
     readonly decode: (bytes: Uint8Array) => Message;
+    readonly decodeParts: PartsDecoder<Message> | undefined;
     readonly onBytes: (bytes: number) => void;
   },
 ): RequestReader {
   const decoder = createFrameDecoder(limits.messageBytesMax);
   const queue: FramedMessage[] = [];
+  /** Requests that one message was divided into, and that were not pulled yet. */
+  const divided: Message[] = [];
   let queuedBytes = 0;
   let halfClosed = false;
   let stopped = false;
@@ -297,7 +302,7 @@ function createRequestReader(
     try {
       for (const message of decoder.push(chunk)) {
         queue.push(message);
-        queuedBytes += message.bytes.byteLength;
+        queuedBytes += message.sizeBytes;
       }
     } catch (error) {
       failure = toStatusError(error);
@@ -315,8 +320,15 @@ function createRequestReader(
     new Promise<void>((resolve) => {
       wake = resolve;
     });
-  const open = async ({ compressed, bytes }: FramedMessage) =>
-    options.decode(compressed ? await decompressMessage(bytes, options.encoding, limits.messageBytesMax) : bytes);
+  const inflate = async ({ parts }: FramedMessage) =>
+    options.decode(await decompressMessage(joinParts(parts), options.encoding, limits.messageBytesMax));
+  const open = (message: FramedMessage): Message | Promise<Message> => {
+    if (message.compressed) return inflate(message);
+    const requests = message.parts.length > 1 ? options.decodeParts?.(message.parts) : undefined;
+    if (!requests) return options.decode(joinParts(message.parts));
+    divided.push(...requests);
+    return divided.shift() as Message;
+  };
 
   return {
     async only() {
@@ -325,17 +337,18 @@ function createRequestReader(
       if (queue.length !== 1) {
         throw new StatusError('INVALID_ARGUMENT', `the method takes one request message, not ${queue.length}`);
       }
-      const message = queue.pop() as FramedMessage;
-      return message.compressed ? open(message) : options.decode(message.bytes);
+      return open(queue.pop() as FramedMessage);
     },
     all: {
       [Symbol.asyncIterator]() {
         return {
           async next() {
+            const part = divided.shift();
+            if (part) return { done: false, value: part };
             while (queue.length === 0 && !halfClosed && !failure && !stopped) await changed();
             const message = queue.shift();
             if (message) {
-              queuedBytes -= message.bytes.byteLength;
+              queuedBytes -= message.sizeBytes;
               if (queuedBytes <= limits.queuedRequestBytesMax && stream.isPaused()) stream.resume();
               return { done: false, value: await open(message) };
             }
@@ -351,11 +364,13 @@ function createRequestReader(
     stop() {
       stopped = true;
       queue.length = 0;
+      divided.length = 0;
       wake();
     },
     fail(error) {
       failure ??= error;
       queue.length = 0;
+      divided.length = 0;
       wake();
     },
   };

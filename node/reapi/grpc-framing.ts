@@ -13,7 +13,9 @@ const copiedBytesMax = 64 * 1024;
 
 export interface FramedMessage {
   readonly compressed: boolean;
-  readonly bytes: Uint8Array;
+  /** The bytes in the pieces in which they arrived; never none. */
+  readonly parts: readonly Uint8Array[];
+  readonly sizeBytes: number;
 }
 
 export interface FrameDecoder {
@@ -23,49 +25,52 @@ export interface FrameDecoder {
   readonly partial: boolean;
 }
 
-/** A message that arrived in one chunk is handed on without a copy; its bytes are valid for good either way. */
+/** Copies nothing but headers that are cut; the bytes of messages are valid for good. */
 export function createFrameDecoder(messageBytesMax: number): FrameDecoder {
-  let held: Buffer[] = [];
-  let heldBytes = 0;
-  /** Bytes of header and message that are needed before `held` is worth looking at again. */
-  let neededBytes = headerBytes;
+  const header = Buffer.alloc(headerBytes);
+  let headerSeen = 0;
+  let parts: Uint8Array[] = [];
+  let sizeBytes = 0;
+  let missingBytes = 0;
 
   return {
     push(chunk) {
-      heldBytes += chunk.byteLength;
-      if (heldBytes < neededBytes) {
-        held.push(chunk);
-        return [];
-      }
-      const buffer = held.length === 0 ? chunk : Buffer.concat([...held, chunk], heldBytes);
       const messages: FramedMessage[] = [];
       let position = 0;
-      for (;;) {
-        const available = buffer.byteLength - position;
-        neededBytes = headerBytes;
-        if (available < headerBytes) break;
-        const length = buffer.readUInt32BE(position + 1);
-        if (length > messageBytesMax) {
-          throw new StatusError(
-            'RESOURCE_EXHAUSTED',
-            `a message of ${length} bytes is larger than the limit of ${messageBytesMax}`,
-          );
+      while (position < chunk.byteLength) {
+        if (headerSeen < headerBytes) {
+          const taken = Math.min(headerBytes - headerSeen, chunk.byteLength - position);
+          chunk.copy(header, headerSeen, position, position + taken);
+          headerSeen += taken;
+          position += taken;
+          if (headerSeen < headerBytes) break;
+          sizeBytes = header.readUInt32BE(1);
+          missingBytes = sizeBytes;
+          if (sizeBytes > messageBytesMax) {
+            const reason = `a message of ${sizeBytes} bytes is larger than the limit of ${messageBytesMax}`;
+            throw new StatusError('RESOURCE_EXHAUSTED', reason);
+          }
         }
-        neededBytes = headerBytes + length;
-        if (available < neededBytes) break;
-        const flags = buffer[position] as number;
-        const start = position + headerBytes;
-        position = start + length;
-        messages.push({ compressed: (flags & 1) === 1, bytes: buffer.subarray(start, position) });
+        const taken = Math.min(missingBytes, chunk.byteLength - position);
+        if (taken > 0 || sizeBytes === 0) parts.push(chunk.subarray(position, position + taken));
+        position += taken;
+        missingBytes -= taken;
+        if (missingBytes > 0) break;
+        messages.push({ compressed: ((header[0] as number) & 1) === 1, parts, sizeBytes });
+        parts = [];
+        headerSeen = 0;
       }
-      held = position === buffer.byteLength ? [] : [position === 0 ? buffer : buffer.subarray(position)];
-      heldBytes = buffer.byteLength - position;
       return messages;
     },
     get partial() {
-      return heldBytes > 0;
+      return headerSeen > 0;
     },
   };
+}
+
+/** The bytes in one piece. */
+export function joinParts(parts: readonly Uint8Array[]): Uint8Array {
+  return parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
 }
 
 /** The buffers to write for a message made of `parts`; large parts are not copied. */

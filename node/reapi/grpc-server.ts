@@ -126,10 +126,11 @@ function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): 
 
 function makeRoutes(services: readonly BoundService[]): ReadonlyMap<string, Route> {
   const routes = new Map<string, Route>();
-  for (const { service, handlers } of services) {
+  for (const { service, handlers, decoders } of services) {
     for (const method of service.methods) {
       const handler = handlers[method.localName] as Route['handler'];
-      routes.set(`/${service.typeName}/${method.name}`, { service: service.typeName, method, handler });
+      const decodeParts = decoders[method.localName];
+      routes.set(`/${service.typeName}/${method.name}`, { service: service.typeName, method, handler, decodeParts });
     }
   }
   return routes;

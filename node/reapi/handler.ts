@@ -4,7 +4,7 @@
  * Handlers know nothing of the transport. They throw StatusError; the server turns it into the call's status.
  * The types of a service's handlers come from its generated descriptor.
  */
-import type { DescMessage, DescMethod, DescService, MessageShape } from '@bufbuild/protobuf';
+import type { DescMessage, DescMethod, DescService, Message, MessageShape } from '@bufbuild/protobuf';
 import type { RequestMetadata } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 
 /** What is known of a call besides its messages. */
@@ -49,14 +49,34 @@ type HandlerOf<M extends Pick<DescMethod, 'methodKind'> & { input: DescMessage; 
 /** One handler for each method of service `S`, by its local name: `ServiceHandlers<typeof ActionCache>`. */
 export type ServiceHandlers<S extends DescService> = { readonly [K in keyof S['method']]: HandlerOf<S['method'][K]> };
 
+/**
+ * Decodes a request that arrived in several parts without joining them, into requests that mean the same one after the
+ * other; `undefined` leaves it to the ordinary decoder.
+ */
+export type PartsDecoder<I> = (parts: readonly Uint8Array[]) => I[] | undefined;
+
+/** Decoders for the methods, by local name, whose large requests are not worth a copy. */
+export type PartsDecoders<S extends DescService> = {
+  readonly [K in keyof S['method']]?: PartsDecoder<MessageShape<S['method'][K]['input']>>;
+};
+
 /** A service with its handlers, as `serveGrpc` takes it; made by `bindService`, which checks that they fit. */
 export interface BoundService {
   readonly service: DescService;
   readonly handlers: Readonly<Record<string, unknown>>;
+  readonly decoders: Readonly<Record<string, PartsDecoder<Message> | undefined>>;
 }
 
-export function bindService<S extends DescService>(service: S, handlers: ServiceHandlers<S>): BoundService {
-  return { service, handlers: handlers as Readonly<Record<string, unknown>> };
+export function bindService<S extends DescService>(
+  service: S,
+  handlers: ServiceHandlers<S>,
+  decoders: PartsDecoders<S> = {},
+): BoundService {
+  return {
+    service,
+    handlers: handlers as BoundService['handlers'],
+    decoders: decoders as BoundService['decoders'],
+  };
 }
 
 /**
