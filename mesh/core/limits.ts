@@ -146,6 +146,8 @@ export const peerLimits = {
   hintsWaiting: 1_024,
   /** Members that one batch of hints goes to; in larger meshes a random part of them hears each. */
   hintFanout: 32,
+  /** Messages to itself and wakes that a node deals with in one step; more is a loop. */
+  turnsMax: 100_000,
   /** A client's answer is pinned until its invocation ends, at most this long. */
   clientPinMs: 6 * 60 * 60 * 1_000,
   /** Outputs of an action that ran here are kept for others this long. */

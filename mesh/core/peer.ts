@@ -2,6 +2,7 @@
  * One node's share in everything that the mesh decides: membership, coordination, promises, submitter and executor as one
  * machine. It routes messages and answers between them, numbers persists, and batches gossip; it decides nothing itself.
  */
+import assert from 'node:assert';
 import { createExecutor, type Executor, type ExecutorEffect, type ExecutorEvent } from './agents/executor.ts';
 import type { AgentMessage, Outcome } from './agents/messages.ts';
 import {
@@ -603,7 +604,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
 
   /** Delivers mail to this node itself and wakes whatever is due, until nothing is left to do at this moment. */
   function settle(): void {
-    for (;;) {
+    for (let turns = 0; ; turns++) {
+      assert(turns < limits.turnsMax, 'the machines of a node keep each other busy without time passing');
       for (let i = 0; i < errands.length; i++) run(errands[i] as Errand);
       errands.length = 0;
       const at = ownMail.findIndex((mail) => mail.after === undefined || mail.after <= durableTo);

@@ -314,7 +314,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   /** Inputs are here. */
   function begin(run: Run): void {
-    if (run.prefetch) {
+    if (run.prefetch || run.frozen) {
       run.phase = 'waiting';
       return;
     }
@@ -327,7 +327,6 @@ export function createExecutor(config: ExecutorConfig): Executor {
       guest: run.guest,
       token: run.token,
     });
-    if (run.frozen) effects.push({ kind: 'freeze', run: run.run });
   }
 
   function failed(run: Run, reason: FailureReason): void {
@@ -506,6 +505,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       if (!run.guest) continue;
       run.frozen = present;
       if (run.phase === 'running') effects.push({ kind: present ? 'freeze' : 'thaw', run: run.run });
+      else if (run.phase === 'waiting' && !present) begin(run);
     }
   }
 
@@ -533,6 +533,13 @@ export function createExecutor(config: ExecutorConfig): Executor {
       else if (pull.slots !== offered || pull.ownOnly !== ownOnly || (stale && offered > 0))
         sendPull(leader, pull, offered, nowMs);
     }
+  }
+
+  /** When this pull has to be looked at again, if nothing happens before. */
+  function pullDueMs(pull: Pull): number {
+    const forgottenMs = pull.workAtMs + limits.hintMs + 1;
+    const refreshMs = pull.slots > 0 ? pull.sentAtMs + limits.pullRefreshMs : forgottenMs;
+    return Math.max(pull.notBeforeMs, Math.min(forgottenMs, refreshMs));
   }
 
   function sendPull(leader: NodeId, pull: Pull, offered: number, nowMs: number): void {
@@ -690,10 +697,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       pullWork(nowMs);
       let next = Math.min(renewAtMs, giveBackAtMs);
       for (const run of runs.values()) next = Math.min(next, run.dueAtMs);
-      for (const pull of pulls.values()) {
-        next = Math.min(next, Math.max(pull.sentAtMs + limits.pullRefreshMs, pull.notBeforeMs));
-        if (pull.notBeforeMs > nowMs) next = Math.min(next, pull.notBeforeMs);
-      }
+      for (const pull of pulls.values()) next = Math.min(next, pullDueMs(pull));
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
