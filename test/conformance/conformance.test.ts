@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openContext } from './context.ts';
 import type { ControlledServer } from './control.ts';
-import { changes, plantedFaults, throughProxy } from './faults.ts';
+import { changes, plantedFaults, throughProxy } from './faults/all.ts';
 import { nodeControl } from './node-control.ts';
 import { table } from './report.ts';
 import type { RuleReport } from './rule.ts';

@@ -12,7 +12,7 @@ import {
 import { StatusError } from '../../protos/status.ts';
 import { type Client, connect } from './client.ts';
 import type { Control } from './control.ts';
-import type { Need } from './rule.ts';
+import { type Need, NotApplicable } from './rule.ts';
 
 /** How long an address may take to answer before it counts as unreachable. */
 const reachDeadlineMs = 10_000;
@@ -97,6 +97,16 @@ export async function openContext(
     fresh: freshBytes(options.seed),
     lacks: (needs) => needs.map((need) => reasons[need]).find((reason) => reason !== undefined),
   };
+}
+
+/** Control of servers, for parts that need it. */
+export function controlOf(context: Context): Control {
+  if (!context.control) throw new NotApplicable('needs control of the server');
+  return context.control;
+}
+
+export function batchLimitBytes(context: Context): number | undefined {
+  return Number(context.capabilities.cacheCapabilities?.maxBatchTotalSizeBytes ?? 0n) || undefined;
 }
 
 async function servesOtherInstances(client: Client, fn: DigestFunction): Promise<boolean> {

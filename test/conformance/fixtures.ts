@@ -62,6 +62,11 @@ function prefix(instance: string): string {
   return instance === '' ? '' : `${instance}/`;
 }
 
+/** The fields that most requests begin with. */
+export function requestBase(context: Context): { instanceName: string; digestFunction: DigestFunction_Value } {
+  return { instanceName: context.instance, digestFunction: wireFn(context.fn) };
+}
+
 /** Stores bytes; throws when the target refuses, for nothing that follows would mean anything. */
 export async function put(context: Context, bytes: Uint8Array, fn = context.fn): Promise<Digest> {
   const digest = digestOf(fn, bytes);

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { ByteStream } from '../../protos/gen/google/bytestream/bytestream_pb.ts';
 import type { ControlledServer } from './control.ts';
-import { fault, startProxy } from './faulty-proxy.ts';
+import { fault, startProxy } from './faults/proxy.ts';
 import { fuzzRound } from './fuzz/mix.ts';
 import { calm, counts, settled, vitalsOf } from './fuzz/vitals.ts';
 import { nodeControl } from './node-control.ts';

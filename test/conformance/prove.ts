@@ -4,7 +4,7 @@
  * Each fault must break the rules that it is said to break and leave the verdict of every other rule as it was. Rules
  * that start servers of their own do not take part: no proxy stands in front of those.
  */
-import { changes, plantedFaults, throughProxy } from './faults.ts';
+import { changes, plantedFaults, throughProxy } from './faults/all.ts';
 import { nodeControl } from './node-control.ts';
 
 const only = process.argv[process.argv.indexOf('--only') + 1] ?? '';

@@ -18,11 +18,10 @@ import {
   stdoutOf,
   waitExecution,
 } from '../actions.ts';
-import { type Context, openContext } from '../context.ts';
+import { type Context, controlOf, openContext } from '../context.ts';
 import { absentDigest, digestOf, mustBeOk, mustRefuse, put, putMessage, wire, wireFn } from '../fixtures.ts';
 import { type Check, part, type Rule, slow } from '../rule.ts';
 import { get, update } from './action-cache.ts';
-import { control } from './batches.ts';
 
 /** Prints what no second run prints. */
 const stamp = 'cat /proc/sys/kernel/random/uuid 2>/dev/null || echo $$-$(date +%s)';
@@ -355,7 +354,7 @@ export const executionRules: readonly Rule[] = [
         );
       }),
       part('after a restart', ['execution', 'control'], async (context, check) => {
-        await using server = await control(context).start();
+        await using server = await controlOf(context).start();
         const own = await openContext(server.target, { seed: 36 });
         let run: Awaited<ReturnType<typeof started>>;
         try {

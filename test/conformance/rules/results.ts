@@ -11,7 +11,7 @@ import {
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
 import { execute, failureOf, metadataOf, putAction, stdoutOf, waitExecution } from '../actions.ts';
-import { openContext } from '../context.ts';
+import { controlOf, openContext } from '../context.ts';
 import {
   absentDigest,
   digestOf,
@@ -27,7 +27,6 @@ import {
   writeName,
 } from '../fixtures.ts';
 import { NotApplicable, type Rule, part } from '../rule.ts';
-import { control } from './batches.ts';
 import { started } from './execution.ts';
 
 export const resultRules: readonly Rule[] = [
@@ -234,7 +233,7 @@ export const resultRules: readonly Rule[] = [
         }
       }),
       part('a blob that turned bad', ['control'], async (context, check) => {
-        await using server = await control(context).start();
+        await using server = await controlOf(context).start();
         const own = await openContext(server.target, { seed: 56 });
         try {
           const bytes = own.fresh(3 * 1024 * 1024);
@@ -251,7 +250,7 @@ export const resultRules: readonly Rule[] = [
         }
       }),
       part('a blob larger than the store', ['control'], async (context, check) => {
-        await using server = await control(context).start({ cacheSizeBytes: 16 * 1024 * 1024 });
+        await using server = await controlOf(context).start({ cacheSizeBytes: 16 * 1024 * 1024 });
         const own = await openContext(server.target, { seed: 57 });
         try {
           const bytes = own.fresh(24 * 1024 * 1024);
@@ -275,8 +274,8 @@ export const resultRules: readonly Rule[] = [
     source: 'REAPI, Execute, errors; FindMissingBlobs',
     parts: [
       part('inputs of a running action', ['control', 'execution'], async (context, check) => {
-        const blobBytes = 1024 * 1024;
-        await using server = await control(context).start({ cacheSizeBytes: 32 * blobBytes, slots: 2 });
+        const blobBytes = 512 * 1024;
+        await using server = await controlOf(context).start({ cacheSizeBytes: 32 * blobBytes, slots: 2 });
         const own = await openContext(server.target, { seed: 58 });
         try {
           const action = await putAction(own, {
@@ -285,7 +284,7 @@ export const resultRules: readonly Rule[] = [
             outputPaths: ['out'],
           });
           const running = execute(own, action);
-          for (let index = 0; index < 60; index++) await put(own, own.fresh(blobBytes));
+          for (let index = 0; index < 45; index++) await put(own, own.fresh(blobBytes));
           const done = await running;
           check.must(failureOf(done).code === 'OK' && done.result?.exitCode === 0, done.summary);
         } finally {
@@ -293,8 +292,8 @@ export const resultRules: readonly Rule[] = [
         }
       }),
       part('a build larger than the store', ['control', 'execution'], async (context, check) => {
-        const blobBytes = 1024 * 1024;
-        await using server = await control(context).start({ cacheSizeBytes: 24 * blobBytes, slots: 2 });
+        const blobBytes = 512 * 1024;
+        await using server = await controlOf(context).start({ cacheSizeBytes: 24 * blobBytes, slots: 2 });
         const own = await openContext(server.target, { seed: 59 });
         try {
           const outcomes = new Map<string, number>();

@@ -15,7 +15,7 @@ import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.
 import { BadRequestSchema } from '../../../protos/gen/google/rpc/error_details_pb.ts';
 import { execute, failureOf, outputOf, putAction } from '../actions.ts';
 import { connect } from '../client.ts';
-import { openContext } from '../context.ts';
+import { controlOf, openContext } from '../context.ts';
 import {
   digestOf,
   fetchBlob,
@@ -34,7 +34,6 @@ import {
 } from '../fixtures.ts';
 import { alone, NotApplicable, type Rule, part } from '../rule.ts';
 import { get, update } from './action-cache.ts';
-import { control } from './batches.ts';
 import { started } from './execution.ts';
 
 const metadataHeader = 'build.bazel.remote.execution.v2.requestmetadata-bin';
@@ -47,7 +46,7 @@ export const serverRules: readonly Rule[] = [
     source: 'REAPI, ContentAddressableStorage and ActionCache, lifetime',
     parts: [
       part('kill -9 after the answers', ['control'], async (context, check) => {
-        await using server = await control(context).start();
+        await using server = await controlOf(context).start();
         const before = await openContext(server.target, { seed: 60 });
         const blobs: Digest[] = [];
         const results: Digest[] = [];
@@ -293,7 +292,7 @@ export const serverRules: readonly Rule[] = [
         const [range] = ranges;
         if (!range || range.minPriority === range.maxPriority)
           throw new NotApplicable('no range of priorities is advertised');
-        await using server = await control(context).start({ slots: 1 });
+        await using server = await controlOf(context).start({ slots: 1 });
         const own = await openContext(server.target, { seed: 62 });
         try {
           const blocker = await started(own, await putAction(own, { script: 'sleep 3' }));

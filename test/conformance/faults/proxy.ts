@@ -9,17 +9,17 @@ import * as grpc from '@grpc/grpc-js';
 import { once } from 'node:events';
 import * as http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { Fetch } from '../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
+import { Fetch } from '../../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
 import {
   ActionCache,
   Capabilities,
   ContentAddressableStorage,
   Execution,
-} from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
-import { ByteStream } from '../../protos/gen/google/bytestream/bytestream_pb.ts';
-import { Operations } from '../../protos/gen/google/longrunning/operations_pb.ts';
-import { type Code, codeName, codes } from '../../protos/status.ts';
-import { type Client, connect, methodPath } from './client.ts';
+} from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
+import { Operations } from '../../../protos/gen/google/longrunning/operations_pb.ts';
+import { type Code, codeName, codes } from '../../../protos/status.ts';
+import { type Client, connect, methodPath } from '../client.ts';
 
 const services = [ActionCache, ByteStream, Capabilities, ContentAddressableStorage, Execution, Fetch, Operations];
 const maxMessageBytes = 256 * 1024 * 1024;

@@ -1,6 +1,6 @@
 /** Planted faults of the content-addressable store and the action cache. */
 import { create } from '@bufbuild/protobuf';
-import { emptyDigest } from '../../protos/digest.ts';
+import { emptyDigest } from '../../../protos/digest.ts';
 import {
   ActionCache,
   type ActionResult,
@@ -12,9 +12,9 @@ import {
   DigestFunction_Value,
   DigestSchema,
   SpliceBlobResponseSchema,
-} from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
-import { ByteStream, QueryWriteStatusResponseSchema } from '../../protos/gen/google/bytestream/bytestream_pb.ts';
-import { type Fault, fault, faults } from './faulty-proxy.ts';
+} from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { ByteStream, QueryWriteStatusResponseSchema } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
+import { type Fault, fault, faults } from './proxy.ts';
 
 /** A deliberately wrong server: what it does wrong, and the rules that must fail because of it. */
 export interface PlantedFault {

@@ -1,11 +1,11 @@
 /** All planted faults, and what the suite says of a server with one of them. */
-import { type Context, openContext, type Target } from './context.ts';
-import { executionFaults } from './faults-execution.ts';
-import { type PlantedFault, storageFaults } from './faults-storage.ts';
-import { faults, type Fault, startProxy } from './faulty-proxy.ts';
-import type { RuleReport } from './rule.ts';
-import { allRules } from './rules/all.ts';
-import { runRules } from './run.ts';
+import { type Context, openContext, type Target } from '../context.ts';
+import { executionFaults } from './execution.ts';
+import { type PlantedFault, storageFaults } from './storage.ts';
+import { faults, type Fault, startProxy } from './proxy.ts';
+import type { RuleReport } from '../rule.ts';
+import { allRules } from '../rules/all.ts';
+import { runRules } from '../run.ts';
 
 export const plantedFaults: readonly PlantedFault[] = [...storageFaults, ...executionFaults];
 
