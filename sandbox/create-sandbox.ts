@@ -41,7 +41,12 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
   await mkdir(options.workDir, { recursive: true, mode: 0o700 });
   const { runner, workplace } = await chooseRunner(options, await realpath(options.workDir));
   const trees = createInputTrees(blobs);
-  const treeCache = createTreeCache(blobs, join(workplace.path, 'trees'), workplace.remove);
+  const treeCache = createTreeCache({
+    blobs,
+    directory: join(workplace.path, 'trees'),
+    owner: runner.owner,
+    remove: workplace.remove,
+  });
   const closing = new AbortController();
   const running = new Set<Promise<unknown>>();
 
@@ -63,6 +68,7 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
     async close() {
       closing.abort();
       await Promise.all(running);
+      await treeCache.settle();
       await runner.close();
       await workplace.close();
     },

@@ -140,16 +140,19 @@ async function stage(
     await stagePrivate(blobs, layout, root, { signal, owner: runner.owner });
     for (const { path, node } of layout.sharedDirectories) {
       signal.throwIfAborted();
-      const shared = held.use(await treeCache.acquire(node));
+      const shared = held.use(await treeCache.acquire(node, { signal }));
       mounts.push({ source: shared.path, path });
     }
     for (const [index, { path, file }] of layout.sharedFiles.entries()) {
       const source = join(directory, `input-${index}`);
-      await stageSharedFile(blobs, file, source);
+      await stageSharedFile(blobs, file, source, runner.owner);
       mounts.push({ source, path });
     }
   } catch (error) {
     if (error instanceof InputVanished) throw await missingOf(tree, blobs, signal);
+    if ((error as NodeJS.ErrnoException).code === 'ENAMETOOLONG') {
+      throw new StatusError('INVALID_ARGUMENT', 'input tree: it has paths longer than this system allows');
+    }
     throw error;
   }
   return { root, mounts };

@@ -54,23 +54,33 @@ export interface StagedTree extends Disposable {
  * nothing but a read-only mount may ever expose them.
  */
 export interface TreeCache {
-  /** The staged `node`; it stays until disposed. Throws InputVanished. */
-  acquire(node: InputDirectory): Promise<StagedTree>;
+  /** The staged `node`; it stays until disposed. Throws InputVanished, or the reason of the signal. */
+  acquire(node: InputDirectory, options: { readonly signal: AbortSignal }): Promise<StagedTree>;
+  /** Resolves when nothing is being staged any more; the caller has given up all that it waited for. */
+  settle(): Promise<void>;
 }
 
 interface CachedTree {
   readonly path: string;
   readonly node: InputDirectory;
   readonly staged: Promise<void>;
+  readonly stop: AbortController;
+  isStaged: boolean;
   users: number;
 }
 
-/**
- * @param remove - takes a directory away, in the background; never fails
- */
-export function createTreeCache(blobs: SandboxBlobs, directory: string, remove: (path: string) => void): TreeCache {
+export interface TreeCacheOptions {
+  readonly blobs: SandboxBlobs;
+  readonly directory: string;
+  readonly owner?: Owner | undefined;
+  /** Takes a directory away, in the background; never fails. */
+  readonly remove: (path: string) => void;
+}
+
+export function createTreeCache({ blobs, directory, owner, remove }: TreeCacheOptions): TreeCache {
   /** In order of last use. */
   const trees = new Map<string, CachedTree>();
+  const underWay = new Set<Promise<void>>();
   let made = 0;
   let entries = 0;
   let bytes = 0;
@@ -80,7 +90,8 @@ export function createTreeCache(blobs: SandboxBlobs, directory: string, remove: 
     trees.delete(key);
     entries -= tree.node.entries;
     bytes -= tree.node.bytes;
-    remove(tree.path);
+    tree.stop.abort();
+    void tree.staged.catch(() => undefined).then(() => remove(tree.path));
   };
   const evict = () => {
     for (const [key, tree] of trees) {
@@ -88,61 +99,104 @@ export function createTreeCache(blobs: SandboxBlobs, directory: string, remove: 
       if (tree.users === 0) forget(key, tree);
     }
   };
+  const begin = (key: string, node: InputDirectory): CachedTree => {
+    const path = join(directory, String(made++));
+    // Others may come to wait for it, so that it ends with the last of them, not with the first.
+    const stop = new AbortController();
+    const staged = stageShared(blobs, node, path, { signal: stop.signal, owner });
+    const tree: CachedTree = { path, node, staged, stop, isStaged: false, users: 0 };
+    const settled = staged
+      .then(
+        () => {
+          tree.isStaged = true;
+        },
+        () => forget(key, tree),
+      )
+      .finally(() => underWay.delete(settled));
+    underWay.add(settled);
+    trees.set(key, tree);
+    entries += node.entries;
+    bytes += node.bytes;
+    return tree;
+  };
 
   return {
-    async acquire(node) {
+    async acquire(node, { signal }) {
+      signal.throwIfAborted();
       const key = digestKey(node.digest);
       let tree = trees.get(key);
       if (tree) {
         trees.delete(key);
         trees.set(key, tree);
       } else {
-        const path = join(directory, String(made++));
-        // Others may come to wait for this staging, so that it does not end with the action which began it.
-        tree = { path, node, staged: stageShared(blobs, node, path), users: 0 };
-        trees.set(key, tree);
-        entries += node.entries;
-        bytes += node.bytes;
+        tree = begin(key, node);
       }
       const held = tree;
       held.users++;
-      try {
-        await held.staged;
-      } catch (error) {
+      const leave = () => {
         held.users--;
-        forget(key, held);
+        if (held.users === 0 && !held.isStaged) forget(key, held);
+        evict();
+      };
+      try {
+        await unlessAborted(held.staged, signal);
+      } catch (error) {
+        leave();
         throw error;
       }
       evict();
-      return {
-        path: held.path,
-        [Symbol.dispose]: () => {
-          held.users--;
-          evict();
-        },
-      };
+      return { path: held.path, [Symbol.dispose]: leave };
+    },
+    async settle() {
+      while (underWay.size > 0) await Promise.all(underWay);
     },
   };
 }
 
-async function stageShared(blobs: SandboxBlobs, node: InputDirectory, path: string): Promise<void> {
+async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+/** Only what has a mode of its own needs its owner: the rest may be read by everybody. */
+async function stageShared(
+  blobs: SandboxBlobs,
+  node: InputDirectory,
+  path: string,
+  { signal, owner }: StagingOptions,
+): Promise<void> {
   const layout = planWhole(node);
   await makeDirectory(path);
   await makeSkeleton(layout, path);
-  await forEachLimited(layout.copies, fileStagingsMax, ({ path: at, file }) =>
-    stageSharedFile(blobs, file, join(path, at)),
-  );
-  for (const { path: at, properties } of layout.directoryProperties) await setProperties(join(path, at), properties);
+  await forEachLimited(layout.copies, fileStagingsMax, async ({ path: at, file }) => {
+    signal.throwIfAborted();
+    await stageSharedFile(blobs, file, join(path, at), owner);
+  });
+  for (const { path: at, properties } of layout.directoryProperties) {
+    if (owner) await chown(join(path, at), owner.uid, owner.gid);
+    await setProperties(join(path, at), properties);
+  }
 }
 
 /** A file that only read-only mounts expose. One with a mode or time of its own cannot share the inode of the store. */
-export async function stageSharedFile(blobs: SandboxBlobs, file: InputFile, path: string): Promise<void> {
-  const { digest, executable } = file;
-  const made = file.properties
-    ? blobs.copyTo(digest, path, { executable })
-    : blobs.linkTo(digest, path, { executable });
+export async function stageSharedFile(
+  blobs: SandboxBlobs,
+  file: InputFile,
+  path: string,
+  owner: Owner | undefined,
+): Promise<void> {
+  const { digest, executable, properties } = file;
+  const made = properties ? blobs.copyTo(digest, path, { executable }) : blobs.linkTo(digest, path, { executable });
   if (!(await made)) throw new InputVanished();
-  if (file.properties) await setProperties(path, file.properties);
+  if (!properties) return;
+  if (owner) await chown(path, owner.uid, owner.gid);
+  await setProperties(path, properties);
 }
 
 async function makeSkeleton(layout: Layout, root: string, own?: (path: string) => Promise<void>): Promise<void> {
