@@ -1,4 +1,5 @@
 /** What `potluck up` says once it serves, to a person and to a program. */
+import { hostname } from 'node:os';
 import type { NodeConfig } from '../config/config.ts';
 import { formatBytes, formatTable } from './format.ts';
 import { packageVersion } from './version.ts';
@@ -47,7 +48,7 @@ export function readyText(config: NodeConfig, facts: ServingFacts): string[] {
 
 function bazelrcText(config: NodeConfig, facts: ServingFacts): string[] {
   const [address = ''] = facts.grpc;
-  const url = address.startsWith('unix:') ? address : `${config.tls ? 'grpcs' : 'grpc'}://${address}`;
+  const url = address.startsWith('unix:') ? address : `${config.tls ? 'grpcs' : 'grpc'}://${reachable(address)}`;
   const instance = config.instances?.find((name) => name !== '');
   const common = [
     ...(instance && !config.instances?.includes('') ? [`build --remote_instance_name=${instance}`] : []),
@@ -65,6 +66,11 @@ function bazelrcText(config: NodeConfig, facts: ServingFacts): string[] {
     'or, to build where you are and only share results:',
     ...cacheOnly.map(indent),
   ];
+}
+
+/** An address of all interfaces is none to connect to: other machines know this one by its name. */
+function reachable(address: string): string {
+  return address.replace(/^(0\.0\.0\.0|\[::\])(?=:)/, hostname());
 }
 
 function httpUrl(scheme: string, address: string): string {

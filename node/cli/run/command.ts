@@ -1,5 +1,6 @@
 /** `potluck run`: one command through a node's cache and sandbox. The flags and how it ends; the work is in session.ts. */
 import { readFile } from 'node:fs/promises';
+import type { NodeConfig } from '../../config/config.ts';
 import { loadConfig } from '../../config/load.ts';
 import { parseDuration } from '../../config/quantities.ts';
 import { settingValues, valueOf } from '../args.ts';
@@ -40,7 +41,7 @@ export const run: Command = {
     },
     remote: {
       value: 'ADDRESS',
-      about: 'the node or server: HOST:PORT, grpc://…, grpcs://… or unix:/PATH; also POTLUCK_REMOTE',
+      about: 'the node or server: HOST:PORT, grpc://…, grpcs://… (TLS) or unix:/PATH; also POTLUCK_REMOTE',
       fallback: 'the first --listen of the configuration, 127.0.0.1:8980',
     },
     ...configured,
@@ -72,7 +73,7 @@ async function runCommand(args: ParsedArgs): Promise<number> {
     env: process.env,
     platform: process.platform,
   });
-  const address = valueOf(args, 'remote') ?? (process.env.POTLUCK_REMOTE || config.listen[0]) ?? '';
+  const address = valueOf(args, 'remote') ?? (process.env.POTLUCK_REMOTE || ownAddress(config));
   const bearerToken = config.bearerTokenFile && (await readFile(config.bearerTokenFile, 'utf8')).trim();
   const connection = connectGrpc(address, bearerToken ? { bearerToken } : {});
 
@@ -92,6 +93,13 @@ async function runCommand(args: ParsedArgs): Promise<number> {
   } finally {
     connection.close();
   }
+}
+
+/** Where the node of this configuration serves, to a client on the same machine. */
+function ownAddress({ listen: [address = ''], tls }: NodeConfig): string {
+  if (address.startsWith('unix:')) return address;
+  const local = address.replace(/^(0\.0\.0\.0|\[::\])(?=:)/, 'localhost');
+  return tls ? `grpcs://${local}` : local;
 }
 
 /** Checks everything that can be checked before a server is asked; all problems come together. */

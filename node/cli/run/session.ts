@@ -174,6 +174,16 @@ async function reach(request: RunRequest, { connection, address, signal }: RunCo
     return { connection, instance: request.instance, batchBytesMax };
   } catch (error) {
     if (!(error instanceof StatusError) || !['UNAVAILABLE', 'DEADLINE_EXCEEDED'].includes(error.code)) throw error;
+    if (address.startsWith('grpcs:')) {
+      const hint = 'Its authority, when it is a private one, is trusted through GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=FILE.';
+      throw new CliError(
+        `no TLS connection to ${address}: ${error.reason.replace(/\.? *Resolution note.*/, '')}. ${hint}`,
+        exitCodes.runFailed,
+        {
+          cause: error,
+        },
+      );
+    }
     throw new CliError(
       `no node answers at ${address}. Start one with "potluck up" (in a checkout: npm start), or name another with --remote.`,
       exitCodes.runFailed,

@@ -12,7 +12,9 @@ test('README names every command, setting, variable and exit status', () => {
     if (!name.startsWith('sim ')) expect(readme).toContain(`| \`potluck ${name}\` | ${summary} |`);
   }
   for (const name of settingNames) {
-    const row = readme.split('\n').find((line) => line.startsWith('| `') && line.includes(`\`${environmentName(name)}\``));
+    const row = readme
+      .split('\n')
+      .find((line) => line.startsWith('| `') && line.includes(`\`${environmentName(name)}\``));
     expect(row, name).toContain(`\`${name}\``);
   }
   for (const code of Object.values(exitCodes)) expect(readme).toMatch(new RegExp(`\\b${code}\\b`));

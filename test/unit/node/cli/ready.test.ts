@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { readyEvent, readyText, type ServingFacts } from '../../../../node/cli/ready.ts';
 import { loadConfig } from '../../../../node/config/load.ts';
@@ -40,6 +41,11 @@ describe('the text for a person', () => {
     expect(text).toContain('  build --remote_header="authorization=Bearer TOKEN"');
     expect(text).toContain('  build --remote_instance_name=office/linux\n');
     expect(text).toContain('https://127.0.0.1:8981');
+  });
+
+  test('names this machine where it is reached on all interfaces', async () => {
+    expect(await lines({}, { grpc: ['0.0.0.0:8980'] })).toContain(`grpc://${hostname()}:8980\n`);
+    expect(await lines({}, { grpc: ['[::]:8980'] })).toContain(`grpc://${hostname()}:8980\n`);
   });
 
   test('takes the Unix socket when there is nothing else', async () => {
