@@ -53,10 +53,13 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
   const { index, committer, recency, residency, files, linkCopies, counters, onWarning } = options;
   const verified = createVerifiedFiles();
 
-  /** `inode`: which file was bad; one that took its place since is left alone. */
-  async function drop(digest: Digest, why: string, inode?: bigint): Promise<void> {
+  /** Drops a blob whose file `inode` is bad, or is gone; a file that took its place since is left alone. */
+  async function dropFile(digest: Digest, why: string, inode: bigint | undefined): Promise<void> {
+    if ((await inodeNow(digest)) === inode) await drop(digest, why);
+  }
+
+  async function drop(digest: Digest, why: string): Promise<void> {
     const name = blobName(digest);
-    if (inode !== undefined && (await inodeNow(digest)) !== inode) return;
     if (!residency.has(name)) return;
     counters.badBlobs++;
     onWarning(`blob ${digestKey(digest)} was bad on disk and has been dropped: ${why}`);
@@ -86,13 +89,13 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     cleanup.defer(() => residency.unpin(text));
     const file = await files.openRead(digest);
     if (!file) {
-      await drop(digest, 'its file is gone');
+      await dropFile(digest, 'its file is gone', undefined);
       return undefined;
     }
     cleanup.defer(() => file.close());
     const stat = await file.stat();
     if (stat.kind !== 'file' || stat.sizeBytes !== digest.sizeBytes) {
-      await drop(digest, `its file has ${stat.sizeBytes} bytes`, stat.inode);
+      await dropFile(digest, `its file has ${stat.sizeBytes} bytes`, stat.inode);
       return undefined;
     }
     const held = cleanup.move();
@@ -104,7 +107,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       for await (const _ of readHashing(open.file, open.digest, signal));
     } catch (error) {
       if (!(error instanceof BadBlobError)) throw error;
-      await drop(open.digest, error.message, open.stat.inode);
+      await dropFile(open.digest, error.message, open.stat.inode);
       return false;
     }
     verified.add(blobName(open.digest).text, open.stat);
@@ -130,7 +133,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       }
     } catch (error) {
       if (!(error instanceof BadBlobError)) throw toStatusError(error, `reading blob ${digestKey(digest)}`);
-      await drop(digest, error.message, open.stat.inode);
+      await dropFile(digest, error.message, open.stat.inode);
       throw notFound(digest);
     }
   }
@@ -166,7 +169,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       const count = await open.file.read(bytes, 0);
       if (count === digest.sizeBytes && isVerified(open)) return bytes;
       if (!isIntact(digest, bytes.subarray(0, count))) {
-        await drop(digest, 'its bytes hash to something else', open.stat.inode);
+        await dropFile(digest, 'its bytes hash to something else', open.stat.inode);
         return undefined;
       }
       verified.add(blobName(digest).text, open.stat);

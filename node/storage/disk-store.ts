@@ -33,11 +33,6 @@ export interface DiskStore extends BlobStore {
   pin(digests: readonly Digest[]): Promise<Pin>;
   /** Stores bytes known to hash to `digest`, in the index. */
   storeInline(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /**
-   * Stores a temporary file whose contents `write` has to see to, in space reserved for it: `write` gets the new file and
-   * resolves once its contents hash to `digest`, or to `false` when they are not needed any more.
-   */
-  storeFile(digest: Digest, write: (file: FsFile) => Promise<boolean>, signal?: AbortSignal): Promise<void>;
   /** Stores the file at `path` in the temporary directory, known to hash to `digest`, under an open lease. */
   landFile(digest: Digest, path: string, file: FsFile, lease: Lease): Promise<void>;
 }
@@ -105,6 +100,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     }
   }
 
+  /** `write` resolves once the new file's contents hash to `digest`, or to `false` when they are not needed any more. */
   async function storeFile(
     digest: Digest,
     write: (file: FsFile) => Promise<boolean>,
@@ -171,6 +167,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   }
 
   async function putBytes(digest: Digest, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
     if (reading.touch(digest)) return;
     if (bytes.byteLength !== digest.sizeBytes) {
       throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: ${bytes.byteLength} bytes came`);
@@ -187,7 +184,6 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
   return {
     storeInline,
-    storeFile,
     landFile,
 
     async missing(digests, { signal } = {}) {

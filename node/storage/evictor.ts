@@ -22,52 +22,52 @@ export interface EvictorOptions {
   readonly addLoose: (bytes: number) => void;
 }
 
-/** Evicts one batch of one place until `isEnough`; resolves to how many entries went, 0 when nothing more can go. */
 export function createEvictor(options: EvictorOptions): EvictBatch {
   const { index, committer, recency, residency, files, linkCopies, counters } = options;
   let last: Promise<unknown> = Promise.resolve();
 
   // One at a time: two would take each other's victims for blobs in use.
-  return (place, isEnough) => {
-    const batch = last.then(() => evictBatch(place, isEnough));
+  return (place, excessBytes) => {
+    const batch = last.then(() => evictBatch(place, excessBytes));
     last = batch.catch(() => {});
     return batch;
   };
 
-  async function evictBatch(place: IndexEntry['place'], isEnough: () => boolean): Promise<number> {
-    if (isEnough()) return 0;
-    if (place === 'file') {
-      const dropped = await linkCopies.dropOldest(limits.evictBatchEntries, isEnough);
-      if (dropped > 0) return dropped;
-    }
-    await recency.flush();
-    for (let sparedAll = 0; ; ) {
+  async function evictBatch(place: IndexEntry['place'], excessBytes: () => number): Promise<number> {
+    if (excessBytes() <= 0) return 0;
+    const dropped = place === 'file' ? await linkCopies.dropOldest(() => excessBytes() <= 0) : 0;
+    if (dropped > 0) return dropped;
+    for (let spared = 0; ; ) {
+      // On a full disk it may fail, and evicting is the way out of that; then the order is only less exact.
+      await recency.flush().catch(() => {});
+      // From here to `removeEntries` nothing is awaited: what is used meanwhile is either seen here or not held any more.
       const oldest = index.oldest(place, options.batchEntries);
-      const victims = oldest.filter((key) => residency.canLeave(keyText(key)));
-      if (victims.length > 0) return remove(place, victims, isEnough);
+      const victims = chooseVictims(oldest, place, excessBytes());
+      if (victims.length > 0) {
+        await removeEntries(victims, place);
+        return victims.length;
+      }
       // All of them are in use, so they are the young end of the order.
-      sparedAll += oldest.length;
+      spared += oldest.length;
       const { fileBlobs, smallBlobs, results } = index.totals();
-      if (oldest.length === 0 || sparedAll >= (place === 'file' ? fileBlobs : smallBlobs + results)) return 0;
+      if (oldest.length === 0 || spared >= (place === 'file' ? fileBlobs : smallBlobs + results)) return 0;
       await committer.commit(oldest.map((key) => ({ kind: 'touch', key })));
     }
   }
 
-  /** In strides, so that no more go than are needed; the sizes are known only after a commit. */
-  async function remove(
-    place: IndexEntry['place'],
-    victims: readonly Buffer[],
-    isEnough: () => boolean,
-  ): Promise<number> {
-    const strideEntries = Math.ceil(victims.length / limits.evictStrides);
-    let removed = 0;
-    for (let start = 0; start < victims.length; start += strideEntries) {
-      const stride = victims.slice(start, start + strideEntries).filter((key) => residency.canLeave(keyText(key)));
-      await removeEntries(stride, place);
-      removed += stride.length;
-      if (isEnough()) break;
+  function chooseVictims(oldest: readonly Buffer[], place: IndexEntry['place'], excessBytes: number): Buffer[] {
+    const victims: Buffer[] = [];
+    let freedBytes = 0;
+    for (const key of oldest) {
+      const text = keyText(key);
+      if (!residency.canLeave(text) || recency.isTouched(text)) continue;
+      victims.push(key);
+      // A result's size is not in its key; it is about that of a few changes.
+      const sizeBytes = isResultKey(key) ? 0 : keySizeBytes(key);
+      freedBytes += place === 'file' ? diskBytes(sizeBytes) : sizeBytes + limits.indexBytesPerChange;
+      if (freedBytes >= excessBytes) break;
     }
-    return removed;
+    return victims;
   }
 
   async function removeEntries(keys: readonly Buffer[], place: IndexEntry['place']): Promise<void> {

@@ -13,9 +13,8 @@ export const indexShareMax = 0.25;
 export const reserveWaitMs = 10_000;
 /** It looks again this often. */
 export const reserveRetryMs = 500;
-/** Entries looked at for eviction at a time, and the transactions they are removed in until enough have gone. */
-export const evictBatchEntries = 2_048;
-export const evictStrides = 8;
+/** Entries evicted in one transaction. */
+export const evictBatchEntries = 512;
 
 /** Index changes in one transaction. */
 export const commitBatchChanges = 4_096;

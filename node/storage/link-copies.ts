@@ -16,8 +16,8 @@ export interface LinkCopies {
    */
   get(digest: Digest, isExecutable: boolean, make: (path: string) => Promise<void>): Promise<string | undefined>;
   drop(digest: Digest): Promise<void>;
-  /** Drops the first made, at most `count`, until `isEnough`. */
-  dropOldest(count: number, isEnough: () => boolean): Promise<number>;
+  /** Drops copies, the first made first, until `isEnough`; resolves to how many. */
+  dropOldest(isEnough: () => boolean): Promise<number>;
 }
 
 export interface LinkCopiesOptions {
@@ -68,10 +68,9 @@ export function createLinkCopies({ fs, dir, space }: LinkCopiesOptions): LinkCop
       await dropNamed(nameOf(digest, true));
       await dropNamed(nameOf(digest, false));
     },
-    async dropOldest(count, isEnough) {
-      const names = [...copies.keys()].slice(0, count);
+    async dropOldest(isEnough) {
       let dropped = 0;
-      for (const name of names) {
+      for (const name of copies.keys()) {
         await dropNamed(name);
         dropped++;
         if (isEnough()) break;

@@ -108,11 +108,17 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
       if (!isTaken) await fs.copy(path, temp);
       await fs.chmod(temp, 0o444);
       const file = await fs.openRead(temp);
-      const now = await file.stat();
-      checkUnchanged(path, before, isTaken ? now : await source.stat());
-      if (isTaken ? now.inode !== before.inode : now.sizeBytes !== before.sizeBytes) {
+      try {
+        const now = await file.stat();
+        if (isTaken) {
+          if (now.inode !== before.inode) throw changed(path);
+          checkUnchanged(path, before, now);
+        } else if ((await hashFile(digest.fn, file, now, path, undefined)).hash !== digest.hash) {
+          throw changed(path);
+        }
+      } catch (error) {
         await file.close();
-        throw changed(path);
+        throw error;
       }
       await store.landFile(digest, temp, file, lease);
     } finally {
@@ -138,6 +144,7 @@ async function hashFile(
   return { fn, hash: hasher.hex(), sizeBytes: stat.sizeBytes };
 }
 
+/** Nobody has a finished file open for writing, so its time tells; a copy is hashed instead. */
 function checkUnchanged(path: string, before: FileStat, now: FileStat): void {
   if (now.modifiedNs !== before.modifiedNs || now.sizeBytes !== before.sizeBytes) throw changed(path);
 }

@@ -116,15 +116,15 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
     const { blobs, dropped } = await rebuildIndex();
     onWarning(`the index was missing or damaged and was built anew: ${blobs} blobs kept, ${dropped.length} dropped`);
   }
-  // The limit may be lower than last time.
-  await space.shrink(sizeLimitBytes);
-  if (space.usedBytes() > sizeLimitBytes) {
+  if (committer.size().fileBytes > sizeLimitBytes) {
     throw new StatusError(
       'INVALID_ARGUMENT',
       `the index in ${dataDir} alone takes ${committer.size().fileBytes} bytes and cannot shrink; ` +
         'raise --cache-size, or delete the directory "index" there to have it built anew',
     );
   }
+  // The limit may be lower than last time.
+  await space.shrink(sizeLimitBytes);
   const closing = new AbortController();
   const sweeping =
     index.closedCleanly || isLost

@@ -5,6 +5,9 @@ import * as limits from './limits.ts';
 
 export interface Recency {
   touch(name: EntryName): void;
+  /** Whether it was touched since the last flush began. */
+  isTouched(text: string): boolean;
+  /** Resolves when the index knows of every touch until now. */
   flush(): Promise<void>;
   close(): Promise<void>;
 }
@@ -12,8 +15,15 @@ export interface Recency {
 export function createRecency(committer: Committer, batchChanges: number): Recency {
   let touched = new Map<string, Buffer>();
   let timer: NodeJS.Timeout | undefined;
+  let flushing: Promise<unknown> = Promise.resolve();
 
-  async function flush(): Promise<void> {
+  function flush(): Promise<void> {
+    const flushed = Promise.all([flushing, writeOut()]).then(() => {});
+    flushing = flushed.catch(() => {});
+    return flushed;
+  }
+
+  async function writeOut(): Promise<void> {
     clearTimeout(timer);
     timer = undefined;
     const keys = [...touched.values()];
@@ -37,6 +47,7 @@ export function createRecency(committer: Committer, batchChanges: number): Recen
       if (touched.size >= limits.touchesMax) flushQuietly();
       else timer ??= setTimeout(flushQuietly, limits.touchFlushMs).unref();
     },
+    isTouched: (text) => touched.has(text),
     flush,
     close: () => flush().catch(() => {}),
   };

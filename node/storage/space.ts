@@ -20,8 +20,11 @@ export interface Lease {
   release(): void;
 }
 
-/** Frees space of one place; resolves to the number of entries that went, 0 when nothing more can go. */
-export type EvictBatch = (place: IndexEntry['place'], isEnough: () => boolean) => Promise<number>;
+/**
+ * Takes entries of one place out, oldest first, one batch of them, until there is no excess; resolves to how many went, 0
+ * when none can go.
+ */
+export type EvictBatch = (place: IndexEntry['place'], excessBytes: () => number) => Promise<number>;
 
 export interface Space {
   /** Throws RESOURCE_EXHAUSTED when it cannot be had, evictions included. */
@@ -94,10 +97,10 @@ export function createSpace(options: SpaceOptions): Space {
   /** One batch, towards the low watermark rather than just to the need: the limit is then not hit again at once. */
   async function evictFor(need: Need): Promise<number> {
     if (!indexFits(need)) {
-      const enoughBytes = indexMaxBytes * limits.lowWatermarkShare;
-      return evictBatch('inline', () => usedIndexBytes(need.indexBytes) + slackBytes <= enoughBytes);
+      const targetBytes = indexMaxBytes * limits.lowWatermarkShare;
+      return evictBatch('inline', () => usedIndexBytes(need.indexBytes) + slackBytes - targetBytes);
     }
-    return evictBatch('file', () => usedWith(need) <= lowWatermarkBytes);
+    return evictBatch('file', () => usedWith(need) - lowWatermarkBytes);
   }
 
   /** Each for itself: evictions free far more than one write needs, so a large write is not starved by small ones. */
@@ -135,7 +138,7 @@ export function createSpace(options: SpaceOptions): Space {
       for (const place of ['file', 'inline'] as const) {
         while (usedWith(nothing) > targetBytes) {
           signal?.throwIfAborted();
-          if ((await evictBatch(place, () => usedWith(nothing) <= targetBytes)) === 0) break;
+          if ((await evictBatch(place, () => usedWith(nothing) - targetBytes)) === 0) break;
         }
       }
     },

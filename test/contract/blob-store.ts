@@ -38,6 +38,14 @@ export function blobStoreContract(open: () => Promise<StoreUnderTest>): void {
     expect(reader && (await readAll(reader))).toEqual(bytes);
   });
 
+  test('bytes stay what they are when others are read after them', async () => {
+    const blobs = [randomBlob(500), randomBlob(7_000), randomBlob(500), randomBlob(30_000)];
+    await store.putMany(blobs);
+    const held = [];
+    for (const { digest } of blobs) held.push(await store.get(digest));
+    expect(held.map((bytes) => Buffer.from(bytes ?? []))).toEqual(blobs.map(({ bytes }) => bytes));
+  });
+
   test.each(digestFunctionNames)('%s works for small and large blobs', async (fn) => {
     for (const sizeBytes of [50, 50_000]) {
       const { digest, bytes } = randomBlob(sizeBytes, fn);

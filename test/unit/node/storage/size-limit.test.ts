@@ -57,6 +57,34 @@ test.each([
   expect(await blobs.missing([forgotten.digest])).toEqual([forgotten.digest]);
 });
 
+test('what was called present stays while little is written, also in the midst of evictions', async () => {
+  await using subject = await tempStore(limit);
+  const { blobs } = subject.store;
+  const written: Digest[] = [];
+  const promised: { digest: Digest; until: number }[] = [];
+  const rounds = 250;
+  const write = async (): Promise<void> => {
+    while (written.length < rounds) {
+      const blob = randomBlob(200_000);
+      await putAll(blobs, [blob]);
+      written.push(blob.digest);
+    }
+  };
+  const ask = async (): Promise<void> => {
+    while (written.length < rounds) {
+      // The oldest that may be left are the ones that evictions are after.
+      const digest = written[written.length - 40 - Math.floor(Math.random() * 30)];
+      if (digest && (await blobs.missing([digest])).length === 0) promised.push({ digest, until: written.length + 15 });
+      const [first] = promised;
+      if (first && first.until <= written.length) promised.shift();
+      else if (first) expect(await blobs.missing([first.digest])).toEqual([]);
+      await turn();
+    }
+  };
+  await Promise.all([write(), write(), ask()]);
+  expect(subject.store.stats().counters.evictedBlobs).toBeGreaterThan(100);
+});
+
 test('use is remembered over a restart', async () => {
   await using subject = await tempStore(limit);
   const [first, second] = [randomBlob(mib), randomBlob(mib)];
