@@ -68,7 +68,7 @@ export interface PlanOptions {
   readonly seed: number;
   readonly nodes: number;
   readonly minutes: number;
-  /** Draws no faults and a faultless network. */
+  /** Draws no faults, a faultless network, and owners who are away. */
   readonly calm?: boolean;
 }
 
@@ -101,7 +101,7 @@ export function drawPlan(options: PlanOptions): Plan {
   const totalMs = options.minutes * 60_000;
   const chaosMs = Math.trunc((totalMs * 7) / 10);
   const calm = options.calm === true;
-  const machines = drawMachines(rng.fork('machines'), options.nodes, totalMs);
+  const machines = drawMachines(rng.fork('machines'), options.nodes, totalMs, calm);
   const network = rng.fork('network');
   return {
     seed: options.seed,
@@ -117,7 +117,7 @@ export function drawPlan(options: PlanOptions): Plan {
   };
 }
 
-function drawMachines(rng: Rng, nodes: number, totalMs: number): MachineModel[] {
+function drawMachines(rng: Rng, nodes: number, totalMs: number, calm: boolean): MachineModel[] {
   const machines: MachineModel[] = [];
   for (let i = 0; i < nodes; i++) {
     // The founder and a few more are always desktops or runners: somebody has to own the office.
@@ -132,8 +132,8 @@ function drawMachines(rng: Rng, nodes: number, totalMs: number): MachineModel[] 
       speedPercent: laptop ? rng.between(60, 110) : rng.between(90, 140),
       capacityBytes: rng.between(200, 2_000) * 1_000_000,
       syncUsMax: laptop ? 4_000 : rng.between(500, 20_000),
-      ownerTraceMs: kind === 'ci' ? [totalMs] : trace(rng, totalMs, 20_000, 180_000),
-      powerTraceMs: laptop ? trace(rng, totalMs, 60_000, 400_000) : [totalMs],
+      ownerTraceMs: kind === 'ci' || calm ? [totalMs] : trace(rng, totalMs, 20_000, 180_000),
+      powerTraceMs: laptop && !calm ? trace(rng, totalMs, 60_000, 400_000) : [totalMs],
     });
   }
   return machines;

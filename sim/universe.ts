@@ -79,6 +79,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
   const active: { readonly fault: Fault; readonly endsAtMs: number }[] = [];
   const excused = new Set<number>();
   let faultsApplied = 0;
+  let disturbances = 0;
   let executions = 0;
   let executed = 0;
   let requested = 0;
@@ -103,6 +104,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     },
     healedAtMs: () => healedAtMs,
     faults: () => faultsApplied,
+    disturbances: () => faultsApplied + disturbances,
     excused: (node) => excused.has(node.index),
     calm: plan.faults.length === 0 && plan.lossPerMillion === 0,
     after: (delayMs, act) => engine.after(delayMs * 1_000, act),
@@ -152,6 +154,12 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     executionNumber: () => ++executions,
     onEffect: (node, effect) => onAnswer(node, effect as Extract<WorkEffect, { kind: 'answer' }>),
     onNote(node, note) {
+      if (note.kind === 'mail') {
+        // To the checkers a message is a message, whether or not a network carried it.
+        for (const check of onSend) check.onSend?.(node, node.index, note.message);
+        for (const check of onReceive) check.onReceive?.(node, node.index, note.message);
+        return;
+      }
       trace?.(node, describe(note));
       for (const check of onNote) check.onNote?.(node, note);
     },
@@ -234,10 +242,14 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     for (const node of nodes) {
       engine.at(node.index === 0 ? 0 : 100_000 + node.index * 20_000, () => node.boot());
       alternate(node.model.ownerTraceMs, (odd) => {
+        disturbances += 1;
         node.setOwner(odd);
         for (const check of checkers) check.onOwner?.(node, odd);
       });
-      alternate(node.model.powerTraceMs, (odd) => node.setPower(odd ? 'battery' : 'mains'));
+      alternate(node.model.powerTraceMs, (odd) => {
+        disturbances += 1;
+        node.setPower(odd ? 'battery' : 'mains');
+      });
     }
     for (const fault of plan.faults) {
       engine.at(fault.atMs * 1_000, () => {

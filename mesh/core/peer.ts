@@ -70,6 +70,8 @@ export type PeerEvent =
 
 export type PeerNote =
   | CoordinationNote
+  /** A message of one machine to another of the same node. */
+  | { readonly kind: 'mail'; readonly message: PeerMessage }
   | { readonly kind: 'member'; readonly member: Member; readonly before: MemberStatus | undefined }
   | { readonly kind: 'pinRefused'; readonly blob: BlobKey; readonly reason: 'absent' | 'budget' }
   | { readonly kind: 'pinned'; readonly blob: BlobKey; readonly purpose: Purpose; readonly untilMs: number };
@@ -611,6 +613,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       const at = ownMail.findIndex((mail) => mail.after === undefined || mail.after <= durableTo);
       if (at >= 0) {
         const [mail] = ownMail.splice(at, 1) as [(typeof ownMail)[number]];
+        effects.push({ kind: 'note', note: { kind: 'mail', message: mail.message } });
         onMessage(self, mail.message);
         continue;
       }

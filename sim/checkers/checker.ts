@@ -23,6 +23,8 @@ export interface World {
   healedAtMs(): number | undefined;
   /** Every fault that has begun. */
   faults(): number;
+  /** Faults, and owners and batteries that came and went. */
+  disturbances(): number;
   /** The node has lied, or lost blobs by a fault: what it promised proves nothing. */
   excused(node: SimNode): boolean;
   /** True when the plan has no faults and its network loses nothing. */

@@ -1,7 +1,7 @@
 /** An action runs once; again only because of a fault. Without any fault there is no duplicate at all. */
 import type { CheckerFactory } from './checker.ts';
 
-/** Runs that one fault can waste: a machine full of work, or the claims of the shards that it led. */
+/** Runs that one fault, or one owner's return, can waste: a machine full of work, or the claims of the shards that it led. */
 const perFault = 24;
 
 export const duplicates: CheckerFactory = (world, fail) => {
@@ -29,8 +29,9 @@ export const duplicates: CheckerFactory = (world, fail) => {
       runs.set(effect.key, count);
       if (count <= (wanted.get(effect.key) ?? 0)) return;
       twice += 1;
-      const allowed = world.faults() * perFault;
-      if (twice > allowed) fail(`${effect.key} ran ${count} times; ${twice} duplicates after ${world.faults()} faults`);
+      const allowed = world.disturbances() * perFault;
+      if (twice > allowed)
+        fail(`${effect.key} ran ${count} times; ${twice} duplicates after ${world.disturbances()} disturbances`);
     },
   };
 };

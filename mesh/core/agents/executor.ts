@@ -167,6 +167,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   let guests = false;
   let capabilities: readonly string[] = [];
   let ownerPresent = false;
+  let wasWelcome = false;
   let giveBackAtMs = Number.POSITIVE_INFINITY;
   let nextRun = 0;
   let nextPull = 0;
@@ -497,15 +498,16 @@ export function createExecutor(config: ExecutorConfig): Executor {
     }
   }
 
-  function onOwner(present: boolean, nowMs: number): void {
-    if (present === ownerPresent) return;
-    ownerPresent = present;
-    giveBackAtMs = present ? nowMs + limits.freezeMs : Number.POSITIVE_INFINITY;
+  /** Freezes guests when they are no longer welcome, and thaws them when they are again before they were given back. */
+  function onWelcome(nowMs: number): void {
+    if (welcome() === wasWelcome) return;
+    wasWelcome = welcome();
+    giveBackAtMs = wasWelcome ? Number.POSITIVE_INFINITY : nowMs + limits.freezeMs;
     for (const run of runs.values()) {
       if (!run.guest) continue;
-      run.frozen = present;
-      if (run.phase === 'running') effects.push({ kind: present ? 'freeze' : 'thaw', run: run.run });
-      else if (run.phase === 'waiting' && !present) begin(run);
+      run.frozen = !wasWelcome;
+      if (run.phase === 'running') effects.push({ kind: wasWelcome ? 'thaw' : 'freeze', run: run.run });
+      else if (run.phase === 'waiting' && wasWelcome) begin(run);
     }
   }
 
@@ -618,9 +620,10 @@ export function createExecutor(config: ExecutorConfig): Executor {
         slots = event.slots;
         guests = event.guests;
         capabilities = event.capabilities;
-        return;
+        return onWelcome(nowMs);
       case 'owner':
-        return onOwner(event.present, nowMs);
+        ownerPresent = event.present;
+        return onWelcome(nowMs);
       case 'workAt': {
         const pull = pulls.get(event.leader);
         if (pull) pull.workAtMs = nowMs;

@@ -58,7 +58,7 @@ export type Answer =
   | {
       readonly kind: 'result';
       readonly outcome: Outcome;
-      /** `cache`: known before anybody ran it. `mesh`: ran under a claim. `local`: ran here without one. */
+      /** `mesh`: handed over by the executor. `cache`: named by the register. `local`: ran here without a claim. */
       readonly source: 'cache' | 'mesh' | 'local';
       readonly token: Token | undefined;
     }
@@ -100,7 +100,6 @@ interface Fetch {
   readonly result: BlobKey;
   /** Of the claim whose executor hands over; undefined for a result that was found. */
   readonly handOver: { readonly from: NodeId; readonly token: Token } | undefined;
-  readonly source: 'cache' | 'mesh';
   readonly token: Token | undefined;
   tried: NodeId[];
   lookup: number | undefined;
@@ -238,8 +237,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     }
     hear(request, token, nowMs);
     if (request.fetch?.handOver && compareTokens(request.fetch.handOver.token, token) === 0) return;
-    const handOver = { from, token };
-    startFetch(request, from, { result: outcome.result, handOver, source: 'mesh', token }, nowMs);
+    startFetch(request, from, { result: outcome.result, handOver: { from, token }, token }, nowMs);
   }
 
   function promiseTo(to: Promising, result: BlobKey): void {
@@ -259,7 +257,8 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       if (request.highest && compareTokens(fetch.handOver.token, request.highest) < 0) return;
     }
     // A waiter that leaves would revoke a claim that is still being published, so the leader is not told.
-    answer(request, { kind: 'result', outcome, source: fetch.source, token: fetch.token }, false);
+    const source = fetch.handOver ? 'mesh' : 'cache';
+    answer(request, { kind: 'result', outcome, source, token: fetch.token }, false);
   }
 
   function tryNextHolder(fetch: Fetch, nowMs: number): void {
@@ -304,8 +303,8 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     } else lostResult(fetch, leaderOf(fetch.request.item.shard), nowMs);
   }
 
-  function foundFetch(result: BlobKey): Pick<Fetch, 'result' | 'handOver' | 'source' | 'token'> {
-    return { result, handOver: undefined, source: 'cache', token: undefined };
+  function foundFetch(result: BlobKey): Pick<Fetch, 'result' | 'handOver' | 'token'> {
+    return { result, handOver: undefined, token: undefined };
   }
 
   function refill(nowMs: number): void {
@@ -345,8 +344,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
           const outcome: Outcome = { result: state.result, sizeBytes: 0 };
           return answer(request, { kind: 'result', outcome, source: 'cache', token: state.token }, false);
         }
-        const source = state.token ? 'mesh' : 'cache';
-        const fetch = { result: state.result, handOver: undefined, source, token: state.token } as const;
+        const fetch = { result: state.result, handOver: undefined, token: state.token };
         return startFetch(request, state.executor, fetch, nowMs);
       }
       case 'finished':
