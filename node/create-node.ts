@@ -37,6 +37,8 @@ import { createReflection } from './reapi/reflection.ts';
 import type { LocalBlobStore } from './storage/blob-store.ts';
 import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
 
+/** For the last words on connections that are about to be cut. */
+const farewellMs = 500;
 /** What Command.output_node_properties may ask for. */
 const outputNodeProperties = ['mtime', 'unix_mode'];
 
@@ -214,11 +216,11 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const stop = async (drainMaxMs: number): Promise<void> => {
     draining = true;
     health.stopServing();
-    const late = Promise.withResolvers<void>();
-    const cancelTimer = clock.setTimer(drainMaxMs, late.resolve);
     const drained = Promise.all([executor?.close({ drainMs: drainMaxMs }), grpc.drain(), http?.drain()]);
-    await Promise.race([drained, late.promise]);
-    cancelTimer();
+    await firstOf(drained, drainMaxMs, clock);
+    // What still runs is killed now, and its clients hear so before their connections are cut.
+    await executor?.close({ drainMs: 0 });
+    await firstOf(drained, farewellMs, clock);
     await open.disposeAsync();
     await drained;
   };
@@ -237,6 +239,14 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       return stopped;
     },
   };
+}
+
+/** Resolves when the work is done or the time is over. */
+async function firstOf(work: Promise<unknown>, delayMs: number, clock: Clock): Promise<void> {
+  const late = Promise.withResolvers<void>();
+  const cancelTimer = clock.setTimer(delayMs, late.resolve);
+  await Promise.race([work, late.promise]);
+  cancelTimer();
 }
 
 async function openSandbox(config: NodeConfig, blobs: LocalBlobStore): Promise<LocalSandbox> {

@@ -5,7 +5,7 @@
  *
  * @see REAPI v2.12, service Execution; google.longrunning, service Operations
  */
-import { create } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { durationMs, EmptySchema } from '@bufbuild/protobuf/wkt';
 import { type Digest, digestKey, fromWireDigest } from '../../protos/digest.ts';
 import {
@@ -18,6 +18,7 @@ import {
   ListOperationsResponseSchema,
   type Operation,
   type Operations,
+  OperationSchema,
 } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { StatusError } from '../../protos/status.ts';
 import { type InlineHints, inlineHints } from '../reapi/action-cache.ts';
@@ -189,16 +190,22 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
       async listOperations({ name, pageSize, pageToken }) {
         const size = pageSize > 0 ? Math.min(pageSize, limits.operationsPageMax) : limits.operationsPageMax;
         const page: Operation[] = [];
+        let roomBytes = reapiLimits.responseBytesMax;
+        let more = false;
         // A forgotten token was among the oldest: what is left begins behind it.
         let started = pageToken === '' || !executor.find(pageToken);
         for (const operation of executor.list(parentInstance(name))) {
-          if (started) page.push(operation);
+          if (started) {
+            roomBytes -= toBinary(OperationSchema, operation).byteLength + fieldOverheadBytes;
+            more = page.length === size || (roomBytes < 0 && page.length > 0);
+            if (more) break;
+            page.push(operation);
+          }
           started ||= operation.name === pageToken;
-          if (page.length > size) break;
         }
         // The token is the last name of a page: names are never used again, and the order is that of arrival.
-        const nextPageToken = page.length > size ? (page[size - 1]?.name ?? '') : '';
-        return create(ListOperationsResponseSchema, { operations: page.slice(0, size), nextPageToken });
+        const nextPageToken = more ? (page.at(-1)?.name ?? '') : '';
+        return create(ListOperationsResponseSchema, { operations: page, nextPageToken });
       },
       async cancelOperation({ name }) {
         if (!executor.find(name)) throw unknownOperation(name);
@@ -233,6 +240,9 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
     },
   };
 }
+
+/** Tag and length before an embedded message, at most. */
+const fieldOverheadBytes = 8;
 
 /** `name` of ListOperations: an instance, an instance's `…/operations`, or nothing for all instances. */
 function parentInstance(name: string): string | undefined {

@@ -195,8 +195,9 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
     const { run } = operation;
     const queued = run.state === 'queued';
     complete(operation, how, 0, nowMs);
-    const ownerStays = [...run.operations].some((other) => other.invocation === operation.invocation);
-    if (queued && !ownerStays) queue.remove(run, run.priority, operation.invocation);
+    if (queued && !invocationsOf(run).has(operation.invocation)) {
+      queue.remove(run, run.priority, operation.invocation);
+    }
     if (run.operations.size === 0) stop(run);
   };
 
