@@ -8,6 +8,7 @@ import { commandRules } from './commands.ts';
 import { digestRules } from './digests.ts';
 import { downloadRules } from './downloads.ts';
 import { executionRules } from './execution.ts';
+import { httpRules } from './http.ts';
 import { nameRules } from './names.ts';
 import { outputTreeRules } from './output-trees.ts';
 import { outputRules } from './outputs.ts';
@@ -26,6 +27,7 @@ export const allRules: readonly Rule[] = [
   ...capabilityRules,
   ...chunkingRules,
   ...actionCacheRules,
+  ...httpRules,
   ...executionRules,
   ...commandRules,
   ...outputRules,
