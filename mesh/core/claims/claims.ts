@@ -6,15 +6,7 @@
  *
  * @see docs/protocol.md, "Claims"
  */
-import {
-  type BlobKey,
-  compareTokens,
-  type NodeId,
-  type RequestId,
-  type ShardId,
-  type Token,
-  tokenText,
-} from '../ids.ts';
+import { type BlobKey, compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { Machine } from '../machine.ts';
 import type { ApplyOutcome } from '../registers/types.ts';
@@ -30,9 +22,11 @@ import type {
   SubmitItem,
 } from './messages.ts';
 import { createOutbox } from './outbox.ts';
-import { createReadyQueue, fits, overlapOf } from './queue.ts';
+import { fits, overlapOf } from './queue.ts';
+import { backoffMs, createRetryBudgets } from './retries.ts';
+import { createTaskTable, taskId } from './table.ts';
 import {
-  type Claim,
+  type DropReason,
   type ClaimsEffect,
   type ClaimsEvent,
   type ClaimsView,
@@ -51,68 +45,32 @@ type MessageOf<Kind extends ClaimMessage['kind']> = Extract<ClaimMessage, { kind
 
 export function createClaims(view: ClaimsView, rng: Rng): Claims {
   const led = new Map<ShardId, Led>();
-  const tasks = new Map<string, Task>();
-  const requests = new Map<RequestId, Task>();
-  // Current claims only: a token that is not in here is worth nothing.
-  const claimed = new Map<string, Task>();
-  const reserved = new Set<Task>();
+  const table = createTaskTable();
   const pulls = new Map<NodeId, WaitingPull>();
   const proposals = new Map<
     number,
     { readonly claim: ClaimRef; readonly executor: NodeId; readonly result: BlobKey }
   >();
   const cancelled = new Map<RequestId, number>();
-  const retryBudgets = new Map<NodeId, number>();
-  const queue = createReadyQueue();
+  const budgets = createRetryBudgets();
   const outbox = createOutbox();
-  let nextOrder = 0;
   let nextProposal = 0;
   let sweepAtMs = Number.POSITIVE_INFINITY;
   let effects: ClaimsEffect[] = [];
 
   // ---- Tasks ----
 
-  function addTask(item: Omit<SubmitItem, 'reoffer'>, nowMs: number): Task {
-    const task: Task = {
-      id: item.doNotCache ? `${item.key}#${item.request}` : item.key,
-      order: ++nextOrder,
-      shard: item.shard,
-      key: item.key,
-      invocation: item.invocation,
-      requires: item.requires,
-      spaceBytes: item.spaceBytes,
-      inputs: item.inputs,
-      doNotCache: item.doNotCache,
-      priority: item.priority,
-      waiters: new Map(),
-      claim: undefined,
-      readyAtMs: 0,
-      deaths: 0,
-      retries: 0,
-    };
-    tasks.set(task.id, task);
+  function newTask(item: Omit<SubmitItem, 'reoffer'>, nowMs: number): Task {
     sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
-    return task;
-  }
-
-  function removeTask(task: Task): void {
-    queue.remove(task);
-    for (const request of task.waiters.keys()) requests.delete(request);
-    tasks.delete(task.id);
-  }
-
-  function addWaiter(task: Task, request: RequestId, node: NodeId, nowMs: number): void {
-    task.waiters.set(request, { request, node, leaseUntilMs: nowMs + limits.waiterLeaseMs });
-    requests.set(request, task);
+    return table.add(item);
   }
 
   function removeWaiter(task: Task, request: RequestId, reason: RevokeReason): void {
-    task.waiters.delete(request);
-    requests.delete(request);
-    if (task.waiters.size > 0) return;
-    // The last one that waited is gone. A commit that is in the log already may still be accepted: it was current then.
+    table.removeWaiter(task, request);
+    // What is in the log already was current when it got there, and is decided there.
+    if (task.waiters.size > 0 || task.claim?.committing) return;
     if (task.claim) revoke(task, reason);
-    removeTask(task);
+    table.remove(task);
   }
 
   function tellWaiters(task: Task, state: (request: RequestId) => RequestState): void {
@@ -129,7 +87,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function endTask(task: Task, reason: EndReason): void {
     tellWaiters(task, (request) => ({ kind: 'ended', shard: task.shard, request, reason }));
     hint(task, 'done');
-    removeTask(task);
+    table.remove(task);
   }
 
   function hint(task: Task, state: 'ready' | 'claimed' | 'done'): void {
@@ -137,10 +95,11 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     effects.push({ kind: 'hint', hint: { shard, key, state, leader: view.self, requires } });
   }
 
-  /** READY, at once or when `readyAtMs` has passed. */
+  /** READY, at once or when `readyAtMs` has passed; unless nobody waits for it any more. */
   function makeReady(task: Task, readyAtMs: number, nowMs: number): void {
+    if (task.waiters.size === 0) return table.remove(task);
     task.readyAtMs = readyAtMs;
-    queue.add(task);
+    table.ready.add(task);
     tellWaiters(task, (request) => stateOf(task, request));
     if (readyAtMs <= nowMs) offerToWaiting(task, nowMs);
     if (!task.claim) hint(task, 'ready');
@@ -149,22 +108,10 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   // ---- Claims ----
 
   function issue(task: Task, executor: NodeId, isReservation: boolean, nowMs: number): Token {
-    const shard = led.get(task.shard) as Led;
-    shard.counter += 1;
-    const token: Token = { generation: shard.generation, term: shard.term, counter: shard.counter };
-    task.claim = {
-      token,
-      executor,
-      replaces: view.register(task.shard, task.key)?.token,
-      reserved: isReservation,
-      expiresAtMs: nowMs + limits.claimLeaseMs,
-      committing: undefined,
-    };
-    claimed.set(claimId(task.shard, token), task);
-    if (isReservation) reserved.add(task);
-    queue.remove(task);
-    queue.ran(task.invocation, 1);
-    effects.push({ kind: 'granted', shard: task.shard, key: task.key, token, executor });
+    const { shard, key } = task;
+    const replaces = view.register(shard, key)?.token;
+    const { token } = table.issue(task, led.get(shard) as Led, executor, isReservation, replaces, nowMs);
+    effects.push({ kind: 'granted', shard, key, token, executor });
     return token;
   }
 
@@ -187,26 +134,17 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     hint(task, 'claimed');
   }
 
-  /** Forgets the claim; whatever its token is used for from now on is refused. */
-  function release(task: Task): Claim {
-    const claim = task.claim as Claim;
-    claimed.delete(claimId(task.shard, claim.token));
-    reserved.delete(task);
-    task.claim = undefined;
-    queue.ran(task.invocation, -1);
-    return claim;
+  /** Ends a claim that its executor knows, or caused, to be over. */
+  function drop(task: Task, reason: DropReason): ClaimRef & { readonly executor: NodeId } {
+    const { executor, token } = table.release(task);
+    const { shard, key } = task;
+    effects.push({ kind: 'revoked', shard, key, token, reason });
+    return { shard, key, token, executor };
   }
 
   function revoke(task: Task, reason: RevokeReason): void {
-    const { executor, token } = release(task);
-    outbox.revoke(executor, claimRef(task, token), reason);
-    effects.push({ kind: 'revoked', shard: task.shard, key: task.key, token, reason });
-  }
-
-  /** The task whose current claim this is, if it is `from`'s to use. */
-  function current(from: NodeId, ref: ClaimRef): Task | undefined {
-    const task = claimed.get(claimId(ref.shard, ref.token));
-    return task?.claim?.executor === from && task.key === ref.key ? task : undefined;
+    const { executor, ...ref } = drop(task, reason);
+    outbox.revoke(executor, ref, reason);
   }
 
   // ---- Matching ----
@@ -231,7 +169,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function serve(pull: WaitingPull, nowMs: number): void {
     for (let granted = 0; granted < limits.grantsPerPull; granted++) {
       if (pull.slots === 0 && pull.reservations === 0) break;
-      const task = queue.pick(pull, nowMs);
+      const task = table.ready.pick(pull, nowMs);
       if (task) grant(task, pull, pull.slots === 0, nowMs);
       else if (pull.slots === 0 || !steal(pull, nowMs)) break;
     }
@@ -244,7 +182,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   /** Somebody is free now: what another only reserved and has not started goes to it. */
   function steal(pull: WaitingPull, nowMs: number): boolean {
-    for (const task of reserved) {
+    for (const task of table.reserved) {
       if (task.claim?.executor === pull.node || !fits(task, pull)) continue;
       revoke(task, 'stolen');
       grant(task, pull, false, nowMs);
@@ -262,9 +200,9 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason });
     // The cancel overtook the submission.
     if (cancelled.has(request)) return ended('cancelled');
-    const known = requests.get(request);
+    const known = table.ofRequest(request);
     if (known) {
-      addWaiter(known, request, from, nowMs);
+      table.addWaiter(known, request, from, nowMs);
       return outbox.tell(from, stateOf(known, request));
     }
     const register = view.register(shard, key);
@@ -272,12 +210,12 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const { result, executor, token } = register;
       return outbox.tell(from, { kind: 'succeeded', shard, request, result, executor, token });
     }
-    const joined = item.doNotCache ? undefined : tasks.get(key);
+    const joined = item.doNotCache ? undefined : table.tasks.get(key);
     if (joined) return joinTask(joined, item, from, nowMs);
-    if (tasks.size >= limits.tasksMax) return ended('queueFull');
-    if (!item.reoffer) earnRetry(from);
-    const task = addTask(item, nowMs);
-    addWaiter(task, request, from, nowMs);
+    if (table.tasks.size >= limits.tasksMax) return ended('queueFull');
+    if (!item.reoffer) budgets.earn(from);
+    const task = newTask(item, nowMs);
+    table.addWaiter(task, request, from, nowMs);
     // After a take-over, whoever runs a re-offered action already has a moment to say so.
     makeReady(task, item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0, nowMs);
   }
@@ -287,18 +225,18 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     if (task.waiters.size >= limits.waitersPerTask) {
       return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull' });
     }
-    addWaiter(task, request, from, nowMs);
+    table.addWaiter(task, request, from, nowMs);
     if (item.priority < task.priority && !task.claim) {
-      queue.remove(task);
+      table.ready.remove(task);
       task.priority = item.priority;
-      queue.add(task);
+      table.ready.add(task);
     }
     outbox.tell(from, stateOf(task, request));
   }
 
   function onRenewRequests(from: NodeId, message: MessageOf<'renewRequests'>, nowMs: number): void {
     for (const { shard, request } of message.requests) {
-      const task = requests.get(request);
+      const task = table.ofRequest(request);
       const waiter = task?.waiters.get(request);
       if (task && waiter?.node === from) {
         waiter.leaseUntilMs = nowMs + limits.waiterLeaseMs;
@@ -314,7 +252,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function onCancel(from: NodeId, message: MessageOf<'cancelRequests'>, nowMs: number): void {
     for (const { shard, request } of message.requests) {
       if (!led.has(shard)) continue;
-      const task = requests.get(request);
+      const task = table.ofRequest(request);
       if (task && task.waiters.get(request)?.node !== from) continue;
       if (cancelled.size < limits.cancelsRemembered) cancelled.set(request, nowMs + limits.cancelMemoryMs);
       sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
@@ -348,10 +286,10 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   }
 
   function onStart(from: NodeId, ref: ClaimRef, nowMs: number): void {
-    const task = current(from, ref);
+    const task = table.current(from, ref);
     if (!task?.claim) return refuse(from, ref);
     task.claim.reserved = false;
-    reserved.delete(task);
+    table.reserved.delete(task);
     task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;
     outbox.send(from, { kind: 'started', claim: ref, expiresInMs: limits.claimLeaseMs });
     tellWaiters(task, (request) => stateOf(task, request));
@@ -359,7 +297,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function onRenewClaims(from: NodeId, message: MessageOf<'renewClaims'>, nowMs: number): void {
     for (const ref of message.claims) {
-      const task = current(from, ref);
+      const task = table.current(from, ref);
       if (!task?.claim) {
         refuse(from, ref);
         continue;
@@ -377,28 +315,28 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function onGiveBack(from: NodeId, message: MessageOf<'giveBack'>, nowMs: number): void {
     for (const ref of message.claims) {
-      const task = current(from, ref);
+      const task = table.current(from, ref);
       if (!task || task.claim?.committing) continue;
-      release(task);
+      drop(task, 'givenBack');
       makeReady(task, 0, nowMs);
     }
   }
 
   function onFail(from: NodeId, ref: ClaimRef, reason: FailureReason, nowMs: number): void {
-    const task = current(from, ref);
+    const task = table.current(from, ref);
     if (!task || task.claim?.committing) return;
-    release(task);
+    drop(task, 'failed');
     if (reason === 'actionInvalid') return endTask(task, 'actionInvalid');
     task.retries += 1;
     if (task.retries >= limits.retriesMax) return endTask(task, 'tooManyRetries');
     retryLater(task, task.retries, nowMs);
   }
 
-  function onCommit(from: NodeId, message: MessageOf<'commit'>): void {
+  function onCommit(from: NodeId, message: MessageOf<'commit'>, nowMs: number): void {
     const { claim: ref, result } = message;
     const shardLed = led.get(ref.shard);
     if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard: ref.shard });
-    const task = current(from, ref);
+    const task = table.current(from, ref);
     const ownTerm = ref.token.generation === shardLed.generation && ref.token.term === shardLed.term;
     if ((!task && ownTerm) || task?.claim?.reserved) {
       // It was issued here and is not current any more: revoked, expired, or done.
@@ -409,14 +347,17 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     const promises = message.promises.filter(
       ({ holder, pinnedForMs }) => pinnedForMs >= limits.promiseMsMin && (holder === from || view.isAlive(holder)),
     );
-    if (promises.length === 0) return outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
+    if (promises.length === 0) {
+      outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
+      return onFail(from, ref, 'executorFault', nowMs);
+    }
     if (task?.doNotCache) {
       const { token } = ref;
       tellWaiters(task, (request) => ({ kind: 'finished', shard: ref.shard, request, token }));
       outbox.send(from, { kind: 'committed', claim: ref, outcome: 'accepted' });
-      release(task);
+      drop(task, 'done');
       hint(task, 'done');
-      return removeTask(task);
+      return table.remove(task);
     }
     // A token from before this leader's term is judged where it counts: when the entry is applied.
     const proposal = ++nextProposal;
@@ -439,10 +380,10 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     }
     const answer = accepted ? 'accepted' : outcome === 'lost' ? 'lost' : 'stale';
     outbox.send(executor, { kind: 'committed', claim: ref, outcome: answer });
-    const task = claimed.get(claimId(ref.shard, ref.token));
+    const task = table.current(executor, ref);
     if (!task?.claim) {
       // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
-      if (accepted) succeed(tasks.get(ref.key));
+      if (accepted) succeed(table.tasks.get(ref.key));
       return;
     }
     if (outcome === 'lost') {
@@ -450,7 +391,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       task.claim.committing = undefined;
       return;
     }
-    release(task);
+    drop(task, 'done');
     if (!succeed(task)) makeReady(task, 0, nowMs);
   }
 
@@ -464,7 +405,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     tellWaiters(task, (request) => ({ kind: 'succeeded', shard, request, result, executor, token }));
     if (task.claim) revoke(task, 'done');
     hint(task, 'done');
-    removeTask(task);
+    table.remove(task);
     return true;
   }
 
@@ -475,9 +416,9 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
     const old: ClaimRef = { shard, key, token };
     const register = view.register(shard, key);
-    const known = tasks.get(running.doNotCache ? `${key}#${request}` : key);
+    const known = table.tasks.get(taskId(key, request, running.doNotCache));
     // It is current: an answer was lost, or a commit could not be proposed.
-    if (current(from, old)) {
+    if (table.current(from, old)) {
       return outbox.send(from, { kind: 'adopted', old: token, claim: old, expiresInMs: limits.claimLeaseMs });
     }
     if (register?.kind === 'result' && register.token && compareTokens(register.token, token) === 0) {
@@ -498,9 +439,9 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   /** The executor came before its submitter: the request is taken as read until its lease runs out. */
   function adoptTask(running: RunningClaim, executor: NodeId, nowMs: number): Task | undefined {
-    if (tasks.size >= limits.tasksMax || cancelled.has(running.request)) return undefined;
+    if (table.tasks.size >= limits.tasksMax || cancelled.has(running.request)) return undefined;
     const { shard, key, request, requires, spaceBytes, doNotCache } = running;
-    const task = addTask(
+    const task = newTask(
       {
         request,
         shard,
@@ -516,7 +457,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       },
       nowMs,
     );
-    addWaiter(task, request, running.submitter, nowMs);
+    table.addWaiter(task, request, running.submitter, nowMs);
     return task;
   }
 
@@ -524,25 +465,8 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function retryLater(task: Task, attempt: number, nowMs: number): void {
     const [oldest] = task.waiters.values();
-    if (oldest && !spendRetry(oldest.node)) return endTask(task, 'tooManyRetries');
-    const backoffMs = Math.min(limits.backoffMs << (attempt - 1), limits.backoffMaxMs);
-    // Full jitter on the upper half, so that what failed together does not come back together.
-    makeReady(task, nowMs + (backoffMs >> 1) + rng.below(backoffMs >> 1), nowMs);
-  }
-
-  function earnRetry(node: NodeId): void {
-    const budget = retryBudgets.get(node) ?? limits.retryBudgetPerMille;
-    retryBudgets.delete(node);
-    retryBudgets.set(node, Math.min(budget + limits.retryEarnedPerMille, limits.retryBudgetPerMille));
-    if (retryBudgets.size <= limits.retryBudgets) return;
-    for (const oldest of retryBudgets.keys()) return void retryBudgets.delete(oldest);
-  }
-
-  function spendRetry(node: NodeId): boolean {
-    const budget = retryBudgets.get(node) ?? limits.retryBudgetPerMille;
-    if (budget < 1_000) return false;
-    retryBudgets.set(node, budget - 1_000);
-    return true;
+    if (oldest && !budgets.spend(oldest.node)) return endTask(task, 'tooManyRetries');
+    makeReady(task, nowMs + backoffMs(attempt, rng), nowMs);
   }
 
   /** The executor is lost with the claim; a reservation had not started and counts for nothing. */
@@ -557,7 +481,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function onMemberGone(node: NodeId, dead: boolean, nowMs: number): void {
     pulls.delete(node);
-    for (const task of [...claimed.values()]) {
+    for (const task of table.claimed()) {
       if (task.claim?.executor === node && !task.claim.committing) onLost(task, dead, 'expired', nowMs);
     }
   }
@@ -565,23 +489,23 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function sweep(nowMs: number): void {
     for (const [request, untilMs] of cancelled) if (untilMs <= nowMs) cancelled.delete(request);
     for (const [node, pull] of pulls) if (pull.untilMs <= nowMs) pulls.delete(node);
-    for (const task of [...tasks.values()]) {
+    for (const task of [...table.tasks.values()]) {
       for (const waiter of [...task.waiters.values()]) {
         if (waiter.leaseUntilMs <= nowMs) removeWaiter(task, waiter.request, 'cancelled');
       }
       const { claim } = task;
       if (claim && !claim.committing && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
     }
-    const idle = tasks.size === 0 && pulls.size === 0 && cancelled.size === 0;
+    const idle = table.tasks.size === 0 && pulls.size === 0 && cancelled.size === 0;
     sweepAtMs = idle ? Number.POSITIVE_INFINITY : nowMs + limits.sweepMs;
   }
 
   function unlead(shard: ShardId): void {
     led.delete(shard);
-    for (const task of [...tasks.values()]) {
+    for (const task of [...table.tasks.values()]) {
       if (task.shard !== shard) continue;
-      if (task.claim) release(task);
-      removeTask(task);
+      if (task.claim) table.release(task);
+      table.remove(task);
     }
   }
 
@@ -605,7 +529,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       case 'fail':
         return onFail(from, message.claim, message.reason, nowMs);
       case 'commit':
-        return onCommit(from, message);
+        return onCommit(from, message, nowMs);
       case 'register':
         for (const running of message.claims) onRegister(from, running, nowMs);
         return;
@@ -646,7 +570,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
           break;
         case 'wake':
           if (nowMs >= sweepAtMs) sweep(nowMs);
-          queue.matured(nowMs);
+          table.ready.matured(nowMs);
           for (const pull of [...pulls.values()]) serve(pull, nowMs);
           break;
         default:
@@ -656,12 +580,8 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       return effects;
     },
     get dueAtMs() {
-      return Math.min(sweepAtMs, queue.dueAtMs);
+      return Math.min(sweepAtMs, table.ready.dueAtMs);
     },
-    tasks,
+    tasks: table.tasks,
   };
-}
-
-function claimId(shard: ShardId, token: Token): string {
-  return `${shard}/${tokenText(token)}`;
 }

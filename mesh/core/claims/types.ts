@@ -31,11 +31,14 @@ export type ClaimsEffect =
       readonly shard: ShardId;
       readonly key: ActionKey;
       readonly token: Token;
-      readonly reason: RevokeReason;
+      readonly reason: DropReason;
     }
   | { readonly kind: 'staleRefused'; readonly shard: ShardId; readonly key: ActionKey; readonly token: Token }
   /** A message for a shard that this node does not lead. */
   | { readonly kind: 'notLeader'; readonly to: NodeId; readonly shard: ShardId };
+
+/** Why a claim ended: taken away, or brought back by its executor. */
+export type DropReason = RevokeReason | 'givenBack' | 'failed';
 
 export interface CommitProposal {
   readonly key: ActionKey;
@@ -76,8 +79,6 @@ export interface Claim {
 export interface Task {
   /** The action key; with do_not_cache the request as well, so that nothing is merged. */
   readonly id: string;
-  /** Order of arrival over all tasks. */
-  readonly order: number;
   readonly shard: ShardId;
   readonly key: ActionKey;
   readonly invocation: InvocationId;

@@ -208,8 +208,12 @@ export function createCluster(voters: readonly ReplicaId[], seed = 1): Cluster {
         expect(m.applied.at(-1)?.index ?? 0).toBeGreaterThanOrEqual(effect.index);
         break;
       }
-      default:
+      case 'proposed':
+      case 'refused':
+      case 'removed':
         break;
+      default:
+        effect satisfies never;
     }
     seen.push({ id, effect });
   }

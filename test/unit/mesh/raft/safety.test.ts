@@ -87,7 +87,7 @@ function apply(cluster: Cluster, op: Operation, step: number): void {
     }
     case 'transfer':
       return void cluster.step(id, { kind: 'transferLeadership', to: other });
-    default: {
+    case 'compact': {
       const { index, state } = snapshotOf(cluster, id);
       return void cluster.step(id, { kind: 'compact', index, state, sizeBytes: 0 });
     }
