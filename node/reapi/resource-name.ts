@@ -49,6 +49,7 @@ const reservedWords = new Set([
 export function parseReadName(name: string): BlobName | undefined {
   const segments = name.split('/');
   const word = segments.findIndex((segment) => reservedWords.has(segment));
+  if (name === '') throw invalid(name, 'it is empty');
   if (word === -1) return undefined;
   if (segments[word] === 'uploads') throw invalid(name, 'a name with "uploads" is for writing');
   return parseBlobName(name, segments, word, parseInstance(name, segments, word));

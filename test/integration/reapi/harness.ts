@@ -1,4 +1,4 @@
-/** A server on a free port with the cache services over a store in memory, and clients for it. */
+/** A server on a free port with the cache services over a store of its own, and clients for it. */
 import { randomUUID } from 'node:crypto';
 import { type CacheServicesOptions, createCacheServices } from '../../../node/reapi/cache-services.ts';
 import { type CallReport, connectGrpc, type GrpcConnection, serveGrpc } from '../../../node/reapi/grpc.ts';
@@ -12,10 +12,10 @@ import {
 import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
 import { digestOf } from '../../../protos/hasher.ts';
 import { type Code, StatusError } from '../../../protos/status.ts';
-import { createMemoryStore } from './memory-store.ts';
+import { openObservedStore } from './observed-store.ts';
 
 export async function startCache(options: Partial<CacheServicesOptions> = {}) {
-  const store = createMemoryStore();
+  const store = await openObservedStore();
   const reports: CallReport[] = [];
   const server = await serveGrpc({
     listen: ['127.0.0.1:0'],
@@ -48,6 +48,7 @@ export async function startCache(options: Partial<CacheServicesOptions> = {}) {
     async [Symbol.asyncDispose]() {
       for (const open of connections) open.close();
       await server.close();
+      await store[Symbol.asyncDispose]();
     },
   };
 }

@@ -65,6 +65,7 @@ describe('names', () => {
   });
 
   test.each([
+    '',
     `/blobs/${hash}/5`,
     `a//blobs/${hash}/5`,
     `blobs/${hash}`,

@@ -1,12 +1,18 @@
-import { expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { limits } from '../../../../node/reapi/limits.ts';
 import { createUploads } from '../../../../node/reapi/uploads.ts';
 import { blobOf, noise } from '../../../integration/reapi/harness.ts';
-import { createMemoryStore } from '../../../integration/reapi/memory-store.ts';
+import { type ObservedStore, openObservedStore } from '../../../integration/reapi/observed-store.ts';
 import { until } from '../../../support/until.ts';
 
+let store: ObservedStore;
+beforeAll(async () => {
+  store = await openObservedStore();
+});
+afterAll(() => store[Symbol.asyncDispose]());
+
 test('a call that comes later takes the upload over; the earlier one is told', async () => {
-  const uploads = createUploads(createMemoryStore().blobs);
+  const uploads = createUploads(store.blobs);
   const { bytes, digest } = blobOf(noise(100));
   const first = uploads.attach('name', digest);
   await first.write(bytes.subarray(0, 40));
@@ -20,7 +26,6 @@ test('a call that comes later takes the upload over; the earlier one is told', a
 });
 
 test('paused uploads are bounded in number, the oldest go first', async () => {
-  const store = createMemoryStore();
   const uploads = createUploads(store.blobs);
   const count = limits.pausedUploadsMax + 3;
   for (let index = 0; index < count; index += 1) {
@@ -36,7 +41,7 @@ test('paused uploads are bounded in number, the oldest go first', async () => {
 
 test('what the store refuses, the writer gets to know, and the name is free again', async () => {
   const uploads = createUploads({
-    ...createMemoryStore().blobs,
+    ...store.blobs,
     async put(_digest, content) {
       for await (const _ of content) throw Object.assign(new Error('write'), { code: 'ENOSPC' });
     },
