@@ -31,6 +31,11 @@ export interface Launchers {
   close(): Promise<void>;
 }
 
+interface Handle {
+  ref(): void;
+  unref(): void;
+}
+
 export interface LaunchersOptions {
   /** For the notes; emptied by its owner. */
   readonly directory: string;
@@ -74,10 +79,14 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
     // One that died says so by its end; there is nothing to be learned from the pipe to it.
     child.stdin?.on('error', () => {});
     child.stdin?.write(preparation(joinFiles.length));
+    // One that waits does not keep the node from ending; one at work does.
+    const handles = [child, child.stdin, child.stdout, child.stderr] as unknown as readonly Handle[];
+    for (const handle of handles) handle.unref();
     return {
       child,
       noteFile,
       launch(commandLine) {
+        for (const handle of handles) handle.ref();
         const files = joinFiles.map((_, index) => `${firstJoinFile + index}>&-`);
         child.stdin?.end(['exec', ...commandLine.map(shellQuoted), '</dev/null', ...files].join(' ').concat('\n'));
       },
@@ -86,6 +95,7 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
   };
   const end = async (launcher: Launcher) => {
     const { child } = launcher;
+    child.ref();
     const ended = hasEnded(child) ? undefined : once(child, 'exit');
     child.stdin?.end();
     child.stdout?.destroy();
