@@ -14,12 +14,6 @@ export function toWireStatus(error: unknown): WireStatus {
   });
 }
 
-/** The error a google.rpc.Status stands for, or `undefined` for OK and for an absent status. */
-export function fromWireStatus(status: WireStatus | undefined): StatusError | undefined {
-  if (!status || status.code === codes.OK) return undefined;
-  return new StatusError(codeName(status.code), status.message, { details: status.details });
-}
-
 /** The content of the `grpc-status-details-bin` trailer; `undefined` when the error has no details. */
 export function encodeStatusDetails(error: StatusError): Uint8Array | undefined {
   return error.details.length === 0 ? undefined : toBinary(StatusSchema, toWireStatus(error));

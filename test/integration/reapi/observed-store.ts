@@ -20,7 +20,8 @@ export interface ObservedStore extends AsyncDisposable {
 
 export async function openObservedStore(): Promise<ObservedStore> {
   const dataDir = await mkdtemp(join(tmpdir(), 'potluck-reapi-'));
-  const { blobs, actions, close } = await openStore({ dataDir, sizeLimitBytes: 2 * 1024 ** 3, durability: 'fast' });
+  const store = await openStore({ dataDir, sizeLimitBytes: 2 * 1024 ** 3, durability: 'fast' });
+  const { blobs, actions } = store;
   const lost = new Set<string>();
   const isLost = (digest: Digest) => lost.has(digestKey(digest));
   let puts = 0;
@@ -71,7 +72,7 @@ export async function openObservedStore(): Promise<ObservedStore> {
     puts: () => puts,
     readers: () => readers,
     async [Symbol.asyncDispose]() {
-      await close();
+      await store.close();
       await rm(dataDir, { recursive: true });
     },
   };
