@@ -63,7 +63,7 @@ export function createPlatformOffer(configured: readonly PlatformProperty[]): Pl
       throw new StatusError(
         'FAILED_PRECONDITION',
         `no worker has the platform ${lacking.map(keyOf).join(', ')}; this node offers ${properties.map(keyOf).join(', ')} ` +
-          '(add what else it has to platformProperties in its configuration)',
+          '(started with --platform NAME=VALUE it offers more)',
       );
     },
   };

@@ -143,7 +143,7 @@ function checkTimeout(what: string, action: Action, defaultMs: number, maxMs: nu
   if (timeoutMs > maxMs) {
     throw new StatusError(
       'INVALID_ARGUMENT',
-      `${what}: asks for a timeout of ${timeoutMs / 1000} s; this node allows at most ${maxMs / 1000} s`,
+      `${what}: asks for a timeout of ${timeoutMs / 1000} s; this node allows at most ${maxMs / 1000} s (--max-action-timeout)`,
     );
   }
   // An explicit zero is how some clients write "none".

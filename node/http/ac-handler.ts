@@ -94,7 +94,7 @@ function parse(bytes: Uint8Array, json: boolean): ActionResult {
     throw new StatusError(
       'INVALID_ARGUMENT',
       `the body is not an ActionResult message in ${json ? 'JSON' : 'protobuf encoding'}; a node that is to keep other ` +
-        'bodies needs the setting validateHttpActionResults: false',
+        'bodies has to be started with --http-action-results any',
       { cause },
     );
   }

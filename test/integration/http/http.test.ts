@@ -227,7 +227,7 @@ describe('/ac/', () => {
   test('refuses what is no ActionResult and what names blobs that are not here', async () => {
     const junk = await put(`/ac/${actionHash()}`, Buffer.from('\xff\xffnot a message'));
     expect(junk.status).toBe(400);
-    expect(junk.body.toString()).toContain('validateHttpActionResults');
+    expect(junk.body.toString()).toContain('--http-action-results any');
     const digest = toWireDigest(digestOf('sha256', randomBytes(10)));
     const result = create(ActionResultSchema, { outputFiles: [{ path: 'out', digest }] });
     const incomplete = await put(`/ac/${actionHash()}`, toBinary(ActionResultSchema, result));
