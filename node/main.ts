@@ -1,11 +1,7 @@
-/** The program: `node node/main.ts ARGS`. Everything but the check of the Node.js version is imported after it passed. */
+/** The program: `node node/main.ts ARGS`. Everything that an older Node.js lacks is imported after its version was checked. */
 import './node-version.js';
-import { enableCompileCache } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { useCompileCache } from './compile-cache.ts';
 
-// In a checkout, where types are stripped at every start, this halves what a start costs from the second one on.
-if (import.meta.url.endsWith('.ts')) {
-  enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/potluck', import.meta.url)));
-}
+useCompileCache();
 const { main } = await import('./cli/program.ts');
 await main(process.argv.slice(2));

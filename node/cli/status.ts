@@ -5,7 +5,6 @@ import { settingValues, valueOf } from './args.ts';
 import { type Command, jsonFlag, settingFlags } from './command.ts';
 import { exitCodes } from './exit-codes.ts';
 import { count, formatBytes, formatDuration, formatTable, printable } from './format.ts';
-import { askStatus } from './node-status.ts';
 import { print } from './terminal.ts';
 
 const settingsRead = settingFlags('http', 'bearer-token-file', 'tls-cert', 'tls-key');
@@ -29,6 +28,7 @@ export const status: Command = {
       env: process.env,
       platform: process.platform,
     });
+    const { askStatus } = await import('./node-status.ts');
     const answer = await askStatus(config);
     if (args.switches.has('json')) print(JSON.stringify(answer));
     else for (const line of describe(answer)) print(line);

@@ -1,6 +1,5 @@
 /** The three places a setting can come from, read into one shape: its text, and where it stood for messages. */
 import { readFile } from 'node:fs/promises';
-import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
 import { environmentName, isSettingName, type SettingName, settingNames, settings } from './settings.ts';
 
 /** Settings as flags: a text, or several for a flag that repeats. */
@@ -44,6 +43,8 @@ export async function fromFile(path: string, problems: string[]): Promise<RawVal
     problems.push(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)})`);
     return values;
   }
+  // Only those who keep a file pay for the parser.
+  const { isMap, isScalar, isSeq, LineCounter, parseDocument } = await import('yaml');
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const at = (offset: number): string => `${path}:${lines.linePos(offset).line}`;
