@@ -34,9 +34,9 @@ export const messageBytesMax = 16 * 1024 * 1024;
 export const inputDirectoriesMax = 200_000;
 export const inputBlobsMax = 1_000_000;
 /** Input directories kept decoded, counted in entries (files, directories, links). */
-export const cachedDirectoryEntriesMax = 500_000;
+export const cachedDirectoryEntriesMax = 200_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
-export const pinnedDigestsMax = 2_000_000;
+export const pinnedDigestsMax = 500_000;
 
 /** Live standard output and error. */
 export const logLimits = {
