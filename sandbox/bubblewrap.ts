@@ -116,10 +116,13 @@ function bubblewrapRunner(
         const [code, signal] = await closed;
         // Their numbers may belong to others from now on.
         kill = () => {};
-        await untilGone(initOf(noteFile));
+        const init = initOf(noteFile);
+        await untilGone(init);
         if (killed) return { exitCode: killedExitCode };
         const exitCode = exitCodeOf(code, signal);
-        return { exitCode: ownFailure(exitCode, streams.stdout.text(), streams.stderr.text()) ?? exitCode };
+        const stderr = streams.stderr.text();
+        if (init === undefined) throw setupFailure(stderr || `its launcher ended with exit code ${exitCode}`);
+        return { exitCode: startFailure(exitCode, streams.stdout.text(), stderr) ?? exitCode };
       };
       return {
         ended: run(),
@@ -213,12 +216,14 @@ function isAlive(init: number): boolean {
  * Tells a failure of bubblewrap itself from one of the command: it exits with 1 after one line of its own. For a program
  * that could not be started the exit code is that of a shell; everything else is no result of the command at all.
  */
-function ownFailure(exitCode: number, stdout: string | undefined, stderr: string | undefined): number | undefined {
+function startFailure(exitCode: number, stdout: string | undefined, stderr: string | undefined): number | undefined {
   if (exitCode !== 1 || stdout !== '' || !stderr || !/^bwrap: [^\n]*\n$/.test(stderr)) return undefined;
-  if (!stderr.startsWith('bwrap: execvp ')) {
-    throw new StatusError('INTERNAL', `bubblewrap could not set up the sandbox: ${stderr.slice(7).trim()}`);
-  }
+  if (!stderr.startsWith('bwrap: execvp ')) throw setupFailure(stderr);
   return stderr.endsWith(': No such file or directory\n') ? 127 : 126;
+}
+
+function setupFailure(text: string): StatusError {
+  return new StatusError('INTERNAL', `bubblewrap could not set up the sandbox: ${text.replace(/^bwrap: /, '').trim()}`);
 }
 
 /** Runs a shell once, exactly as an action would be. */

@@ -50,15 +50,17 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
 
   const start = (): Launcher => {
     const noteFile = join(directory, String(made++));
-    const group: Cgroup | undefined = cgroups?.acquire();
-    const joinFiles = group?.joinFiles ?? [];
     const note = openSync(noteFile, 'w');
+    let group: Cgroup | undefined;
     const release = () => {
       rmSync(noteFile, { force: true });
       group?.[Symbol.dispose]();
     };
     let child: ChildProcess;
+    let joinFiles: readonly number[] = [];
     try {
+      group = cgroups?.acquire();
+      joinFiles = group?.joinFiles ?? [];
       child = spawnUnderUmask(() =>
         spawn('/bin/sh', [], {
           cwd: '/',
