@@ -102,6 +102,9 @@ export function putActionMessage(
   return putMessage(context, ActionSchema, action, fn);
 }
 
+/** Fields of an ExecuteRequest beside those that name the action. */
+export type ExecuteFields = Omit<MessageInitShape<typeof ExecuteRequestSchema>, '$typeName' | '$unknown'>;
+
 /** One Execute or WaitExecution from its first message to its status. */
 export interface Run extends Outcome {
   readonly operations: readonly Operation[];
@@ -121,7 +124,7 @@ export interface Run extends Outcome {
 export async function execute(
   context: Context,
   action: Digest,
-  request: Omit<MessageInitShape<typeof ExecuteRequestSchema>, '$typeName' | '$unknown'> = {},
+  request: ExecuteFields = {},
   options: CallOptions = {},
 ): Promise<Run> {
   const reply = await context.client.collect(

@@ -52,6 +52,10 @@ async function spawnNode(dataDir: string, options: ServerOptions) {
     // No action may see it.
     env: { ...process.env, CONFORMANCE_CANARY: 'leaked' },
   });
+  // A run that ends by an error must not leave servers behind.
+  const killChild = () => child.kill('SIGKILL');
+  process.once('exit', killChild);
+  child.once('exit', () => process.off('exit', killChild));
   const said: string[] = [];
   const remember = (line: string) => {
     said.push(line);

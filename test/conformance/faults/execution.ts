@@ -119,7 +119,7 @@ export const executionFaults: readonly PlantedFault[] = [
         const impossible = action.platform?.properties.some(({ name }) => name === 'conformance-no-such-property');
         if (!impossible) return false;
         delete action.platform;
-        command.arguments = ['/bin/sh', '-c', 'sleep 8'];
+        command.arguments = ['/bin/sh', '-c', 'sleep 12'];
         return true;
       }),
   },

@@ -6,7 +6,7 @@ import { type Rule, part } from '../rule.ts';
 import { get } from './action-cache.ts';
 
 /** Names that only a server's own environment has; the last is planted by whoever starts a server for the suite. */
-const serverOnly = /^(NODE_.*|npm_.*|LD_.*|SSH_.*|POTLUCK_.*|DBUS_.*|CONFORMANCE_.*)$/;
+const serverOnly = /^(NODE_.*|npm_.*|LD_.*|SSH_.*|DBUS_.*|CONFORMANCE_.*)$/;
 /** What tells who runs this suite, on the same machine as the server. */
 const personal = new Map(Object.entries({ HOME: homedir(), USER: userInfo().username, LOGNAME: userInfo().username }));
 const addedByShells = ['PWD', 'SHLVL', 'OLDPWD', '_'];
@@ -115,7 +115,7 @@ export const commandRules: readonly Rule[] = [
         ] as const) {
           for (const place of ['platform', 'commandPlatform'] as const) {
             const action = await putAction(context, { script: 'true', [place]: { properties: [property] } });
-            const failure = failureOf(await execute(context, action, {}, { deadlineMs: 5_000 }));
+            const failure = failureOf(await execute(context, action, {}, { deadlineMs: 8_000 }));
             if (failure.code === 'OK') check.choice(`${what} in ${place}: ignored`);
             else
               mustRefuse(
@@ -132,7 +132,7 @@ export const commandRules: readonly Rule[] = [
       part('the action before the command', ['execution'], async (context, check) => {
         const impossible = { properties: [{ name: 'OSFamily', value: 'amigaos' }] };
         const refusing = failureOf(
-          await execute(context, await putAction(context, { commandPlatform: impossible }), {}, { deadlineMs: 5_000 }),
+          await execute(context, await putAction(context, { commandPlatform: impossible }), {}, { deadlineMs: 8_000 }),
         ).code;
         if (refusing === 'OK') return check.saw('platforms are ignored');
         const platform = { properties: [{ name: 'OSFamily', value: 'linux' }] };
@@ -140,7 +140,7 @@ export const commandRules: readonly Rule[] = [
           context,
           await putAction(context, { script: 'true', platform, commandPlatform: impossible }),
           {},
-          { deadlineMs: 5_000 },
+          { deadlineMs: 8_000 },
         );
         mustBeOk(check, 'a possible action with an impossible command', failureOf(done));
       }),

@@ -14,6 +14,7 @@ import {
   preconditionFailure,
   putAction,
   putActionMessage,
+  type ExecuteFields,
   type Run,
   stdoutOf,
   waitExecution,
@@ -320,7 +321,7 @@ export const executionRules: readonly Rule[] = [
     source: 'REAPI, WaitExecution',
     parts: [
       part('while it runs', ['execution'], async (context, check) => {
-        const run = await started(context, await putAction(context, { script: 'sleep 2; echo done' }));
+        const run = await started(context, await putAction(context, { script: 'sleep 3; echo done' }));
         const waits = await Promise.all([waitExecution(context, run.name), waitExecution(context, run.name)]);
         for (const wait of waits) {
           check.must(leadMs(wait) > 500, `the first message came ${Math.round(leadMs(wait))} ms before the end`);
@@ -401,7 +402,7 @@ export const executionRules: readonly Rule[] = [
 ];
 
 /** An Execute whose first operation has come. */
-export async function started(context: Context, action: Digest, request: { skipCacheLookup?: boolean } = {}) {
+export async function started(context: Context, action: Digest, request: ExecuteFields = {}) {
   const call = context.client.download(Execution.method.execute, {
     instanceName: context.instance,
     actionDigest: wire(action),

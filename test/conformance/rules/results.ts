@@ -104,7 +104,7 @@ export const resultRules: readonly Rule[] = [
         );
       }),
       part('while it runs', ['execution'], async (context, check) => {
-        const action = await putAction(context, { script: 'echo early; sleep 3; echo late' });
+        const action = await putAction(context, { script: 'echo early; sleep 4; echo late' });
         const run = await started(context, action);
         let name = run.first && metadataOf(run.first)?.stdoutStreamName;
         let over = false;
@@ -112,7 +112,7 @@ export const resultRules: readonly Rule[] = [
           for await (const operation of run.messages) name ||= metadataOf(operation)?.stdoutStreamName;
           over = true;
         })();
-        const deadlineMs = performance.now() + 2500;
+        const deadlineMs = performance.now() + 3500;
         while (!name && !over && performance.now() < deadlineMs)
           await new Promise((resolve) => setTimeout(resolve, 50));
         if (!name) {

@@ -13,7 +13,7 @@ import {
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
 import { BadRequestSchema } from '../../../protos/gen/google/rpc/error_details_pb.ts';
-import { execute, failureOf, outputOf, putAction } from '../actions.ts';
+import { execute, failureOf, outputOf, putAction, waitExecution } from '../actions.ts';
 import { connect } from '../client.ts';
 import { controlOf, openContext } from '../context.ts';
 import {
@@ -295,17 +295,20 @@ export const serverRules: readonly Rule[] = [
         await using server = await controlOf(context).start({ slots: 1 });
         const own = await openContext(server.target, { seed: 62 });
         try {
-          const blocker = await started(own, await putAction(own, { script: 'sleep 3' }));
           const stamped = (name: string) =>
             putAction(own, { script: `date +%s%N > out; echo ${name}; sleep 0.1`, outputPaths: ['out'] });
-          const late = execute(own, await stamped('late'), { executionPolicy: { priority: range.maxPriority } });
-          await new Promise((resolve) => setTimeout(resolve, 500));
-          const soon = execute(own, await stamped('soon'), { executionPolicy: { priority: range.minPriority } });
+          const [lateAction, soonAction] = [await stamped('late'), await stamped('soon')];
+          const blocker = await started(own, await putAction(own, { script: 'sleep 3' }));
+          const late = await started(own, lateAction, { executionPolicy: { priority: range.maxPriority } });
+          const soon = await started(own, soonAction, { executionPolicy: { priority: range.minPriority } });
           const [lateAt, soonAt] = await Promise.all(
-            [late, soon].map(async (run) => BigInt((await outputOf(own, await run, 'out')) ?? '0')),
+            [late, soon].map(async (run) => {
+              const done = await waitExecution(own, run.name);
+              return BigInt((await outputOf(own, done, 'out')) ?? '0');
+            }),
           );
           check.must((soonAt ?? 0n) > 0n && (soonAt ?? 0n) < (lateAt ?? 0n), 'the lower number did not run first');
-          await blocker.leave();
+          await Promise.all([blocker.leave(), late.leave(), soon.leave()]);
         } finally {
           own.client.close();
         }

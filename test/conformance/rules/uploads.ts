@@ -385,7 +385,7 @@ async function firstMessageOnly(
   resourceName: string,
   bytes: Buffer,
 ): Promise<Reply<{ readonly committedSize: bigint }>> {
-  const upload = context.client.upload(ByteStream.method.write, { deadlineMs: 5_000 });
+  const upload = context.client.upload(ByteStream.method.write, { deadlineMs: 10_000 });
   await upload.send({ resourceName, data: bytes.subarray(0, 65_536) });
   return upload.reply;
 }
