@@ -71,11 +71,13 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
   async function landFile(digest: Digest, path: string, file: FsFile, lease: Lease): Promise<void> {
     const name = blobName(digest);
+    let isMoved = false;
     try {
       const stat = await syncAndClose(file);
       await residency.land(name, async () => {
         try {
           await files.land(path, digest);
+          isMoved = true;
           await committer.commit([{ kind: 'file', key: name.key }]);
         } catch (error) {
           await files.remove(digest);
@@ -85,8 +87,8 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
         countStored(digest);
       });
     } finally {
-      // Gone already unless it failed, or another stored the same blob first.
-      await files.removePath(path).catch(() => {});
+      // It failed, or another stored the same blob first.
+      if (!isMoved) await files.removePath(path).catch(() => {});
       lease.release();
     }
   }

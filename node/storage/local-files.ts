@@ -3,7 +3,7 @@ import { type Digest, digestKey, isEmptyDigest } from '../../protos/digest.ts';
 import { createHasher } from '../../protos/hasher.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { BadBlobError, readChunks } from './blob-content.ts';
-import { type BlobFiles, ignoreAbsent } from './blob-files.ts';
+import type { BlobFiles } from './blob-files.ts';
 import type { BlobReading } from './blob-reading.ts';
 import type { LocalBlobStore } from './blob-store.ts';
 import { type DiskStore, fileNeed, isSmall } from './disk-store.ts';
@@ -101,30 +101,28 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     }
     const lease = await space.reserve(fileNeed(digest), `storing the file ${path}`);
     const temp = files.tempPath();
+    let file: FsFile | undefined;
     try {
       // Only a file that is ours alone can be taken: another name or owner could still change it.
       const isTaken =
         move && before.links === 1 && before.uid === process.getuid?.() && (await tryRename(fs, path, temp));
       if (!isTaken) await fs.copy(path, temp);
       await fs.chmod(temp, 0o444);
-      const file = await fs.openRead(temp);
-      try {
-        const now = await file.stat();
-        if (isTaken) {
-          if (now.inode !== before.inode) throw changed(path);
-          checkUnchanged(path, before, now);
-        } else if ((await hashFile(digest.fn, file, now, path, undefined)).hash !== digest.hash) {
-          throw changed(path);
-        }
-      } catch (error) {
-        await file.close();
-        throw error;
+      file = await fs.openRead(temp);
+      const now = await file.stat();
+      if (isTaken) {
+        if (now.inode !== before.inode) throw changed(path);
+        checkUnchanged(path, before, now);
+      } else if ((await hashFile(digest.fn, file, now, path, undefined)).hash !== digest.hash) {
+        throw changed(path);
       }
-      await store.landFile(digest, temp, file, lease);
-    } finally {
-      await files.removePath(temp).catch(ignoreAbsent);
+    } catch (error) {
+      await file?.close();
+      await files.removePath(temp).catch(() => {});
       lease.release();
+      throw error;
     }
+    await store.landFile(digest, temp, file, lease);
   }
 }
 
