@@ -1,4 +1,5 @@
 /** What each kind of fault does to the machines and links it hits, and what its end does. */
+import { nodeOf } from '../mesh/core/ids.ts';
 import type { Rng } from '../mesh/core/rng.ts';
 import type { Engine } from './engine.ts';
 import type { Network } from './network.ts';
@@ -39,6 +40,18 @@ export function applyFault(context: FaultContext, fault: Fault): void {
           else if (fault.amount === 0) node.deliver({ kind: 'gap', gapMs: 0 });
         }),
       );
+    case 'lidsClosed': {
+      // The coordinators of one shard go home together, without a word when the amount says so.
+      const leaving = coordinators(nodes, fault.nodes[0] as number);
+      if (fault.amount === 0) for (const node of leaving) node.deliver({ kind: 'goodbye', presence: 'suspended' });
+      engine.after(fault.amount === 0 ? goodbyeUs / 10 : 0, () => leaving.forEach((node) => node.suspend()));
+      return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
+        leaving.forEach((node) => {
+          if (node.state() === 'suspended') node.resume();
+          else if (fault.amount === 0) node.deliver({ kind: 'gap', gapMs: 0 });
+        }),
+      );
+    }
     case 'crash':
       each((node) => node.crash());
       return atEnd(() => each((node) => node.boot()));
@@ -101,6 +114,14 @@ export function applyFault(context: FaultContext, fault: Fault): void {
     default:
       fault.kind satisfies never;
   }
+}
+
+/** The voters of one shard, chosen by `draw` among those that have a leader. */
+function coordinators(nodes: readonly SimNode[], draw: number): SimNode[] {
+  const led = nodes.flatMap((node) => node.peer()?.coordination.statuses() ?? []).filter(({ leader }) => leader);
+  const status = led[draw % Math.max(1, led.length)];
+  const voters = new Set(status?.configuration.voters.map(nodeOf));
+  return nodes.filter((node) => voters.has(node.id) && node.state() === 'up');
 }
 
 type Links = (readonly [from: number, to: number])[];

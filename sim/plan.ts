@@ -24,7 +24,8 @@ export type FaultKind =
   | 'diskFull'
   | 'liar'
   | 'ownerBack'
-  | 'blobsLost';
+  | 'blobsLost'
+  | 'lidsClosed';
 
 export interface Fault {
   readonly kind: FaultKind;
@@ -91,6 +92,7 @@ const faultKinds: readonly (readonly [FaultKind, weight: number, minMs: number, 
   ['liar', 3, 5_000, 60_000],
   ['ownerBack', 6, 1_000, 60_000],
   ['blobsLost', 3, 0, 0],
+  ['lidsClosed', 3, 70_000, 150_000],
 ];
 
 /** Before the first fault the mesh forms; a mesh that never formed would hide everything behind its own absence. */

@@ -9,6 +9,7 @@ import type { MemberRecord, RecordSigner } from '../mesh/core/membership/records
 import { createRng } from '../mesh/core/rng.ts';
 import { shardOf } from '../mesh/core/shards/placement.ts';
 import type { WorkEffect } from '../node/mesh/driver.ts';
+import { createAuditor } from './auditor.ts';
 import type { Checker, CheckerFactory, World } from './checkers/checker.ts';
 import { createClients } from './clients.ts';
 import { createEngine } from './engine.ts';
@@ -108,10 +109,14 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     excused: (node) => excused.has(node.index),
     calm: plan.faults.length === 0 && plan.lossPerMillion === 0,
     after: (delayMs, act) => engine.after(delayMs * 1_000, act),
-    probe: (from, to, message) => ports.send(from, (nodes[to] as SimNode).id, message),
     action: (key) => actions.get(key),
   };
 
+  const auditor = createAuditor(engine, rng.fork('audits'), {
+    nodes,
+    shards: plan.shards,
+    send: (from, to, message) => ports.send(from, to.id, message),
+  });
   const signer = createSigner(plan.seed, count);
   const ports: NodePorts = {
     engine,
@@ -195,6 +200,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     execute(node, item, action) {
       actions.set(action.key, action);
       requested += 1;
+      auditor.know(action.key);
       const full: Omit<SubmitItem, 'reoffer'> = { ...item, shard: shardOf(item.key, plan.shards) };
       trace?.(node, `execute ${full.request} ${full.key}`);
       for (const check of checkers) check.onExecute?.(node, full, action);
@@ -268,6 +274,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
         }
       });
     }
+    auditor.start();
     engine.at(plan.chaosMs * 1_000, heal);
     const finals = drawFinalBuilds(rng.fork('finals'), count, plan.chaosMs + 30_000, 20_000);
     for (const build of [...plan.builds, ...finals]) clients.schedule(build, () => nodes[build.node] as SimNode);

@@ -4,17 +4,25 @@ import type { CheckerFactory } from './checker.ts';
 import { duplicates } from './duplicates.ts';
 import { electionSafety } from './election-safety.ts';
 import { everyActionEnds } from './every-action-ends.ts';
+import { freshReads } from './fresh-reads.ts';
+import { generations } from './generations.ts';
+import { logMatching } from './log-matching.ts';
 import { oneClaim } from './one-claim.ts';
 import { outputsPromised } from './outputs-promised.ts';
 import { ownerFirst } from './owner-first.ts';
 import { pinsKept } from './pins-kept.ts';
 import { stateMachineSafety } from './state-machine-safety.ts';
 import { tokenOrder } from './token-order.ts';
+import { tombstones } from './tombstones.ts';
 import { viewsConverge } from './views-converge.ts';
 
 export const allCheckers: readonly CheckerFactory[] = [
   electionSafety,
+  logMatching,
   stateMachineSafety,
+  freshReads,
+  generations,
+  tombstones,
   tokenOrder,
   oneClaim,
   outputsPromised,

@@ -31,8 +31,6 @@ export interface World {
   readonly calm: boolean;
   /** Calls back in virtual time. */
   after(delayMs: number, act: () => void): void;
-  /** Sends a message as if a client of the node had made it; its answer is seen by `onSend` of the other side. */
-  probe(from: SimNode, to: number, message: PeerMessage): void;
   action(key: string): SimAction | undefined;
 }
 

@@ -1,0 +1,61 @@
+/**
+ * Somebody who keeps asking: reads registers at whoever believes to lead their shard, deposed leaders included, and now
+ * and then reports a result as wrong, as the re-running of a sample of cache hits does.
+ */
+import type { ActionKey } from '../mesh/core/ids.ts';
+import type { PeerMessage } from '../mesh/core/peer.ts';
+import type { Rng } from '../mesh/core/rng.ts';
+import { shardOf } from '../mesh/core/shards/placement.ts';
+import type { Engine } from './engine.ts';
+import type { SimNode } from './node.ts';
+
+/** Ids of the auditor's requests are above those of any peer. */
+export const auditIdMin = 1_000_000_000;
+const everyUs = 1_500_000;
+
+export interface AuditorPorts {
+  readonly nodes: readonly SimNode[];
+  readonly shards: number;
+  send(from: SimNode, to: SimNode, message: PeerMessage): void;
+}
+
+export interface Auditor {
+  /** A key that is worth asking about. */
+  know(key: ActionKey): void;
+  start(): void;
+}
+
+export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Auditor {
+  const keys: ActionKey[] = [];
+  const known = new Set<ActionKey>();
+  let nextId = auditIdMin;
+
+  function audit(): void {
+    engine.after(everyUs, audit);
+    const from = ports.nodes[rng.below(ports.nodes.length)] as SimNode;
+    if (keys.length === 0 || from.state() !== 'up') return;
+    // Mostly what is written just now.
+    const recent = rng.below(3) > 0 ? Math.min(keys.length, 12) : keys.length;
+    const key = keys[keys.length - 1 - rng.below(recent)] as ActionKey;
+    const shard = shardOf(key, ports.shards);
+    const leaders = ports.nodes.filter((node) => node.peer()?.coordination.groupOf(shard)?.status.role === 'leader');
+    const to = leaders[rng.below(Math.max(1, leaders.length))];
+    if (!to || to === from) return;
+    const id = ++nextId;
+    const register = to.peer()?.coordination.groupOf(shard)?.registers.get(key);
+    if (register?.kind === 'result' && rng.below(12) === 0) {
+      ports.send(from, to, { kind: 'invalidate', id, shard, key, result: register.result, reason: 'wrong' });
+      return;
+    }
+    ports.send(from, to, { kind: 'lookup', id, shard, keys: [key], fresh: rng.below(2) === 0 });
+  }
+
+  return {
+    know(key) {
+      if (known.has(key)) return;
+      known.add(key);
+      keys.push(key);
+    },
+    start: () => engine.after(everyUs, audit),
+  };
+}
