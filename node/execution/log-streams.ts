@@ -25,8 +25,8 @@ interface Log {
   startOffset: number;
   endOffset: number;
   ended: boolean;
-  /** Readers that wait for more. */
-  wake: PromiseWithResolvers<void>;
+  /** Wakes the readers that wait for more. */
+  readonly waiting: Set<() => void>;
 }
 
 interface LogLimits {
@@ -64,13 +64,13 @@ export function createLogStreams(bounds: LogLimits = logLimits): LogRegistry {
     }
   };
   const wakeReaders = (log: Log): void => {
-    log.wake.resolve();
-    log.wake = Promise.withResolvers();
+    for (const wake of log.waiting) wake();
+    log.waiting.clear();
   };
 
   return {
     create(name) {
-      const log: Log = { chunks: [], startOffset: 0, endOffset: 0, ended: false, wake: Promise.withResolvers() };
+      const log: Log = { chunks: [], startOffset: 0, endOffset: 0, ended: false, waiting: new Set() };
       logs.set(name, log);
       return {
         write(chunk) {
@@ -115,8 +115,8 @@ function append(chunks: Uint8Array[], chunk: Uint8Array, joinedBytesMax: number)
 }
 
 async function* follow(log: Log, offset: number, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-  const stop = Promise.withResolvers<void>();
-  const onAbort = (): void => stop.resolve();
+  let wake = (): void => {};
+  const onAbort = (): void => wake();
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     let position = offset;
@@ -134,7 +134,10 @@ async function* follow(log: Log, offset: number, signal: AbortSignal): AsyncGene
       } else if (log.ended) {
         return;
       } else {
-        await Promise.race([log.wake.promise, stop.promise]);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          log.waiting.add(resolve);
+        });
       }
     }
   } finally {
