@@ -8,7 +8,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream, ServerStreamResponseOption
 import { constants } from 'node:http2';
 import { type DescMethod, fromBinary, type Message, toBinary } from '@bufbuild/protobuf';
 import { type Code, codes, StatusError, toStatusError } from '../../protos/status.ts';
-import { createFrameDecoder, decompressMessage, type FramedMessage, frameMessage, joinParts } from './grpc-framing.ts';
+import { frameMessage } from './grpc-framing.ts';
 import {
   decodeBinaryHeader,
   decodeRequestMetadata,
@@ -17,6 +17,7 @@ import {
   parseTimeoutMs,
   requestMetadataHeader,
 } from './grpc-metadata.ts';
+import { type BufferedBytes, createRequestReader } from './grpc-requests.ts';
 import { encodeStatusDetails } from './grpc-status.ts';
 import type { CallContext, PartsDecoder, Reply } from './handler.ts';
 import { limits } from './limits.ts';
@@ -44,12 +45,17 @@ export interface CallReport {
 const noDate: ServerStreamResponseOptions & { sendDate: boolean } = { sendDate: false };
 const responseHeaders = { ':status': 200, 'content-type': 'application/grpc' };
 
+/** What all calls of a server share. */
+export interface CallsShared extends BufferedBytes {
+  readonly onEnd: (report: CallReport) => void;
+}
+
 /** Runs one call to its end. Never throws or rejects. */
 export function serveCall(
   stream: ServerHttp2Stream,
   headers: IncomingHttpHeaders,
   route: Route,
-  onEnd: (report: CallReport) => void,
+  shared: CallsShared,
 ): void {
   const startedMs = performance.now();
   let ended = false;
@@ -97,7 +103,7 @@ export function serveCall(
     ended = true;
     clearTimeout(deadlineTimer);
     requests.stop();
-    onEnd({
+    shared.onEnd({
       service: route.service,
       method: route.method.name,
       code,
@@ -169,7 +175,7 @@ export function serveCall(
     });
   };
 
-  const requests = createRequestReader(stream, {
+  const requests = createRequestReader(stream, shared, {
     streaming: route.method.methodKind === 'client_streaming' || route.method.methodKind === 'bidi_streaming',
     encoding: context.header('grpc-encoding'),
     decodeParts: route.decodeParts,
@@ -264,114 +270,4 @@ function resetLater(stream: ServerHttp2Stream): void {
   const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), limits.discardMs);
   timer.unref();
   stream.once('close', () => clearTimeout(timer));
-}
-
-interface RequestReader {
-  /** The one request of a method that takes one; waits for the client's half-close. */
-  only(): Promise<Message>;
-  /** Requests as the handler pulls them. Throws what `fail` was given. */
-  readonly all: AsyncIterable<Message>;
-  /** Throws away what is queued and arrives from now on. */
-  stop(): void;
-  fail(error: StatusError): void;
-}
-
-function createRequestReader(
-  stream: ServerHttp2Stream,
-  options: {
-    readonly streaming: boolean;
-    readonly encoding: string | undefined;
-    readonly decode: (bytes: Uint8Array) => Message;
-    readonly decodeParts: PartsDecoder<Message> | undefined;
-    readonly onBytes: (bytes: number) => void;
-  },
-): RequestReader {
-  const decoder = createFrameDecoder(limits.messageBytesMax);
-  const queue: FramedMessage[] = [];
-  /** Requests that one message was divided into, and that were not pulled yet. */
-  const divided: Message[] = [];
-  let queuedBytes = 0;
-  let halfClosed = false;
-  let stopped = false;
-  let failure: StatusError | undefined;
-  let wake = () => {};
-
-  stream.on('data', (chunk: Buffer) => {
-    if (stopped || failure) return;
-    options.onBytes(chunk.byteLength);
-    try {
-      for (const message of decoder.push(chunk)) {
-        queue.push(message);
-        queuedBytes += message.sizeBytes;
-      }
-    } catch (error) {
-      failure = toStatusError(error);
-    }
-    if (options.streaming && queuedBytes > limits.queuedRequestBytesMax) stream.pause();
-    if (queue.length > 0 || failure) wake();
-  });
-  stream.on('end', () => {
-    halfClosed = true;
-    if (decoder.partial && !failure) failure = new StatusError('INVALID_ARGUMENT', 'the last message is cut off');
-    wake();
-  });
-
-  const changed = () =>
-    new Promise<void>((resolve) => {
-      wake = resolve;
-    });
-  const inflate = async ({ parts }: FramedMessage) =>
-    options.decode(await decompressMessage(joinParts(parts), options.encoding, limits.messageBytesMax));
-  const open = (message: FramedMessage): Message | Promise<Message> => {
-    if (message.compressed) return inflate(message);
-    const requests = message.parts.length > 1 ? options.decodeParts?.(message.parts) : undefined;
-    if (!requests) return options.decode(joinParts(message.parts));
-    divided.push(...requests);
-    return divided.shift() as Message;
-  };
-
-  return {
-    async only() {
-      while (!halfClosed && !failure) await changed();
-      if (failure) throw failure;
-      if (queue.length !== 1) {
-        throw new StatusError('INVALID_ARGUMENT', `the method takes one request message, not ${queue.length}`);
-      }
-      return open(queue.pop() as FramedMessage);
-    },
-    all: {
-      [Symbol.asyncIterator]() {
-        return {
-          async next() {
-            const part = divided.shift();
-            if (part) return { done: false, value: part };
-            while (queue.length === 0 && !halfClosed && !failure && !stopped) await changed();
-            const message = queue.shift();
-            if (message) {
-              queuedBytes -= message.sizeBytes;
-              if (queuedBytes <= limits.queuedRequestBytesMax && stream.isPaused()) stream.resume();
-              return { done: false, value: await open(message) };
-            }
-            if (failure) throw failure;
-            return { done: true, value: undefined };
-          },
-          async return() {
-            return { done: true, value: undefined };
-          },
-        };
-      },
-    },
-    stop() {
-      stopped = true;
-      queue.length = 0;
-      divided.length = 0;
-      wake();
-    },
-    fail(error) {
-      failure ??= error;
-      queue.length = 0;
-      divided.length = 0;
-      wake();
-    },
-  };
 }

@@ -21,8 +21,8 @@ export interface FramedMessage {
 export interface FrameDecoder {
   /** Takes what arrived; returns the messages it completes. Throws RESOURCE_EXHAUSTED for one that is too large. */
   push(chunk: Buffer): FramedMessage[];
-  /** Whether bytes of an unfinished message are held. */
-  readonly partial: boolean;
+  /** Bytes of an unfinished message that are held, its header included. */
+  readonly heldBytes: number;
 }
 
 /** Copies nothing but headers that are cut; the bytes of messages are valid for good. */
@@ -62,8 +62,8 @@ export function createFrameDecoder(messageBytesMax: number): FrameDecoder {
       }
       return messages;
     },
-    get partial() {
-      return headerSeen > 0;
+    get heldBytes() {
+      return headerSeen < headerBytes ? headerSeen : headerBytes + sizeBytes - missingBytes;
     },
   };
 }

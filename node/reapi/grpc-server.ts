@@ -14,7 +14,7 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { type Access, bearerCheck, refuseUnguarded } from './access.ts';
-import { type CallReport, type Route, serveCall } from './grpc-call.ts';
+import { type CallReport, type CallsShared, type Route, serveCall } from './grpc-call.ts';
 import { encodeStatusText } from './grpc-metadata.ts';
 import type { BoundService } from './handler.ts';
 import { limits } from './limits.ts';
@@ -46,6 +46,7 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
   const addresses = options.listen.map(parseListenAddress);
   for (const address of addresses) refuseUnguarded(address, options);
   const routes = makeRoutes(options.services);
+  const shared: CallsShared = { onEnd: options.onCall ?? (() => {}), bufferedBytes: 0 };
   const sessions = new Set<ServerHttp2Session>();
   const sockets = new Set<Socket>();
   const servers: { readonly server: Http2Server; readonly address: string }[] = [];
@@ -65,7 +66,7 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
         // Without this, one connection could never be faster than 64 KiB per round trip.
         session.setLocalWindowSize(limits.connectionWindowBytes);
       });
-      server.on('stream', createStreamListener(address, routes, options));
+      server.on('stream', createStreamListener(address, routes, shared, options.bearerToken));
       // A connection that breaks or speaks something else ends by itself; its calls see their streams close.
       server.on('sessionError', () => {});
       server.on('clientError', (_error, socket) => socket.destroy());
@@ -136,9 +137,13 @@ function makeRoutes(services: readonly BoundService[]): ReadonlyMap<string, Rout
   return routes;
 }
 
-function createStreamListener(address: ListenAddress, routes: ReadonlyMap<string, Route>, options: GrpcServerOptions) {
-  const isBearer = address.path === undefined ? bearerCheck(options.bearerToken) : () => true;
-  const onCall = options.onCall ?? (() => {});
+function createStreamListener(
+  address: ListenAddress,
+  routes: ReadonlyMap<string, Route>,
+  shared: CallsShared,
+  bearerToken: string | undefined,
+) {
+  const isBearer = address.path === undefined ? bearerCheck(bearerToken) : () => true;
 
   return (stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void => {
     // Resets surface as errors; the call itself learns of them by the stream's close.
@@ -153,7 +158,7 @@ function createStreamListener(address: ListenAddress, routes: ReadonlyMap<string
     const path = headers[':path'] as string;
     const route = routes.get(path);
     if (!route) return refuse(stream, 12, `${path} is not served here`);
-    serveCall(stream, headers, route, onCall);
+    serveCall(stream, headers, route, shared);
   };
 }
 

@@ -23,6 +23,8 @@ export const limits = {
   headerBytesMax: 64 * KiB,
   /** Request messages queued for a handler that takes a stream of them; one message may exceed it. */
   queuedRequestBytesMax: 256 * KiB,
+  /** Request bytes of all calls together that wait to be complete or to be pulled. */
+  bufferedRequestBytesMax: 512 * MiB,
   /** Response bytes of one call that wait for the client. */
   unsentBytesMax: 1 * MiB,
   /** How long a client may go on sending, or not reading, after the status of its call. */

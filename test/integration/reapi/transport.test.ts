@@ -1,11 +1,12 @@
 /** The gRPC server as such, with handlers made for the purpose. */
 import { once } from 'node:events';
-import { type ClientHttp2Stream, connect, type IncomingHttpHeaders } from 'node:http2';
-import { createConnection } from 'node:net';
+import { type ClientHttp2Stream, connect, createServer, type IncomingHttpHeaders } from 'node:http2';
+import { type AddressInfo, createConnection } from 'node:net';
 import { gzipSync } from 'node:zlib';
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create, type DescMethod, toBinary } from '@bufbuild/protobuf';
 import { anyPack } from '@bufbuild/protobuf/wkt';
 import { afterEach, describe, expect, test } from 'vitest';
+import { serveCall } from '../../../node/reapi/grpc-call.ts';
 import { frameMessage } from '../../../node/reapi/grpc-framing.ts';
 import { type CallReport, connectGrpc, serveGrpc } from '../../../node/reapi/grpc.ts';
 import { bindService, type CallContext, type ServiceHandlers } from '../../../node/reapi/handler.ts';
@@ -349,6 +350,35 @@ describe('backpressure', () => {
     }
     await until(() => reports.length === 1002);
   });
+});
+
+test('unfinished requests of all calls together are bounded, and counted down again', async () => {
+  const [method] = ByteStream.methods.filter(({ name }) => name === 'QueryWriteStatus') as [DescMethod];
+  const handler = async () => statusReply(1n);
+  const shared = { onEnd: () => {}, bufferedBytes: 0 };
+  const server = createServer();
+  server.on('stream', (stream, headers) => {
+    serveCall(stream, headers, { service: 'x', method, handler, decodeParts: undefined }, shared);
+  });
+  opened.push(server);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const call = rawCalls(`127.0.0.1:${(server.address() as AddressInfo).port}`);
+
+  const leaving = call('/');
+  leaving.on('error', () => {});
+  leaving.write(queryFrame.subarray(0, -1));
+  await until(() => shared.bufferedBytes === queryFrame.byteLength - 1);
+  leaving.close(8);
+  await until(() => shared.bufferedBytes === 0);
+
+  const [fits, exceeds] = [call('/'), call('/')];
+  fits.end(queryFrame);
+  expect(await statusOf(fits)).toMatchObject({ 'grpc-status': '0' });
+  shared.bufferedBytes = limits.bufferedRequestBytesMax;
+  exceeds.end(queryFrame);
+  expect(await statusOf(exceeds)).toMatchObject({ 'grpc-status': '8' });
+  expect(shared.bufferedBytes).toBe(limits.bufferedRequestBytesMax);
 });
 
 describe('what a handler learns of its call', () => {

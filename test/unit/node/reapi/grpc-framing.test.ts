@@ -26,7 +26,7 @@ describe('frames', () => {
         expect(decoded.map(({ parts }) => Buffer.concat(parts))).toEqual(
           messages.map((message) => Buffer.from(message)),
         );
-        expect(decoder.partial).toBe(false);
+        expect(decoder.heldBytes).toBe(0);
       }),
     );
   });
