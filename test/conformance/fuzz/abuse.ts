@@ -1,8 +1,10 @@
 /** Connections that misbehave below gRPC. Each case ends by itself and leaves nothing of its own behind. */
+import assert from 'node:assert';
 import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
+import { codes } from '../../../protos/status.ts';
 import type { Context } from '../context.ts';
 import { digestOf, put, readName, writeName } from '../fixtures.ts';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -86,7 +88,7 @@ export const abuses: readonly Abuse[] = [
         ]) {
           const stream = session.request(grpcHeaders('/google.bytestream.ByteStream/QueryWriteStatus'));
           stream.end(frame);
-          await over(stream);
+          refused(`a frame ${frame.toString('hex')}`, await over(stream));
         }
       }),
   },
@@ -105,7 +107,7 @@ export const abuses: readonly Abuse[] = [
         ]) {
           const stream = session.request(headers);
           stream.end();
-          await over(stream);
+          refused(JSON.stringify(headers), await over(stream));
         }
       }),
   },
@@ -203,15 +205,33 @@ function quiet(stream: http2.ClientHttp2Stream): http2.ClientHttp2Stream {
   return stream;
 }
 
+interface Answer {
+  /** Absent when the stream was reset without one. */
+  readonly http?: number | undefined;
+  readonly grpc?: number | undefined;
+}
+
 /** Waits until the server has ended the stream one way or the other. */
-async function over(stream: http2.ClientHttp2Stream): Promise<void> {
-  quiet(stream).resume();
+async function over(stream: http2.ClientHttp2Stream): Promise<Answer> {
+  let answer: Answer = {};
+  const note = (headers: http2.IncomingHttpHeaders) => {
+    const grpc = headers['grpc-status'] === undefined ? answer.grpc : Number(headers['grpc-status']);
+    answer = { http: headers[':status'] === undefined ? answer.http : Number(headers[':status']), grpc };
+  };
+  quiet(stream).on('response', note).on('trailers', note).resume();
   const closed = new Promise((resolve) => stream.once('close', resolve));
   if (!stream.writableEnded) stream.end();
   await Promise.race([
     closed,
     rejectAfter(reactionMs, `no end of a stream to ${String(stream.sentHeaders?.[':path'])}`),
   ]);
+  return answer;
+}
+
+/** A refusal has a status that tells why: no success, no UNKNOWN, no server error of HTTP. */
+function refused(what: string, { http, grpc }: Answer): void {
+  const success = grpc === codes.OK || (grpc === undefined && http === 200);
+  assert(!success && grpc !== codes.UNKNOWN && (http ?? 0) < 500, `${what}: HTTP ${http}, gRPC status ${grpc}`);
 }
 
 /** Sends bytes, waits a little for what comes, and goes away. */
