@@ -81,7 +81,9 @@ function bubblewrapRunner(
   const launchers = createLaunchers({ directory: notesDirectory, cgroups, owner });
   return {
     isolation: 'bubblewrap',
-    isolationReason: 'bubblewrap works',
+    isolationReason: disableUserNamespaces
+      ? `${program} works`
+      : `${program} works, but is too old to refuse further user namespaces to actions`,
     limitsInForce: limitsInForce(cgroups, processLimit.length > 0),
     owner,
     async close() {

@@ -22,11 +22,13 @@ export interface StoredCapture {
   readonly bytes?: Uint8Array;
 }
 
+const defaultBounds = { memoryBytes: captureMemoryBytesMax, totalBytes: captureBytesMax };
+
 /**
  * @param path - where the file is made when one is needed
  * @param name - `stdout` or `stderr`, for the line that ends a stream which was cut
  */
-export function createCapture(path: string, name: string): Capture {
+export function createCapture(path: string, name: string, bounds = defaultBounds): Capture {
   let chunks: Uint8Array[] = [];
   let bytes = 0;
   let file: number | undefined;
@@ -34,7 +36,7 @@ export function createCapture(path: string, name: string): Capture {
 
   const keep = (chunk: Uint8Array) => {
     bytes += chunk.byteLength;
-    if (file === undefined && bytes <= captureMemoryBytesMax) {
+    if (file === undefined && bytes <= bounds.memoryBytes) {
       chunks.push(chunk);
       return;
     }
@@ -53,10 +55,10 @@ export function createCapture(path: string, name: string): Capture {
   return {
     write(chunk) {
       if (cut) return;
-      const room = captureBytesMax - bytes;
+      const room = bounds.totalBytes - bytes;
       if (chunk.byteLength <= room) return keep(chunk);
       keep(chunk.subarray(0, room));
-      keep(Buffer.from(`\n[potluck: ${name} was cut here, after ${captureBytesMax} bytes]\n`));
+      keep(Buffer.from(`\n[potluck: ${name} was cut here, after ${bounds.totalBytes} bytes]\n`));
       cut = true;
     },
     text: () => (file === undefined ? Buffer.concat(chunks).toString() : undefined),

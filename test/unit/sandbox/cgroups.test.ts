@@ -1,4 +1,5 @@
 /** The layouts of both versions, on plain directories that stand in for the kernel's. */
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -92,4 +93,23 @@ test('sets no limit where nothing was delegated', () => {
   const self = { cgroup: '0::/user', mountinfo: mount(root, 'cgroup2', 'nsdelegate'), pid: 77, suffix: 'a' };
   expect(openCgroups({ limits, self })).toBeUndefined();
   expect(openCgroups({ limits, self: { cgroup: '', mountinfo: '', pid: 77, suffix: 'a' } })).toBeUndefined();
+});
+
+test('the kernel of this machine enforces what it lets us set', () => {
+  const cgroups = openCgroups({ limits: { memoryBytes: 64 * 2 ** 20, processes: 20 } });
+  if (!cgroups) return console.warn('skipped: this user may not make control groups here');
+  const group = cgroups.acquire();
+  const join = group.joinFiles.map((_, index) => `echo 0 >&${3 + index};`).join(' ');
+  const run = (script: string) =>
+    spawnSync('/bin/sh', ['-c', `${join} ${script}`], { stdio: ['ignore', 'pipe', 'pipe', ...group.joinFiles] });
+  try {
+    if (cgroups.controllers.includes('memory')) expect(run('exec tail /dev/zero').signal).toBe('SIGKILL');
+    if (cgroups.controllers.includes('pids')) {
+      const ran = run('i=0; while [ $i -lt 50 ]; do sleep 0.2 & i=$((i+1)); done; wait');
+      expect(ran.stderr.toString()).toMatch(/fork|Resource/i);
+    }
+  } finally {
+    group[Symbol.dispose]();
+    cgroups.close();
+  }
 });
