@@ -1,6 +1,7 @@
 /** Elections: pre-vote, votes, and the leadership transfer that skips the waiting (sections 3.4, 3.10, 4.2.3, 9.6). */
 import { isMember } from './configuration.ts';
 import { tally } from './quorum.ts';
+import { isUpToDate } from './recovery.ts';
 import type { ReplicaId } from '../ids.ts';
 import { broadcastAppends, sendHeartbeats } from './replication.ts';
 import {
@@ -8,6 +9,7 @@ import {
   becomeFollower,
   becomeLeader,
   hearsLeader,
+  lastEver,
   noteRole,
   persistHardState,
   resetElectionTimer,
@@ -63,8 +65,7 @@ export function onVoteRequest<Command, State>(
   request: VoteRequest,
   nowMs: number,
 ): void {
-  const upToDate =
-    request.lastTerm > g.log.lastTerm || (request.lastTerm === g.log.lastTerm && request.lastIndex >= g.log.lastIndex);
+  const upToDate = isUpToDate({ index: request.lastIndex, term: request.lastTerm }, lastEver(g));
   if (request.pre) {
     const granted = request.term > g.term && upToDate && !hearsLeader(g, nowMs);
     sendDurably(g, from, { kind: 'voted', term: granted ? request.term : g.term, pre: true, granted });

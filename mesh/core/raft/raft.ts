@@ -32,6 +32,8 @@ import {
   appendOwn,
   becomeFollower,
   followConfiguration,
+  lastEver,
+  mayCampaign,
   persist,
   resetElectionTimer,
   send,
@@ -92,6 +94,7 @@ export function createRaft<Command, State>(init: RaftInit<Command, State>): Raft
     vote: disk.vote,
     role: 'follower',
     leader: undefined,
+    forgotten: disk.forgotten,
     commit: start,
     applied: start,
     unsynced: [],
@@ -129,7 +132,7 @@ export function createRaft<Command, State>(init: RaftInit<Command, State>): Raft
     get dueAtMs() {
       if (g.asleep) return Number.POSITIVE_INFINITY;
       if (g.role === 'leader') return Math.min(g.heartbeatAtMs, g.quorumCheckAtMs);
-      return log.configuration.voters.includes(g.self) ? g.electionAtMs : Number.POSITIVE_INFINITY;
+      return mayCampaign(g) ? g.electionAtMs : Number.POSITIVE_INFINITY;
     },
     get leader() {
       return g.leader;
@@ -139,7 +142,8 @@ export function createRaft<Command, State>(init: RaftInit<Command, State>): Raft
     },
     disk: () => {
       const after = log.snapshot?.index ?? 0;
-      return { term: g.term, vote: g.vote, snapshot: log.snapshot, entries: log.slice(after + 1, log.lastIndex) };
+      const entries = log.slice(after + 1, log.lastIndex);
+      return { term: g.term, vote: g.vote, snapshot: log.snapshot, entries, forgotten: g.forgotten };
     },
     holdsLease: (nowMs) => holdsLease(g, nowMs),
   };
@@ -269,7 +273,7 @@ function onMessage<Command, State>(
       if (progress) onHeartbeatAck(g, progress, message, nowMs);
       return;
     case 'timeoutNow':
-      if (g.leader === from && g.log.configuration.voters.includes(g.self)) campaign(g, true, nowMs);
+      if (g.leader === from && mayCampaign(g)) campaign(g, true, nowMs);
       return;
     default:
       message satisfies never;
@@ -317,7 +321,7 @@ function onHeartbeatAck<Command, State>(
 /** A peer says that a committed configuration is without this replica; an older one than it has itself says nothing. */
 function onRemoved<Command, State>(g: GroupState<Command, State>, index: number): void {
   if (index <= g.log.configurationIndex) return;
-  persist(g, { kind: 'removed' });
+  persist(g, { kind: 'removed', forgotten: lastEver(g) });
   g.effects.push({ kind: 'removed' });
 }
 
@@ -338,7 +342,7 @@ function onPersisted<Command, State>(g: GroupState<Command, State>, id: number, 
 function onWake<Command, State>(g: GroupState<Command, State>, nowMs: number): void {
   if (g.asleep) return;
   if (g.role !== 'leader') {
-    if (nowMs >= g.electionAtMs && g.log.configuration.voters.includes(g.self)) preCampaign(g, nowMs);
+    if (nowMs >= g.electionAtMs && mayCampaign(g)) preCampaign(g, nowMs);
     return;
   }
   if (g.transfer && nowMs >= g.transfer.untilMs) g.transfer = undefined;

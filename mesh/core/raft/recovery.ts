@@ -4,11 +4,11 @@
  */
 import { makeConfiguration } from './configuration.ts';
 import type { ReplicaId } from '../ids.ts';
-import type { RaftDisk, RaftRecord } from './types.ts';
+import type { LogPosition, RaftDisk, RaftRecord } from './types.ts';
 
 /** A replica that never wrote anything. */
 export function blankDisk<Command, State>(): RaftDisk<Command, State> {
-  return { term: 0, vote: undefined, snapshot: undefined, entries: [] };
+  return { term: 0, vote: undefined, snapshot: undefined, entries: [], forgotten: { index: 0, term: 0 } };
 }
 
 /** The disk after one more record; records are folded in the order in which they were issued. */
@@ -30,13 +30,26 @@ export function foldRecord<Command, State>(
       return { ...disk, snapshot, entries };
     }
     case 'removed':
-      return { ...disk, snapshot: undefined, entries: [] };
+      return { ...disk, snapshot: undefined, entries: [], forgotten: record.forgotten };
   }
+}
+
+/** The end of everything that a replica with this disk ever acknowledged. */
+export function endOf<Command, State>(disk: RaftDisk<Command, State>): LogPosition {
+  const last = disk.entries.at(-1) ?? disk.snapshot;
+  const own = { index: last?.index ?? 0, term: last?.term ?? 0 };
+  return isUpToDate(own, disk.forgotten) ? own : disk.forgotten;
+}
+
+/** Whether a log that ends at `position` has at least what one that ends at `other` has (section 3.6.1). */
+export function isUpToDate(position: LogPosition, other: LogPosition): boolean {
+  return position.term > other.term || (position.term === other.term && position.index >= other.index);
 }
 
 /** The fewest records that fold into this disk: what remains of a log file when it is rewritten. */
 export function recordsOf<Command, State>(disk: RaftDisk<Command, State>): RaftRecord<Command, State>[] {
   const records: RaftRecord<Command, State>[] = [{ kind: 'hardState', term: disk.term, vote: disk.vote }];
+  if (disk.forgotten.index > 0) records.push({ kind: 'removed', forgotten: disk.forgotten });
   if (disk.snapshot) records.push({ kind: 'snapshot', snapshot: disk.snapshot, whole: true });
   if (disk.entries.length > 0) records.push({ kind: 'append', entries: disk.entries });
   return records;
@@ -48,5 +61,5 @@ export function genesisRecords<Command, State>(
   state: State,
 ): RaftRecord<Command, State>[] {
   const snapshot = { index: 1, term: 1, configuration: makeConfiguration(voters), state, sizeBytes: 0 };
-  return recordsOf({ term: 1, vote: undefined, snapshot, entries: [] });
+  return recordsOf({ ...blankDisk<Command, State>(), term: 1, snapshot });
 }

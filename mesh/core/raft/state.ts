@@ -4,8 +4,9 @@ import { type Progress, newProgress } from './progress.ts';
 import { isMember, membersOf } from './configuration.ts';
 import type { ReplicaId } from '../ids.ts';
 import type { Rng } from '../rng.ts';
+import { isUpToDate } from './recovery.ts';
 import { raftLimits } from '../limits.ts';
-import type { Entry, EntryData, RaftEffect, RaftMessage, RaftRecord, Role } from './types.ts';
+import type { Entry, EntryData, LogPosition, RaftEffect, RaftMessage, RaftRecord, Role } from './types.ts';
 
 export interface PendingRead {
   readonly id: number;
@@ -24,6 +25,8 @@ export interface GroupState<Command, State> {
   vote: ReplicaId | undefined;
   role: Role;
   leader: ReplicaId | undefined;
+  /** The end of a log that this replica once had and gave up. */
+  readonly forgotten: LogPosition;
   commit: number;
   applied: number;
 
@@ -114,6 +117,17 @@ export function resetElectionTimer<Command, State>(g: GroupState<Command, State>
 /** A leader was heard less than an election timeout ago, as far as this replica's own clock can tell; or it leads. */
 export function hearsLeader<Command, State>(g: GroupState<Command, State>, nowMs: number): boolean {
   return g.role === 'leader' || nowMs - g.heardAtMs < raftLimits.electionTimeoutMs;
+}
+
+/** The end of everything that this replica ever acknowledged: its log, or the one that it gave up. */
+export function lastEver<Command, State>(g: GroupState<Command, State>): LogPosition {
+  const own = { index: g.log.lastIndex, term: g.log.lastTerm };
+  return isUpToDate(own, g.forgotten) ? own : g.forgotten;
+}
+
+/** Voters campaign; but not with less in their log than they once had, for others may have counted on it. */
+export function mayCampaign<Command, State>(g: GroupState<Command, State>): boolean {
+  return g.log.configuration.voters.includes(g.self) && lastEver(g) !== g.forgotten;
 }
 
 export function becomeFollower<Command, State>(

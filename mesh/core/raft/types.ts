@@ -95,8 +95,17 @@ export type RaftRecord<Command, State> =
   | { readonly kind: 'append'; readonly entries: readonly Entry<Command>[] }
   /** Replaces everything up to its index; with `whole`, the entries behind it as well (they conflicted). */
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot<State>; readonly whole: boolean }
-  /** The replica left the group. Term and vote stay, so that it cannot vote twice if it comes back. */
-  | { readonly kind: 'removed' };
+  /**
+   * The replica left the group and forgot its log. Term and vote stay, so that it cannot vote twice if it comes back; and
+   * how far its log went, so that until it has caught up it votes as if it still had what it once acknowledged.
+   */
+  | { readonly kind: 'removed'; readonly forgotten: LogPosition };
+
+/** Where a log ends; the later term is ahead, then the higher index (section 3.6.1). */
+export interface LogPosition {
+  readonly index: number;
+  readonly term: number;
+}
 
 /** What recovery found; the input of `createRaft`. */
 export interface RaftDisk<Command, State> {
@@ -104,6 +113,8 @@ export interface RaftDisk<Command, State> {
   readonly vote: ReplicaId | undefined;
   readonly snapshot: Snapshot<State> | undefined;
   readonly entries: readonly Entry<Command>[];
+  /** The end of a log that this replica once had and gave up; zeros when it never did. */
+  readonly forgotten: LogPosition;
 }
 
 export type RaftEvent<Command, State> =

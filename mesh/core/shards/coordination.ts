@@ -13,7 +13,7 @@ import { registerLimits, shardLimits } from '../limits.ts';
 import type { Machine } from '../machine.ts';
 import type { CoordinationMessage, CoordinationRecord, GroupEnvelope } from '../messages.ts';
 import { createHeartbeats } from '../raft/heartbeats.ts';
-import { blankDisk, foldRecord, genesisRecords } from '../raft/recovery.ts';
+import { blankDisk, endOf, foldRecord, genesisRecords } from '../raft/recovery.ts';
 import { offerOf } from '../registers/holders.ts';
 import type { RegisterMessage } from '../registers/messages.ts';
 import { createRegisters, emptyRegisters } from '../registers/registers.ts';
@@ -121,10 +121,14 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       send,
       done({ shard, generation, registers }, accepted) {
         persistShard({ kind: 'superseded', shard, generation, offered: true });
-        persist({ kind: 'group', shard, generation, record: { kind: 'removed' } });
         const key = groupKey(shard, generation);
         const known = past.get(key);
-        if (known) past.set(key, { ...known, superseded: 'offered', disk: forgotten(known.disk) });
+        if (known) {
+          const without = forget(known.disk);
+          const record = { kind: 'removed' as const, forgotten: without.forgotten };
+          persist({ kind: 'group', shard, generation, record });
+          past.set(key, { ...known, superseded: 'offered', disk: without });
+        }
         note({ kind: 'merged', shard, generation, offered: registers.length, accepted });
       },
     },
@@ -204,7 +208,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     stepClaims({ kind: 'unlead', shard });
     groups.delete(shard);
     const { generation } = group;
-    past.set(groupKey(shard, generation), { shard, generation, disk: forgotten(group.disk()), superseded: 'no' });
+    past.set(groupKey(shard, generation), { shard, generation, disk: forget(group.disk()), superseded: 'no' });
   }
 
   function onEnvelope(sender: NodeId, envelope: GroupEnvelope): void {
@@ -619,8 +623,9 @@ function firstHeardOf(shard: ShardId, generation: Generation, voters: readonly s
   return { shard, generation, term: 0, leader: undefined, configuration, configurationIndex: 0 };
 }
 
-function forgotten(disk: GroupDisk): GroupDisk {
-  return { ...disk, snapshot: undefined, entries: [] };
+/** What a replica keeps when it gives up its log. */
+function forget(disk: GroupDisk): GroupDisk {
+  return foldRecord(disk, { kind: 'removed', forgotten: endOf(disk) });
 }
 
 function commandsOf(

@@ -289,6 +289,33 @@ test('a removed replica that comes back late and campaigns is told', () => {
   expect(cluster.leader()).toBe(a);
 });
 
+test('a replica that was removed, forgot its log and is taken back neither leads nor votes below what it once had', () => {
+  const records = [
+    ...genesisRecords<Command, State>([a], []),
+    { kind: 'hardState' as const, term: 4, vote: undefined },
+    { kind: 'removed' as const, forgotten: { index: 30, term: 3 } },
+  ];
+  let persistId = 0;
+  const raft = createRaft<Command, State>({
+    self: a,
+    disk: records.reduce(foldRecord<Command, State>, blankDisk()),
+    rng: createRng(1),
+    nextPersistId: () => ++persistId,
+    nowMs: 0,
+  });
+  // The first thing it gets is the oldest snapshot, in which it is the only voter.
+  const snapshot = { index: 1, term: 1, configuration: makeConfiguration([a]), state: [], sizeBytes: 0 };
+  raft.step({ kind: 'message', from: b, message: { kind: 'snapshot', term: 4, snapshot } }, 0);
+  expect(raft.status.configuration.voters).toEqual([a]);
+  expect(raft.dueAtMs).toBe(Number.POSITIVE_INFINITY);
+  raft.step({ kind: 'wake' }, 10_000);
+  expect(raft.status.role).toBe('follower');
+  const ask = (lastIndex: number) =>
+    sent(raft.step({ kind: 'message', from: c, message: vote({ term: lastIndex, lastIndex, lastTerm: 3 }) }, 10_000));
+  expect(ask(29)).toMatchObject([{ granted: false }]);
+  expect(ask(30)).toMatchObject([{ granted: true }]);
+});
+
 test('5.1: a follower that lags behind the log gets a snapshot, and goes on from there', () => {
   const cluster = led();
   cluster.crash(c);
