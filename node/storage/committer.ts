@@ -2,9 +2,12 @@
  * Group commit: changes that arrive while a transaction is being made durable go into the next one together, so that many
  * writers at once share the price of a sync.
  */
+import { constants } from 'node:os';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import * as limits from './limits.ts';
 import type { IndexChange, StoreIndex } from './store-index.ts';
+
+const { errno } = constants;
 
 export interface Committer {
   /** All of `changes` in one transaction; resolves when durable and visible. At most `batchChanges` of them. */
@@ -77,7 +80,10 @@ export function createCommitter(index: StoreIndex, options: CommitterOptions): C
   async function explain(error: unknown): Promise<StatusError> {
     if (error instanceof StatusError) return error;
     const free = await options.freeBytes().catch(() => Number.POSITIVE_INFINITY);
-    return free < limits.diskReserveBytes ? diskFull(free, error) : toStatusError(error, 'committing to the index');
+    // LMDB reports the number of the system's error, and a write cut short by a full disk as an input/output error.
+    const { code } = error as { code?: unknown };
+    const isFull = code === errno.ENOSPC || code === errno.EDQUOT || free < limits.diskReserveBytes;
+    return isFull ? diskFull(free, error) : toStatusError(error, 'committing to the index');
   }
 
   return {

@@ -53,6 +53,8 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
     path: options.path,
     // A commit becomes visible only once it is on the medium; with overlapping syncs it would be the other way round.
     overlappingSync: false,
+    // Its promise is out of our reach, and a commit that fails would reject it unheard; `batch` has its own.
+    eventTurnBatching: false,
     noSync: !options.sync,
     mapSize: mapBytes(options.sizeLimitBytes),
   });
@@ -100,21 +102,24 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
       mustBeOpen();
       const after = { ...totals };
       const overlay = new Map<string, IndexEntry | undefined>();
-      const writes = new Set<Promise<boolean>>();
+      const writes: (() => void)[] = [];
+      const put = (table: Table, key: Buffer, value: Buffer): void =>
+        void writes.push(() => void table.put(key, value));
+      const remove = (table: Table, key: Buffer): void => void writes.push(() => void table.remove(key));
       const current = (key: Buffer): IndexEntry | undefined => {
         const text = keyText(key);
         return overlay.has(text) ? overlay.get(text) : find(key);
       };
       const set = (key: Buffer, entry: IndexEntry): void => {
         overlay.set(keyText(key), entry);
-        writes.add(entries.put(key, encodeEntry(entry)));
-        writes.add(order.put(orderKey(entry), key));
+        put(entries, key, encodeEntry(entry));
+        put(order, orderKey(entry), key);
       };
       const forget = (key: Buffer, entry: IndexEntry): void => {
         overlay.set(keyText(key), undefined);
-        writes.add(entries.remove(key));
-        writes.add(order.remove(orderKey(entry)));
-        if (entry.place === 'inline') writes.add(values.remove(id(entry.valueId)));
+        remove(entries, key);
+        remove(order, orderKey(entry));
+        if (entry.place === 'inline') remove(values, id(entry.valueId));
         count(after, key, entry.place, -1);
       };
       for (const change of changes) {
@@ -123,19 +128,23 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
         if (change.kind === 'remove') {
           if (old) forget(key, old);
         } else if (old && !(change.kind === 'inline' && isResultKey(key))) {
-          writes.add(order.remove(orderKey(old)));
+          remove(order, orderKey(old));
           set(key, { ...old, seq: after.nextId++ });
         } else if (change.kind !== 'touch') {
           if (old) forget(key, old);
           const seq = after.nextId++;
-          if (change.kind === 'inline') writes.add(values.put(id(seq), encodeValue(key, change.value)));
+          if (change.kind === 'inline') put(values, id(seq), encodeValue(key, change.value));
           set(key, { place: change.kind, seq, valueId: change.kind === 'inline' ? seq : 0 });
           count(after, key, change.kind, 1);
         }
       }
-      if (writes.size === 0) return;
-      writes.add(meta.put(totalsKey, Buffer.from(JSON.stringify(after))));
-      await committed(writes);
+      if (writes.length === 0) return;
+      put(meta, totalsKey, Buffer.from(JSON.stringify(after)));
+      await reasonOf(
+        root.batch(() => {
+          for (const write of writes) write();
+        }),
+      );
       totals = after;
     },
 
@@ -276,14 +285,14 @@ function treePages(tree: TreeStats): number {
   return tree.treeBranchPageCount + tree.treeLeafPageCount + tree.overflowPages;
 }
 
-/** All changes of one turn are one transaction; each promise may be the transaction's or its own. */
-async function committed(writes: ReadonlySet<Promise<boolean>>): Promise<void> {
-  const outcomes = await Promise.allSettled(writes);
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected');
-  if (!failed) return;
-  const { commitError } = failed.reason as { commitError?: Promise<never> };
-  const cause: unknown = await Promise.resolve(commitError).catch((error: unknown) => error);
-  throw cause instanceof Error ? cause : (failed.reason as Error);
+/** A commit that failed says why in a promise of its own, rejected later. */
+async function reasonOf(commit: Promise<boolean>): Promise<void> {
+  try {
+    await commit;
+  } catch (error) {
+    await (error as { commitError?: Promise<never> }).commitError;
+    throw error;
+  }
 }
 
 const placeCodes = { inline: 0, file: 1 } as const;

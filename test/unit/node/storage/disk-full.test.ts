@@ -139,6 +139,38 @@ test('a real disk that fills up', async (context) => {
   if (late) await blobs.put(late.digest, chunksOf(late.bytes));
 });
 
+test('a disk that turns out full in the midst of a commit', async (context) => {
+  const disk = await smallDisk();
+  if ('skipped' in disk) return context.skip(disk.skipped);
+  const unheard: unknown[] = [];
+  const onUnheard = (reason: unknown): void => void unheard.push(reason);
+  process.on('unhandledRejection', onUnheard);
+  onTestFinished(() => void process.off('unhandledRejection', onUnheard));
+  // LMDB says so on standard error as well.
+  const { error } = console;
+  console.error = () => {};
+  onTestFinished(() => void (console.error = error));
+
+  // As if there were space whenever it is asked for.
+  await using subject = await tempStore({
+    dataDir: disk.path,
+    fs: { ...nodeFs, freeBytes: async () => Number.MAX_SAFE_INTEGER },
+  });
+  await writeFile(join(disk.path, 'filler'), Buffer.alloc(9 * 1024 ** 2));
+  const all = Array.from({ length: 600 }, () => randomBlob(7_000));
+  const outcomes: (Error | undefined)[] = [];
+  for (const blob of all) outcomes.push(...(await subject.store.blobs.putMany([blob])));
+  const refused = all.filter((_, at) => outcomes[at] !== undefined);
+  expect(refused.length).toBeGreaterThan(10);
+  expect(await subject.store.blobs.missing(all.map(({ digest }) => digest))).toEqual(
+    refused.map(({ digest }) => digest),
+  );
+  await rm(join(disk.path, 'filler'));
+  expect(await subject.store.blobs.putMany(refused)).toEqual(refused.map(() => undefined));
+  expect((await subject.store.verify()).dropped).toEqual([]);
+  expect(unheard).toEqual([]);
+});
+
 test('a disk filled by others is served from', async (context) => {
   const disk = await smallDisk();
   if ('skipped' in disk) return context.skip(disk.skipped);
