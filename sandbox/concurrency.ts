@@ -20,3 +20,16 @@ export async function forEachLimited<T>(
   const outcomes = await Promise.allSettled(Array.from({ length: Math.min(limit, items.length) }, worker));
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
+
+/** Like `forEachLimited`; the outcomes in the order of the items. */
+export async function mapLimited<T, R>(
+  items: readonly T[],
+  limit: number,
+  work: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const outcomes = new Array<R>(items.length);
+  await forEachLimited([...items.entries()], limit, async ([index, item]) => {
+    outcomes[index] = await work(item);
+  });
+  return outcomes;
+}

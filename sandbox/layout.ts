@@ -169,7 +169,7 @@ function keepHeaviestMounts(layout: MutableLayout): void {
   ].sort((a, b) => a.weight - b.weight || (a.shared.path < b.shared.path ? -1 : 1));
   const light = new Set<unknown>(byWeight.slice(0, excess).map(({ shared }) => shared));
   const demotedDirectories = layout.sharedDirectories.filter((shared) => light.has(shared));
-  layout.copies.push(...layout.sharedFiles.filter((shared) => light.has(shared)));
+  for (const shared of layout.sharedFiles) if (light.has(shared)) layout.copies.push(shared);
   layout.sharedDirectories = layout.sharedDirectories.filter((shared) => !light.has(shared));
   layout.sharedFiles = layout.sharedFiles.filter((shared) => !light.has(shared));
   for (const { path, node } of demotedDirectories) {

@@ -13,7 +13,7 @@ import { join, posix } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Digest, type DigestFunction, toWireDigest } from '../protos/digest.ts';
 import type {
-  FileNodeSchema,
+  Digest as WireDigest,
   NodePropertiesSchema,
   OutputDirectorySchema,
   OutputFileSchema,
@@ -22,7 +22,7 @@ import type {
 import { digestOf } from '../protos/hasher.ts';
 import { StatusError } from '../protos/status.ts';
 import type { CommandPlan, DeclaredOutput } from './command.ts';
-import { forEachLimited } from './concurrency.ts';
+import { mapLimited } from './concurrency.ts';
 import { outputDepthMax, outputEntriesMax, outputReadsMax } from './limits.ts';
 import {
   type CollectedDirectory,
@@ -59,6 +59,12 @@ export interface CollectOptions {
   readonly signal: AbortSignal;
 }
 
+/** What OutputFile and FileNode have in common. */
+interface StoredFile extends Properties {
+  readonly digest: WireDigest;
+  readonly isExecutable: boolean;
+}
+
 type Properties = { nodeProperties?: MessageInitShape<typeof NodePropertiesSchema> };
 
 /** Throws FAILED_PRECONDITION naming the output when it is of the wrong or an impossible kind. */
@@ -76,17 +82,18 @@ export async function collectOutputs(
     blobs: [],
   };
   const collector = createCollector(plan, { ...options, move: options.move && !overlap(plan.outputs) });
+  const find = createFinder(root);
   const files: { output: DeclaredOutput; path: string; stats: Stats }[] = [];
   for (const output of plan.outputs) {
     const path = join(root, ...output.segments);
-    const stats = await find(root, output);
+    const stats = await find(output);
     if (!stats) continue;
     if (stats.isSymbolicLink()) {
       const link = { path: output.path, target: await readTarget(path, output.path), ...collector.propertiesOf(stats) };
       if (output.kind === 'any') collected.outputSymlinks.push(link);
       // Clients of API 2.0 know two lists only; a link without a known target counts as a file.
       const list =
-        output.kind === 'directory' || (output.kind === 'any' && (await leadsToDirectory(root, output, link.target)))
+        output.kind === 'directory' || (output.kind === 'any' && (await leadsToDirectory(find, output, link.target)))
           ? collected.outputDirectorySymlinks
           : collected.outputFileSymlinks;
       list.push(link);
@@ -105,7 +112,7 @@ export async function collectOutputs(
         result.isTopologicallySorted = true;
       }
       if (plan.wantsDirectories) {
-        collected.blobs.push(...inOrder);
+        for (const blob of inOrder) collected.blobs.push(blob);
         result.rootDirectoryDigest = toWireDigest(directory.digest);
       }
       collected.outputDirectories.push(result);
@@ -118,11 +125,11 @@ export async function collectOutputs(
       throw failed(output.path, `is ${specialKind(stats)}; only files, directories and symbolic links can be outputs`);
     }
   }
-  const stored = new Map<DeclaredOutput, MessageInitShape<typeof FileNodeSchema>>();
-  await forEachLimited(files, outputReadsMax, async ({ output, path, stats }) => {
-    stored.set(output, await collector.file(path, stats));
-  });
-  for (const { output } of files) collected.outputFiles.push({ path: output.path, ...stored.get(output) } as never);
+  const stored = await mapLimited(files, outputReadsMax, async ({ output, path, stats }) => ({
+    path: output.path,
+    ...(await collector.file(path, stats)),
+  }));
+  for (const file of stored) collected.outputFiles.push(file);
   return collected;
 }
 
@@ -142,7 +149,7 @@ function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: 
     };
   };
 
-  const file = async (path: string, stats: Stats) => {
+  const file = async (path: string, stats: Stats): Promise<StoredFile> => {
     signal.throwIfAborted();
     if (owner) await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
     if ((stats.mode & 0o400) === 0) await chmod(path, 0o600);
@@ -180,36 +187,52 @@ function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: 
         throw failed(posix.join(shown, name), `is ${specialKind(childStats)}, which no output directory can hold`);
       }
     }
-    const stored = new Map<string, MessageInitShape<typeof FileNodeSchema>>();
-    await forEachLimited(regular, outputReadsMax, async ({ name, stats }) => {
-      stored.set(name, { name, ...(await file(join(path, name), stats)) });
-    });
-    for (const { name } of regular) found.files.push(stored.get(name) as MessageInitShape<typeof FileNodeSchema>);
+    const files = await mapLimited(regular, outputReadsMax, async ({ name, stats }) => ({
+      name,
+      ...(await file(join(path, name), stats)),
+    }));
+    for (const one of files) found.files.push(one);
     return encodeDirectory(fn, found);
   };
 
   return { file, directory, propertiesOf };
 }
 
-/** What is at an output, looked up one name at a time; `undefined` when it was not made. */
-async function find(root: string, { path, segments }: DeclaredOutput): Promise<Stats | undefined> {
-  let at = root;
-  let stats = await lstat(root);
-  for (const [index, segment] of segments.entries()) {
-    if (stats.isSymbolicLink()) {
-      throw failed(path, `lies below the symbolic link "${segments.slice(0, index).join('/')}", which is not followed`);
+type Find = (output: Pick<DeclaredOutput, 'path' | 'segments'>) => Promise<Stats | undefined>;
+
+/**
+ * Finds what is at an output, looked up one name at a time; `undefined` when it was not made. Outputs share parents, which
+ * are looked at once: nothing changes any more.
+ */
+function createFinder(root: string): Find {
+  const known = new Map<string, Promise<Stats | undefined>>();
+  const look = (path: string): Promise<Stats | undefined> => {
+    const found =
+      known.get(path) ??
+      lstat(path).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return undefined;
+        throw error;
+      });
+    known.set(path, found);
+    return found;
+  };
+  return async ({ path, segments }) => {
+    let at = root;
+    let stats = await look(root);
+    for (const [index, segment] of segments.entries()) {
+      if (stats?.isSymbolicLink()) {
+        throw failed(
+          path,
+          `lies below the symbolic link "${segments.slice(0, index).join('/')}", which is not followed`,
+        );
+      }
+      if (!stats?.isDirectory()) return undefined;
+      await open(at, stats);
+      at = join(at, segment);
+      stats = await look(at);
     }
-    if (!stats.isDirectory()) return undefined;
-    await open(at, stats);
-    at = join(at, segment);
-    try {
-      stats = await lstat(at);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-      throw error;
-    }
-  }
-  return stats;
+    return stats;
+  };
 }
 
 /** Lets us into a directory that the command closed. */
@@ -224,15 +247,11 @@ async function readTarget(path: string, shown: string): Promise<string> {
 }
 
 /** Looks where a link leads, without leaving the tree and without following a second link. */
-async function leadsToDirectory(root: string, { segments }: DeclaredOutput, target: string): Promise<boolean> {
+async function leadsToDirectory(find: Find, { segments }: DeclaredOutput, target: string): Promise<boolean> {
   const inTree = posix.join(...segments.slice(0, -1), target);
   if (posix.isAbsolute(target) || inTree === '..' || inTree.startsWith('../')) return false;
   try {
-    const stats = await find(root, {
-      path: '',
-      kind: 'any',
-      segments: inTree.split('/').filter((name) => name !== '.'),
-    });
+    const stats = await find({ path: '', segments: inTree.split('/').filter((name) => name !== '.' && name !== '') });
     return stats?.isDirectory() === true;
   } catch {
     return false;
