@@ -157,12 +157,14 @@ test('a disk that turns out full in the midst of a commit', async (context) => {
     fs: { ...nodeFs, freeBytes: async () => Number.MAX_SAFE_INTEGER },
   });
   await writeFile(join(disk.path, 'filler'), Buffer.alloc(9 * 1024 ** 2));
-  const all = Array.from({ length: 600 }, () => randomBlob(7_000));
-  const outcomes: (Error | undefined)[] = [];
-  for (const blob of all) outcomes.push(...(await subject.store.blobs.putMany([blob])));
-  const refused = all.filter((_, at) => outcomes[at] !== undefined);
-  expect(refused.length).toBeGreaterThan(10);
-  expect(await subject.store.blobs.missing(all.map(({ digest }) => digest))).toEqual(
+  const stored: Blob[] = [];
+  const refused: Blob[] = [];
+  while (refused.length < 5) {
+    const blob = randomBlob(7_000);
+    const [error] = await subject.store.blobs.putMany([blob]);
+    (error === undefined ? stored : refused).push(blob);
+  }
+  expect(await subject.store.blobs.missing([...stored, ...refused].map(({ digest }) => digest))).toEqual(
     refused.map(({ digest }) => digest),
   );
   await rm(join(disk.path, 'filler'));

@@ -30,6 +30,7 @@ const roomy: Load = { sizeLimitBytes: 64 * 1024 ** 2, blobSizes: [1, 50, 9_000, 
 /** More than fits, so that evictions are under way when the power goes. */
 const crowded: Load = { sizeLimitBytes: 8 * 1024 ** 2, blobSizes: [7_000, 9_000, 800_000], operations: 700 };
 
+/** `POTLUCK_POWER_SEEDS=500` looks longer. */
 const seeds = Number(process.env['POTLUCK_POWER_SEEDS'] ?? 40);
 
 /** Writes until the power goes, starts again, and returns what is wrong then. */
@@ -106,13 +107,15 @@ async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = r
   return wrong;
 }
 
-test('what was acknowledged is there after a power cut, and nothing claimed is wrong', async () => {
+const timeout = 60_000 + seeds * 2_000;
+
+test('what was acknowledged is there after a power cut, and nothing claimed is wrong', { timeout }, async () => {
   for (let seed = 1; seed <= seeds; seed++) {
     expect(await lossOfPower(seed), `seed ${seed}`).toEqual([]);
   }
 });
 
-test('nothing claimed is wrong after a power cut during evictions', async () => {
+test('nothing claimed is wrong after a power cut during evictions', { timeout }, async () => {
   for (let seed = 1; seed <= seeds / 4; seed++) {
     expect(await lossOfPower(seed, {}, crowded), `seed ${seed}`).toEqual([]);
   }
