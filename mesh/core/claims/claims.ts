@@ -21,8 +21,8 @@ import type {
   RunningClaim,
   SubmitItem,
 } from './messages.ts';
+import { createMatching } from './matching.ts';
 import { createOutbox } from './outbox.ts';
-import { fits, overlapOf } from './queue.ts';
 import { backoffMs, createRetryBudgets } from './retries.ts';
 import { createTaskTable, taskId } from './table.ts';
 import {
@@ -46,7 +46,7 @@ type MessageOf<Kind extends ClaimMessage['kind']> = Extract<ClaimMessage, { kind
 export function createClaims(view: ClaimsView, rng: Rng): Claims {
   const led = new Map<ShardId, Led>();
   const table = createTaskTable();
-  const pulls = new Map<NodeId, WaitingPull>();
+  const matching = createMatching(table, { grant, takeBack: (task) => revoke(task, 'stolen') });
   const proposals = new Map<
     number,
     { readonly claim: ClaimRef; readonly executor: NodeId; readonly result: BlobKey }
@@ -101,7 +101,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     task.readyAtMs = readyAtMs;
     table.ready.add(task);
     tellWaiters(task, (request) => stateOf(task, request));
-    if (readyAtMs <= nowMs) offerToWaiting(task, nowMs);
+    if (readyAtMs <= nowMs) matching.offer(task, nowMs);
     if (!task.claim) hint(task, 'ready');
   }
 
@@ -145,50 +145,6 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function revoke(task: Task, reason: RevokeReason): void {
     const { executor, ...ref } = drop(task, reason);
     outbox.revoke(executor, ref, reason);
-  }
-
-  // ---- Matching ----
-
-  /** A new action goes to the waiting executor that holds most of its inputs, then to the one with most free slots. */
-  function offerToWaiting(task: Task, nowMs: number): void {
-    let chosen: WaitingPull | undefined;
-    for (const pull of pulls.values()) {
-      if (pull.untilMs <= nowMs || (pull.slots === 0 && pull.reservations === 0) || !fits(task, pull)) continue;
-      if (!chosen || preference(task, pull) > preference(task, chosen)) chosen = pull;
-    }
-    if (!chosen) return;
-    grant(task, chosen, chosen.slots === 0, nowMs);
-    dropIfServed(chosen);
-  }
-
-  function preference(task: Task, pull: WaitingPull): number {
-    // A free slot before any reservation, then inputs held, then free slots; each bounded below the next weight.
-    return (pull.slots > 0 ? 1_000_000 : 0) + overlapOf(task, pull) * 1_000 + Math.min(pull.slots, 999);
-  }
-
-  function serve(pull: WaitingPull, nowMs: number): void {
-    for (let granted = 0; granted < limits.grantsPerPull; granted++) {
-      if (pull.slots === 0 && pull.reservations === 0) break;
-      const task = table.ready.pick(pull, nowMs);
-      if (task) grant(task, pull, pull.slots === 0, nowMs);
-      else if (pull.slots === 0 || !steal(pull, nowMs)) break;
-    }
-    dropIfServed(pull);
-  }
-
-  function dropIfServed(pull: WaitingPull): void {
-    if (pull.slots === 0 && pull.reservations === 0) pulls.delete(pull.node);
-  }
-
-  /** Somebody is free now: what another only reserved and has not started goes to it. */
-  function steal(pull: WaitingPull, nowMs: number): boolean {
-    for (const task of table.reserved) {
-      if (task.claim?.executor === pull.node || !fits(task, pull)) continue;
-      revoke(task, 'stolen');
-      grant(task, pull, false, nowMs);
-      return true;
-    }
-    return false;
   }
 
   // ---- From submitters ----
@@ -263,26 +219,8 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   // ---- From executors ----
 
   function onPull(from: NodeId, message: MessageOf<'pull'>, nowMs: number): void {
-    const old = pulls.get(from);
-    // Messages may overtake each other; an older pull says what was, not what is.
-    if (old && old.id > message.id) return;
-    pulls.delete(from);
-    if (message.slots === 0 && message.reservations === 0) return;
-    if (pulls.size >= limits.pullsMax) return;
-    const pull: WaitingPull = {
-      id: message.id,
-      node: from,
-      slots: message.slots,
-      reservations: message.reservations,
-      ownOnly: message.ownOnly,
-      capabilities: new Set(message.capabilities),
-      freeBytes: message.freeBytes,
-      holds: new Set(message.holds),
-      untilMs: nowMs + limits.pullLeaseMs,
-    };
-    pulls.set(from, pull);
+    matching.onPull(from, message, nowMs);
     sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
-    serve(pull, nowMs);
   }
 
   function onStart(from: NodeId, ref: ClaimRef, nowMs: number): void {
@@ -480,7 +418,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   }
 
   function onMemberGone(node: NodeId, dead: boolean, nowMs: number): void {
-    pulls.delete(node);
+    matching.forget(node);
     for (const task of table.claimed()) {
       if (task.claim?.executor === node && !task.claim.committing) onLost(task, dead, 'expired', nowMs);
     }
@@ -488,7 +426,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function sweep(nowMs: number): void {
     for (const [request, untilMs] of cancelled) if (untilMs <= nowMs) cancelled.delete(request);
-    for (const [node, pull] of pulls) if (pull.untilMs <= nowMs) pulls.delete(node);
+    matching.expire(nowMs);
     for (const task of [...table.tasks.values()]) {
       for (const waiter of [...task.waiters.values()]) {
         if (waiter.leaseUntilMs <= nowMs) removeWaiter(task, waiter.request, 'cancelled');
@@ -496,7 +434,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const { claim } = task;
       if (claim && !claim.committing && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
     }
-    const idle = table.tasks.size === 0 && pulls.size === 0 && cancelled.size === 0;
+    const idle = table.tasks.size === 0 && matching.waiting === 0 && cancelled.size === 0;
     sweepAtMs = idle ? Number.POSITIVE_INFINITY : nowMs + limits.sweepMs;
   }
 
@@ -571,7 +509,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
         case 'wake':
           if (nowMs >= sweepAtMs) sweep(nowMs);
           table.ready.matured(nowMs);
-          for (const pull of [...pulls.values()]) serve(pull, nowMs);
+          matching.serveAll(nowMs);
           break;
         default:
           event satisfies never;

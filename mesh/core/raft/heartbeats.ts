@@ -15,6 +15,8 @@ export interface Outgoing {
 export interface Heartbeats {
   /** Takes one message of a group; what is no heartbeat comes back to be sent at once. */
   add(envelope: GroupEnvelope, after?: number): Outgoing | undefined;
+  /** Something was added since the last flush. */
+  readonly waiting: boolean;
   /** The messages that carry what was added since the last call, nodes in the order of their first heartbeat. */
   flush(): readonly Outgoing[];
 }
@@ -39,6 +41,9 @@ export function createHeartbeats(): Heartbeats {
       // Persists are durable in order, so waiting for the latest is waiting for all.
       if (after !== undefined) batch.after = Math.max(batch.after ?? after, after);
       return undefined;
+    },
+    get waiting() {
+      return byNode.size > 0;
     },
     flush() {
       const messages: Outgoing[] = [];

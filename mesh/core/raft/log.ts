@@ -55,6 +55,12 @@ export function createLog<Command, State>(
     return found;
   };
 
+  const inForce = () => {
+    const last = configurations.at(-1);
+    assert(last, 'a log has a configuration at its base');
+    return last;
+  };
+
   const log: RaftLog<Command, State> = {
     get snapshot() {
       return snapshot;
@@ -69,10 +75,10 @@ export function createLog<Command, State>(
       return baseIndex + 1;
     },
     get configuration() {
-      return configurationAt(lastIndex()).configuration;
+      return inForce().configuration;
     },
     get configurationIndex() {
-      return configurationAt(lastIndex()).index;
+      return inForce().index;
     },
     termAt,
     configurationAt: (index) => configurationAt(index).configuration,
@@ -130,8 +136,8 @@ export function createLog<Command, State>(
   function rebase(index: number): void {
     const term = termAt(index);
     assert(term !== undefined, `cannot compact to ${index}`);
-    const inForce = configurationAt(index);
-    configurations = [inForce, ...configurations.filter((known) => known.index > index)];
+    const atBase = configurationAt(index);
+    configurations = [atBase, ...configurations.filter((known) => known.index > index)];
     entries = entries.slice(index - baseIndex);
     baseIndex = index;
     baseTerm = term;

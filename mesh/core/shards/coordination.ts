@@ -375,7 +375,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   // ---- Members ----
 
   function onMembers(view: readonly MemberView[]): void {
-    const before = new Map(members.map((member) => [member.node, member]));
+    const before = memberOf;
     const now = new Map(view.map((member) => [member.node, member]));
     members = view;
     memberOf = now;
@@ -596,7 +596,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       onEvent(event);
       for (const group of groups.values()) group.flush(nowMs);
       if (announced.size > 0) announce();
-      for (const { to, message, after } of heartbeats.flush()) send(to, message, after);
+      if (heartbeats.waiting) for (const { to, message, after } of heartbeats.flush()) send(to, message, after);
       let dueAtMs = Math.min(steerAtMs, askAtMs, formCheckAtMs, statusAtMs, claims.dueAtMs, merging.dueAtMs);
       for (const group of groups.values()) dueAtMs = Math.min(dueAtMs, group.dueAtMs);
       effects.push({ kind: 'wakeAt', atMs: dueAtMs });
