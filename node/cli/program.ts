@@ -22,6 +22,7 @@ export const commands: readonly Command[] = [up, status, run, cacheStats, cacheG
 export async function main(words: readonly string[]): Promise<void> {
   // A reader such as `head` that stops reading is no failure of ours.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  process.stderr.on('error', () => {});
   process.on('uncaughtException', (error) => process.exit(explain(error)));
   process.exit(await dispatch(words).catch(explain));
 }
@@ -106,7 +107,13 @@ function explain(error: unknown): number {
     printError(`potluck: ${error.reason}`);
     return exitCodes.failed;
   }
-  printError(`potluck: unexpected error: ${error instanceof Error ? error.message : String(error)}`);
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof Error && [error, error.cause].some((one) => (one as NodeJS.ErrnoException)?.syscall)) {
+    // What the system refused is seldom our defect: a full disk, a missing permission.
+    printError(`potluck: ${error instanceof StatusError ? error.reason : message}`);
+    return exitCodes.failed;
+  }
+  printError(`potluck: unexpected error: ${message}`);
   printError(
     'This is a defect in Potluck. Please report it with what you did, the line above and "potluck doctor --json";',
   );

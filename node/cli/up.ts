@@ -12,6 +12,8 @@ const flags = settingFlags(...settingNames);
 
 /** Calls under way get this long to end once the node was told to stop; then they are broken off. */
 const drainMaxMs = 8_000;
+/** After this the process ends whatever is still open: the store bears being killed at any time. */
+const stopMaxMs = 9_500;
 /** One Ctrl-C can arrive twice, from the terminal and from npm, which passes its own on; a person needs longer. */
 const sameKeypressMs = 300;
 
@@ -57,6 +59,7 @@ async function serve(args: ParsedArgs): Promise<number> {
   const signal = await stop;
   if (json) print(JSON.stringify({ event: 'stopping', signal }));
   else printError('Stopping; press Ctrl-C again to stop at once.');
+  setTimeout(() => process.exit(exitCodes.ok), stopMaxMs).unref();
   await node.close({ drainMaxMs });
   if (json) print(JSON.stringify({ event: 'stopped' }));
   return exitCodes.ok;

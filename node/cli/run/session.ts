@@ -58,14 +58,8 @@ interface RunReport {
   readonly executionMs: ExecutionPhases | null;
 }
 
-interface Phases {
-  readonly connect: number;
-  readonly inputs: number;
-  readonly upload: number;
-  readonly execute: number;
-  readonly download: number;
-  readonly total: number;
-}
+type Phase = 'connect' | 'inputs' | 'upload' | 'execute' | 'download';
+type Phases = Readonly<Record<Phase | 'total', number>>;
 
 interface ExecutionPhases {
   readonly queued: number;
@@ -81,7 +75,7 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
   const clock = createStopwatch();
 
   const remote = await reach(request, context);
-  const connectMs = clock.lap();
+  clock.lap('connect');
   progress.update('reading the inputs');
   const tree = await readInputs(cwd, request.inputs, signal);
   const { action, blobs } = makeAction({
@@ -90,7 +84,7 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
     doNotCache: request.noCache,
     inputRoot: tree.root,
   });
-  const inputsMs = clock.lap();
+  clock.lap('inputs');
 
   const upload = () =>
     uploadMissing(remote, [...tree.blobs, ...blobs], {
@@ -98,7 +92,7 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
       onProgress: (sent) => progress.update(`uploading: ${count(sent.blobs, 'blob')}, ${formatBytes(sent.bytes)}`),
     });
   const uploaded = await upload();
-  const uploadMs = clock.lap();
+  clock.lap('upload');
 
   progress[Symbol.dispose]();
   const stdout = createLiveOutput(remote, request.json ? process.stderr : process.stdout);
@@ -122,20 +116,12 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
   const { result } = response;
   if (!result) throw new CliError(response.status?.message ?? 'the server sent no result');
   await showRest(remote, result, { stdout, stderr, signal });
-  const executeMs = clock.lap();
+  clock.lap('execute');
 
   const outputs = await writeOutputs(remote, cwd, result, request.outputs, signal);
-  const downloadMs = clock.lap();
+  clock.lap('download');
   const timedOut = Boolean(response.status?.code);
   const missing = request.outputs.filter((path) => !outputs.made.has(path));
-  const phasesMs = {
-    connect: connectMs,
-    inputs: inputsMs,
-    upload: uploadMs,
-    execute: executeMs,
-    download: downloadMs,
-    total: clock.total(),
-  };
   report(request, {
     exitCode: result.exitCode,
     cached: response.cachedResult,
@@ -144,7 +130,7 @@ export async function runSession(request: RunRequest, context: RunContext): Prom
     inputs: { files: tree.files, bytes: tree.fileBytes },
     uploaded,
     outputs: { files: outputs.files, bytes: outputs.bytes, missing },
-    phasesMs,
+    phasesMs: clock.phasesMs(),
     executionMs: response.cachedResult ? null : executionPhases(result.executionMetadata),
   });
   if (timedOut) {
@@ -179,9 +165,7 @@ async function reach(request: RunRequest, { connection, address, signal }: RunCo
       throw new CliError(
         `no TLS connection to ${address}: ${error.reason.replace(/\.? *Resolution note.*/, '')}. ${hint}`,
         exitCodes.runFailed,
-        {
-          cause: error,
-        },
+        { cause: error },
       );
     }
     throw new CliError(
@@ -245,16 +229,18 @@ function between(start: Timestamp | undefined, end: Timestamp | undefined): numb
   return rounded(Number(end.seconds - start.seconds) * 1000 + (end.nanos - start.nanos) / 1e6);
 }
 
-function createStopwatch(): { lap(): number; total(): number } {
+/** Times phases that follow each other. */
+function createStopwatch(): { lap(phase: Phase): void; phasesMs(): Phases } {
   const startMs = performance.now();
   let lapMs = startMs;
+  const laps: Record<Phase, number> = { connect: 0, inputs: 0, upload: 0, execute: 0, download: 0 };
   return {
-    lap() {
-      const before = lapMs;
+    lap(phase) {
+      const beforeMs = lapMs;
       lapMs = performance.now();
-      return rounded(lapMs - before);
+      laps[phase] = rounded(lapMs - beforeMs);
     },
-    total: () => rounded(performance.now() - startMs),
+    phasesMs: () => ({ ...laps, total: rounded(lapMs - startMs) }),
   };
 }
 
