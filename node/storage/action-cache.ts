@@ -18,7 +18,9 @@ export interface ActionCache {
   get(key: ActionKey, options?: CallOptions): Promise<ActionResult | undefined>;
 
   /**
-   * Stores a result; resolves when it is durable. Its blobs must be held by then, or FAILED_PRECONDITION names the missing ones.
+   * Stores a result; resolves when it is durable. Its blobs must be held by then, or FAILED_PRECONDITION names the missing ones,
+   * in the text and as a PreconditionFailure of type MISSING. Throws INVALID_ARGUMENT for malformed digests, a Tree that is
+   * none, and inline contents that do not have their digest.
    */
   put(key: ActionKey, result: ActionResult, options?: CallOptions): Promise<void>;
 }

@@ -81,6 +81,9 @@ export interface LocalBlobStore extends BlobStore {
    */
   linkTo(digest: Digest, path: string, options: { readonly executable: boolean }): Promise<boolean>;
 
-  /** Takes in a regular file, hashing it; `move` allows taking the file itself away instead of copying. */
+  /**
+   * Takes in a regular file, hashing it; `move` allows taking the file itself away instead of copying. Nobody may have it
+   * open for writing any more. Throws FAILED_PRECONDITION for anything but a regular file, ABORTED when it changes meanwhile.
+   */
   putFile(fn: Digest['fn'], path: string, options?: CallOptions & { readonly move?: boolean }): Promise<Digest>;
 }

@@ -2,7 +2,7 @@
  * The few file-system calls the store makes, as a port: production over node:fs; tests put one here that fails on
  * command, or that forgets everything not synced (test/unit/node/storage/forgetful-fs.ts).
  */
-import { constants } from 'node:fs';
+import { type BigIntStats, constants } from 'node:fs';
 import * as fs from 'node:fs/promises';
 
 export interface FileStat {
@@ -11,6 +11,8 @@ export interface FileStat {
   readonly inode: bigint;
   readonly modifiedNs: bigint;
   readonly links: number;
+  /** Permission bits. */
+  readonly mode: number;
   readonly uid: number;
 }
 
@@ -31,6 +33,8 @@ export interface FsPort {
   create(path: string, mode: number): Promise<FsFile>;
   /** Never follows a symbolic link at `path`. */
   openRead(path: string): Promise<FsFile>;
+  /** Never follows a symbolic link at `path`. */
+  stat(path: string): Promise<FileStat>;
   rename(from: string, to: string): Promise<void>;
   link(from: string, to: string): Promise<void>;
   /** A new file with the bytes of `from`, sharing its blocks where the file system can. */
@@ -50,6 +54,7 @@ export interface FsPort {
 export const nodeFs: FsPort = {
   create: async (path, mode) => wrap(await fs.open(path, 'wx', mode)),
   openRead: async (path) => wrap(await fs.open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)),
+  stat: async (path) => statOf(await fs.lstat(path, { bigint: true })),
   rename: fs.rename,
   link: fs.link,
   copy: (from, to) => fs.copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE),
@@ -77,6 +82,18 @@ export const nodeFs: FsPort = {
   },
 };
 
+function statOf(stat: BigIntStats): FileStat {
+  return {
+    kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'directory' : 'other',
+    sizeBytes: Number(stat.size),
+    inode: stat.ino,
+    modifiedNs: stat.mtimeNs,
+    links: Number(stat.nlink),
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+  };
+}
+
 function wrap(handle: fs.FileHandle): FsFile {
   return {
     async read(into, position) {
@@ -100,17 +117,7 @@ function wrap(handle: fs.FileHandle): FsFile {
         rest = after;
       }
     },
-    async stat() {
-      const stat = await handle.stat({ bigint: true });
-      return {
-        kind: stat.isFile() ? 'file' : stat.isDirectory() ? 'directory' : 'other',
-        sizeBytes: Number(stat.size),
-        inode: stat.ino,
-        modifiedNs: stat.mtimeNs,
-        links: Number(stat.nlink),
-        uid: Number(stat.uid),
-      };
-    },
+    stat: async () => statOf(await handle.stat({ bigint: true })),
     sync: () => handle.sync(),
     chmod: (mode) => handle.chmod(mode),
     close: () => handle.close(),

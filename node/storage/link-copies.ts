@@ -6,7 +6,8 @@
 import { join } from 'node:path';
 import type { Digest } from '../../protos/digest.ts';
 import { diskBytes, fileNameOf } from './entry-key.ts';
-import type { FsPort } from './fs-port.ts';
+import { ignoreAbsent } from './blob-files.ts';
+import type { FileStat, FsPort } from './fs-port.ts';
 import type { Space } from './space.ts';
 
 export interface LinkCopies {
@@ -27,7 +28,8 @@ export interface LinkCopiesOptions {
 }
 
 export function createLinkCopies({ fs, dir, space }: LinkCopiesOptions): LinkCopies {
-  const copies = new Map<string, { readonly path: string; readonly bytes: number; readonly made: Promise<void> }>();
+  const copies = new Map<string, { readonly path: string; readonly bytes: number; readonly made: Promise<FileStat> }>();
+  let nextNumber = 1;
   const nameOf = (digest: Digest, isExecutable: boolean): string =>
     `${digest.fn}-${fileNameOf(digest)}.${isExecutable ? 'x' : 'r'}`;
 
@@ -45,14 +47,21 @@ export function createLinkCopies({ fs, dir, space }: LinkCopiesOptions): LinkCop
       const name = nameOf(digest, isExecutable);
       const known = copies.get(name);
       if (known) {
-        await known.made;
-        return known.path;
+        const made = await known.made;
+        const now = await fs.stat(known.path).catch(ignoreAbsent);
+        if (now && isUntouched(made, now)) return known.path;
+        // Whoever had a link to it broke the promise of `linkTo`; nobody else gets what became of it.
+        if (copies.get(name) === known) await dropNamed(name);
       }
       const bytes = diskBytes(digest.sizeBytes);
       const lease = space().tryReserve({ fileBytes: bytes, indexBytes: 0 });
-      if (!lease) return undefined;
-      const path = join(dir, name);
-      const made = make(path);
+      if (!lease || copies.has(name)) {
+        lease?.release();
+        return undefined;
+      }
+      // Numbered, as one of the same name may still be on its way out.
+      const path = join(dir, `${name}${nextNumber++}`);
+      const made = make(path).then(() => fs.stat(path));
       copies.set(name, { path, bytes, made });
       space().addLoose(bytes);
       lease.release();
@@ -78,4 +87,8 @@ export function createLinkCopies({ fs, dir, space }: LinkCopiesOptions): LinkCop
       return dropped;
     },
   };
+}
+
+function isUntouched(made: FileStat, now: FileStat): boolean {
+  return now.inode === made.inode && now.modifiedNs === made.modifiedNs && now.mode === made.mode;
 }

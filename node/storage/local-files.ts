@@ -24,7 +24,10 @@ export type LocalFiles = Pick<LocalBlobStore, 'copyTo' | 'linkTo' | 'putFile'>;
 
 export function createLocalFiles({ fs, store, reading, files, linkCopies, space }: LocalFilesOptions): LocalFiles {
   /** Calls `use` with the bytes or the path of the blob, checked and pinned; false when it is not held. */
-  async function withSource(digest: Digest, use: (source: Uint8Array | string) => Promise<void>): Promise<boolean> {
+  async function withSource(
+    digest: Digest,
+    use: (source: Uint8Array | string, mode?: number) => Promise<void>,
+  ): Promise<boolean> {
     const open = isEmptyDigest(digest) ? new Uint8Array() : await reading.open(digest);
     if (!open) return false;
     if (open instanceof Uint8Array) {
@@ -33,7 +36,7 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     }
     await using file = open;
     if (!(await reading.verify(file))) return false;
-    await use(files.pathOf(digest));
+    await use(files.pathOf(digest), file.stat.mode);
     return true;
   }
 
@@ -60,10 +63,10 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
       }),
 
     linkTo: (digest, path, { executable }) =>
-      withSource(digest, async (source) => {
+      withSource(digest, async (source, sourceMode) => {
         const mode = executable ? 0o555 : 0o444;
         const shared =
-          typeof source === 'string' && !executable
+          typeof source === 'string' && sourceMode === mode
             ? source
             : await linkCopies.get(digest, executable, (copyPath) => write(source, copyPath, mode));
         if (shared === undefined || !(await tryLink(fs, shared, path))) await write(source, path, mode);

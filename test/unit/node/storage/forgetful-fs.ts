@@ -74,7 +74,7 @@ export function createForgetfulFs(random: Random): ForgetfulFs {
 
   function statOf(file: File): FileStat {
     const { kind, inode, modifiedNs, links } = file;
-    return { kind, sizeBytes: file.seen.length, inode, modifiedNs, links, uid: 0 };
+    return { kind, sizeBytes: file.seen.length, inode, modifiedNs, links, mode: 0o444, uid: 0 };
   }
 
   /** What a crash leaves of contents that were not synced. */
@@ -135,6 +135,7 @@ export function createForgetfulFs(random: Random): ForgetfulFs {
           return open(file);
         }),
       openRead: (path) => operate(() => open(fileAt(path))),
+      stat: (path) => operate(() => statOf(fileAt(path))),
       rename: (from, to) =>
         operate(() => {
           place(to, fileAt(from));

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { access, link, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { access, chmod, link, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { emptyDigest } from '../../../../protos/digest.ts';
@@ -53,6 +53,28 @@ describe.each(kinds)('a %s blob', (_, sizeBytes) => {
     expect(c).toBe(d);
     expect(a).not.toBe(c);
     expect(await modeOf(join(outside, '0'))).toBe('444');
+  });
+
+  test.each([true, false])('a link that was written to is not handed on (executable %s)', async (executable) => {
+    const { blobs } = subject.store;
+    await blobs.linkTo(digest, join(outside, '0'), { executable });
+    await chmod(join(outside, '0'), 0o777);
+    await writeFile(join(outside, '0'), 'changed');
+    if (await blobs.linkTo(digest, join(outside, '1'), { executable })) {
+      expect((await readFile(join(outside, '1'))).equals(bytes)).toBe(true);
+      expect(await modeOf(join(outside, '1'))).toBe(executable ? '555' : '444');
+    } else {
+      // It was the store's own file, which is bad now.
+      expect([sizeBytes, executable]).toEqual([50_000, false]);
+      expect(await blobs.missing([digest])).toEqual([digest]);
+    }
+  });
+
+  test.each([true, false])('a link whose mode was changed is not handed on (executable %s)', async (executable) => {
+    await subject.store.blobs.linkTo(digest, join(outside, '0'), { executable });
+    await chmod(join(outside, '0'), 0o777);
+    expect(await subject.store.blobs.linkTo(digest, join(outside, '1'), { executable })).toBe(true);
+    expect(await modeOf(join(outside, '1'))).toBe(executable ? '555' : '444');
   });
 
   test('many links at once are all made', async () => {
