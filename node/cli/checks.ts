@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { createSandbox } from '../../sandbox/create-sandbox.ts';
 import type { NodeConfig } from '../config/config.ts';
 import { parseListenAddress } from '../reapi/listen-address.ts';
-import { formatBytes, formatDuration, formatIsolation } from './format.ts';
+import { formatBytes, formatDuration } from './format.ts';
 
 export interface Finding {
   readonly check: string;
@@ -135,13 +135,13 @@ async function checkIsolation(config: NodeConfig, dir: string): Promise<Finding[
       await sandbox.close();
     }
   });
-  const { isolation, limitsInForce } = description;
+  const { isolation, isolationReason, limitsInForce } = description;
   const isolated = isolation !== 'none';
   return [
     {
       check: 'isolation',
       verdict: isolated ? 'ok' : 'warning',
-      found: formatIsolation(description),
+      found: `${isolation}: ${isolationReason}`,
       ...(isolated ? {} : { fix: bubblewrapFix() }),
     },
     {

@@ -43,17 +43,6 @@ export function count(number: number, noun: string): string {
   return `${number.toLocaleString('en-US')} ${noun}${number === 1 ? '' : 's'}`;
 }
 
-/** `bubblewrap works`, or `none: …` with the reason. */
-export function formatIsolation({
-  isolation,
-  isolationReason,
-}: {
-  isolation: string;
-  isolationReason: string;
-}): string {
-  return isolation === 'none' ? `none: ${isolationReason}` : isolationReason;
-}
-
 /** Text of unknown origin without its control characters, which could rewrite what a terminal shows. */
 export function printable(text: string): string {
   return text.replace(/\p{Cc}/gu, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);

@@ -1,7 +1,7 @@
 /** What `potluck up` says once it serves, to a person and to a program. */
 import { hostname } from 'node:os';
 import type { NodeConfig } from '../config/config.ts';
-import { formatBytes, formatIsolation, formatTable } from './format.ts';
+import { formatBytes, formatTable } from './format.ts';
 import { packageVersion } from './version.ts';
 
 /** What is known once the node serves. Addresses have the ports that were picked. */
@@ -34,7 +34,7 @@ export function readyText(config: NodeConfig, facts: ServingFacts): string[] {
     ['  HTTP', facts.http === undefined ? 'off' : `${httpUrl(scheme, facts.http)}  (cache, /metrics, /api/status)`],
     ['  Data', `${config.dataDir}, up to ${formatBytes(config.cacheSizeBytes)}`],
     ['  Slots', config.slots === 0 ? 'none: this node only caches' : `${config.slots} actions at once`],
-    ['  Isolation', formatIsolation(facts)],
+    ['  Isolation', `${facts.isolation}: ${facts.isolationReason}`],
   ];
   return [
     `Potluck ${packageVersion()} serves.`,

@@ -4,7 +4,7 @@ import type { ExecutionStatus, NodeStatus } from '../create-node.ts';
 import { settingValues, valueOf } from './args.ts';
 import { type Command, jsonFlag, settingFlags } from './command.ts';
 import { exitCodes } from './exit-codes.ts';
-import { count, formatBytes, formatDuration, formatIsolation, formatTable, printable } from './format.ts';
+import { count, formatBytes, formatDuration, formatTable, printable } from './format.ts';
 import { print } from './terminal.ts';
 
 const settingsRead = settingFlags('http', 'bearer-token-file', 'tls-cert', 'tls-key');
@@ -71,7 +71,7 @@ function describe(status: NodeStatus): string[] {
 function executionRows(execution: ExecutionStatus): string[][] {
   return [
     ['Execution', `${execution.executing} of ${count(execution.slots, 'slot')} busy, ${execution.queued} queued`],
-    ['Isolation', formatIsolation(execution)],
+    ['Isolation', `${execution.isolation}: ${execution.isolationReason}`],
     ['Limits', execution.limitsInForce.join('; ') || 'wall time only'],
     ['Platform', execution.platform.join(', ') || 'no properties'],
   ];
