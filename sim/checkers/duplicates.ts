@@ -7,6 +7,7 @@ const perFault = 24;
 export const duplicates: CheckerFactory = (world, fail) => {
   const wanted = new Map<string, number>();
   const runs = new Map<string, number>();
+  const dropped = new Set<string>();
   const requestKeys = new Map<string, string>();
   let observed = 0;
   let twice = 0;
@@ -22,6 +23,14 @@ export const duplicates: CheckerFactory = (world, fail) => {
     onCancel(_node, request) {
       const key = requestKeys.get(request);
       if (key !== undefined) wanted.set(key, (wanted.get(key) ?? 0) + 1);
+    },
+    onNote(_node, note) {
+      // A dropped result has to be made again; the first replica to say so counts.
+      if (note.kind !== 'registerWritten' || note.command !== 'invalidate' || note.outcome !== 'accepted') return;
+      const write = `${note.shard}/${note.generation.number}:${note.generation.hash}/${note.index} ${note.key}`;
+      if (dropped.has(write)) return;
+      dropped.add(write);
+      wanted.set(note.key, (wanted.get(note.key) ?? 0) + 1);
     },
     onRun(_node, effect) {
       observed += 1;

@@ -58,7 +58,7 @@ export const logMatching: CheckerFactory = (world, fail) => {
       for (const [index, term] of committed.get(history) ?? []) {
         if (index <= first || term >= note.term) continue;
         observed += 1;
-        const held = log[index - first - 1];
+        const held = log[index - (log[0]?.index ?? 0)];
         if (held?.index !== index || held.term !== term) {
           fail(`${node.id} leads ${history} in term ${note.term} without entry ${index} of term ${term}`);
         }

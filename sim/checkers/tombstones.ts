@@ -10,6 +10,8 @@ interface Kept {
   /** The result it names, or named before it was dropped. */
   readonly result: string;
   readonly dropped: boolean;
+  /** Dropped because its blobs were gone; whoever made them again may name it again. */
+  readonly lost: boolean;
   readonly token: Token | undefined;
 }
 
@@ -28,7 +30,8 @@ export const tombstones: CheckerFactory = (_world, fail) => {
       if (!register) return;
       observed += 1;
       const dropped = register.kind === 'tombstone';
-      registers.set(name, { index: note.index, result: register.result, dropped, token: register.token });
+      const lost = register.kind === 'tombstone' && register.reason === 'lost';
+      registers.set(name, { index: note.index, result: register.result, dropped, lost, token: register.token });
       if (!before || dropped) return;
       const what = `${note.command} of ${register.result} at ${name}`;
       if (note.command === 'publish' && !before.dropped && before.result !== register.result) {

@@ -172,6 +172,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   let nextRun = 0;
   let nextPull = 0;
   let renewAtMs = Number.POSITIVE_INFINITY;
+  let registerAtMs = Number.POSITIVE_INFINITY;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let effects: ExecutorEffect[] = [];
 
@@ -379,10 +380,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       return;
     }
     if (run.leader === undefined) return;
-    if (run.registering) {
-      register(run.leader, [run]);
-      return;
-    }
+    if (run.registering) return;
     const result = (run.outcome as Outcome).result;
     send(run.leader, { kind: 'commit', claim: refOf(run), result, promises: run.promises });
   }
@@ -397,6 +395,17 @@ export function createExecutor(config: ExecutorConfig): Executor {
       spaceBytes: run.spaceBytes,
     }));
     if (claims.length > 0) send(leader, { kind: 'register', claims });
+  }
+
+  /** A leader that is still taking over drops what comes too early: it is told again, well before it gives claims away. */
+  function registerAgain(nowMs: number): void {
+    registerAtMs = Number.POSITIVE_INFINITY;
+    const byLeader = new Map<NodeId, Run[]>();
+    for (const run of runs.values()) {
+      if (run.registering && run.leader !== undefined) append(byLeader, run.leader, run);
+    }
+    for (const [leader, those] of byLeader) register(leader, those);
+    if (byLeader.size > 0) registerAtMs = nowMs + limits.registerRetryMs;
   }
 
   function withToken(claim: { readonly key: ActionKey; readonly token: Token }): Run | undefined {
@@ -474,8 +483,10 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'committed': {
         const run = withToken(message.claim);
         if (run?.phase !== 'committing') return;
-        if (message.outcome === 'lost') run.registering = true;
-        else if (message.outcome === 'notPromised') giveBack(run);
+        if (message.outcome === 'lost') {
+          run.registering = true;
+          registerAtMs = nowMs;
+        } else if (message.outcome === 'notPromised') giveBack(run);
         else end(run);
         return;
       }
@@ -511,15 +522,13 @@ export function createExecutor(config: ExecutorConfig): Executor {
     }
   }
 
-  function onLeader(shard: ShardId, leader: NodeId | undefined): void {
-    const moved: Run[] = [];
+  function onLeader(shard: ShardId, leader: NodeId | undefined, nowMs: number): void {
     for (const run of runs.values()) {
       if (run.token === undefined || run.shard !== shard || run.leader === leader) continue;
       run.leader = leader;
       run.registering = true;
-      moved.push(run);
+      registerAtMs = nowMs;
     }
-    if (leader !== undefined) register(leader, moved);
   }
 
   /** Keeps one pull at every leader that may have work, for as many slots as are free. */
@@ -569,18 +578,15 @@ export function createExecutor(config: ExecutorConfig): Executor {
   function renew(nowMs: number): void {
     renewAtMs = Number.POSITIVE_INFINITY;
     const byLeader = new Map<NodeId, ClaimRef[]>();
-    const unknown = new Map<NodeId, Run[]>();
     for (const run of runs.values()) {
       if (run.token === undefined) continue;
       renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
       if (run.leader === undefined) continue;
-      if (run.registering) append(unknown, run.leader, run);
-      else append(byLeader, run.leader, refOf(run));
+      if (!run.registering) append(byLeader, run.leader, refOf(run));
       // A start that was not confirmed by now is asked for again.
       if (run.prefetch) run.starting = false;
     }
     for (const [leader, claims] of byLeader) send(leader, { kind: 'renewClaims', claims });
-    for (const [leader, those] of unknown) register(leader, those);
   }
 
   function onTimers(nowMs: number): void {
@@ -592,6 +598,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       if (nowMs < run.dueAtMs) continue;
       if (run.phase === 'handingOver' || run.phase === 'committing') commit(run, nowMs);
     }
+    if (nowMs >= registerAtMs) registerAgain(nowMs);
     if (nowMs >= renewAtMs) renew(nowMs);
   }
 
@@ -611,6 +618,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'gap':
         // Every claim may be somebody else's by now; the leader says whose it is.
         for (const run of runs.values()) if (run.token) run.registering = true;
+        registerAtMs = nowMs;
         pulls.clear();
         renewAtMs = nowMs;
         return;
@@ -633,7 +641,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         return;
       }
       case 'leader':
-        return onLeader(event.shard, event.leader);
+        return onLeader(event.shard, event.leader, nowMs);
       case 'absent':
         pulls.delete(event.node);
         for (const run of runs.values()) {
@@ -698,7 +706,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       startOwn();
       startReserved();
       pullWork(nowMs);
-      let next = Math.min(renewAtMs, giveBackAtMs);
+      let next = Math.min(renewAtMs, registerAtMs, giveBackAtMs);
       for (const run of runs.values()) next = Math.min(next, run.dueAtMs);
       for (const pull of pulls.values()) next = Math.min(next, pullDueMs(pull));
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
