@@ -77,6 +77,14 @@ export const limits = {
   /** Chunks of one SpliceBlob call. */
   spliceChunksMax: 200_000,
 
+  // Remote assets.
+
+  /** URIs of one request. */
+  assetUrisMax: 100,
+  /** Fetches from origins at once, and how long one call may fetch. */
+  assetFetchesMax: 16,
+  assetFetchMs: 30 * 60_000,
+
   /** Range of priorities, for executions and for results; 0 is the default, lower is sooner. */
   priorities: { min: -1000, max: 1000 },
 } as const;

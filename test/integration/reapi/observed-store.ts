@@ -3,12 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ActionCache } from '../../../node/storage/action-cache.ts';
-import type { BlobStore } from '../../../node/storage/blob-store.ts';
+import type { BlobStore, LocalBlobStore } from '../../../node/storage/blob-store.ts';
 import { openStore } from '../../../node/storage/open-store.ts';
 import { type Digest, digestKey } from '../../../protos/digest.ts';
 
 export interface ObservedStore extends AsyncDisposable {
-  readonly blobs: BlobStore;
+  readonly blobs: BlobStore & Pick<LocalBlobStore, 'putFile'>;
   readonly actions: ActionCache;
   /** From now on the blob is not held, until it is stored again. */
   lose(digest: Digest): void;
@@ -29,6 +29,7 @@ export async function openObservedStore(): Promise<ObservedStore> {
   return {
     actions,
     blobs: {
+      putFile: (fn, path, options) => blobs.putFile(fn, path, options),
       async missing(digests, options) {
         const missing = new Set((await blobs.missing(digests, options)).map(digestKey));
         const seen = new Set<string>();
