@@ -2,6 +2,7 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { anyUnpack } from '@bufbuild/protobuf/wkt';
+import { readdir, readFile } from 'node:fs/promises';
 import { type Digest, type DigestFunction, emptyDigest } from '../../protos/digest.ts';
 import {
   ActionSchema,
@@ -27,6 +28,8 @@ import { fetchBlob, putMessage, putTree, type TreeSpec, wire, wireFn } from './f
 
 /** Longer than any action of the suite runs, queueing included. */
 const executeDeadlineMs = 90_000;
+/** How long a killed process may still be seen. */
+const goneMs = 5_000;
 
 export interface ActionSpec {
   /** Run by `/bin/sh -c`, unless `argv` is given. */
@@ -234,4 +237,16 @@ export async function treeOf(
 /** The PreconditionFailure among status details. */
 export function preconditionFailure(details: Outcome['details']): PreconditionFailure | undefined {
   return details.map((detail) => anyUnpack(detail, PreconditionFailureSchema)).find((failure) => failure !== undefined);
+}
+
+/** Whether no process of this machine has `mark` among its arguments, after a moment to go. Linux only, else true. */
+export async function processesGone(mark: string): Promise<boolean> {
+  if (process.platform !== 'linux') return true;
+  for (const endMs = performance.now() + goneMs; performance.now() < endMs; ) {
+    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+    const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')));
+    if (!lines.some((line) => line.includes(mark))) return true;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return false;
 }

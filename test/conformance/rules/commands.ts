@@ -1,6 +1,6 @@
 /** What a command may count on: P38 to P43. */
 import { homedir, userInfo } from 'node:os';
-import { execute, failureOf, outputOf, putAction, stderrOf, stdoutOf } from '../actions.ts';
+import { execute, failureOf, outputOf, processesGone, putAction, stderrOf, stdoutOf } from '../actions.ts';
 import { mustBeOk, mustRefuse } from '../fixtures.ts';
 import { type Rule, part } from '../rule.ts';
 import { get } from './action-cache.ts';
@@ -35,15 +35,15 @@ export const commandRules: readonly Rule[] = [
         mustRefuse(check, 'GetActionResult', await get(context, action), 'NOT_FOUND');
       }),
       part('descendants that left the group', ['execution'], async (context, check) => {
-        // The grandchild writes for as long as it lives, into a file that a later action could not see; so it tells by
-        // its age: it holds stdout open, and a server that waits for it answers late.
-        const script =
-          '(trap "" TERM HUP INT; setsid sh -c "trap \\"\\" TERM HUP INT; sleep 45" & sleep 45) & sleep 45';
+        const mark = `conformance-${context.fresh(8).toString('hex')}`;
+        const stubborn = 'trap "" TERM HUP INT; sleep 45';
+        const script = `setsid sh -c '${stubborn}; : ${mark}' & (${stubborn}) & sleep 45`;
         const startMs = performance.now();
         const done = await execute(context, await putAction(context, { script, timeoutMs: 1000 }));
         mustRefuse(check, 'the run', failureOf(done), 'DEADLINE_EXCEEDED');
         const tookMs = performance.now() - startMs;
         check.must(tookMs < 20_000, `${Math.round(tookMs / 1000)} s for a timeout of 1 s: a descendant was waited for`);
+        check.must(await processesGone(mark), 'a descendant that left its process group lives on');
       }),
       part('a command that ends in time', ['execution'], async (context, check) => {
         const done = await execute(context, await putAction(context, { script: 'sleep 0.2', timeoutMs: 20_000 }));

@@ -12,6 +12,7 @@ import {
   metadataOf,
   outputOf,
   preconditionFailure,
+  processesGone,
   putAction,
   putActionMessage,
   type ExecuteFields,
@@ -297,7 +298,11 @@ export const executionRules: readonly Rule[] = [
         await Promise.all([canceller.leave(), other.leave()]);
       }),
       part('a cancelled operation ends', ['execution'], async (context, check) => {
-        const run = await started(context, await putAction(context, { script: 'sleep 60', doNotCache: true }));
+        const mark = `conformance-${context.fresh(8).toString('hex')}`;
+        const run = await started(
+          context,
+          await putAction(context, { script: `sleep 60; : ${mark}`, doNotCache: true }),
+        );
         const startMs = performance.now();
         const reply = await context.client.unary(Operations.method.cancelOperation, { name: run.name });
         if (reply.code === 'UNIMPLEMENTED') check.choice('CancelOperation is not served');
@@ -309,6 +314,7 @@ export const executionRules: readonly Rule[] = [
           const error = done.operations.at(-1)?.result.case === 'error';
           check.must(ended.code === 'CANCELLED' || gone || error, `after the cancel: ${done.summary}`);
           check.must(performance.now() - startMs < 15_000, 'the operation goes on');
+          check.must(await processesGone(mark), 'the command lives on');
         }
         await run.leave();
       }),
