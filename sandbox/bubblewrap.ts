@@ -28,6 +28,7 @@ import {
   tmpBytesMax,
   trialTimeoutMs,
 } from './limits.ts';
+import type { PipePool } from './pipes.ts';
 import { captureStreams, exitCodeOf, type Runner } from './runner.ts';
 import type { Owner } from './staging.ts';
 import type { SystemView } from './system-view.ts';
@@ -40,6 +41,7 @@ export interface BubblewrapOptions {
   readonly trialDirectory: string;
   /** For files that are small and the runner's own. */
   readonly notesDirectory: string;
+  readonly pool: PipePool;
 }
 
 /** What is tried at the start, from the best to what old or closed systems have. */
@@ -70,7 +72,7 @@ export async function createBubblewrapRunner(options: BubblewrapOptions): Promis
 }
 
 function bubblewrapRunner(
-  { program, system, owner, notesDirectory }: BubblewrapOptions,
+  { program, system, owner, notesDirectory, pool }: BubblewrapOptions,
   disableUserNamespaces: boolean,
   cgroups: Cgroups | undefined,
 ): Runner {
@@ -78,7 +80,7 @@ function bubblewrapRunner(
   const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
   // Counted within the user namespace, so it has to be set inside.
   const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
-  const launchers = createLaunchers({ directory: notesDirectory, cgroups, owner });
+  const launchers = createLaunchers({ directory: notesDirectory, pool, cgroups, owner });
   return {
     isolation: 'bubblewrap',
     isolationReason: disableUserNamespaces
@@ -102,9 +104,9 @@ function bubblewrapRunner(
         ];
         if (killed) return { exitCode: killedExitCode };
         using launcher = launchers.take();
-        const { child, noteFile } = launcher;
-        captureStreams(child, streams);
-        const closed = once(child, 'close') as Promise<[code: number | null, signal: NodeJS.Signals | null]>;
+        const { child, pipes, noteFile } = launcher;
+        captureStreams(pipes, streams);
+        const ended = Promise.all([once(child, 'exit'), pipes.closed]);
         launcher.launch([program, ...args]);
         // The first process of the sandbox is the one to kill: its end is the end of all, and bubblewrap reports it when it
         // is over. bubblewrap itself, killed too early, could leave it behind.
@@ -115,7 +117,7 @@ function bubblewrapRunner(
           else setTimeout(() => kill(), killLookIntervalMs);
         };
         if (killed) kill();
-        const [code, signal] = await closed;
+        const [[code, signal]] = (await ended) as [[number | null, NodeJS.Signals | null], void];
         // Their numbers may belong to others from now on.
         kill = () => {};
         const init = initOf(noteFile);

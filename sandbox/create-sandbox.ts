@@ -4,6 +4,7 @@ import { delimiter, join } from 'node:path';
 import { StatusError } from '../protos/status.ts';
 import { createBubblewrapRunner } from './bubblewrap.ts';
 import { createInputTrees } from './input-tree.ts';
+import { createPipePool } from './pipes.ts';
 import { createPlainRunner } from './plain.ts';
 import { runTask } from './run-task.ts';
 import type { Runner } from './runner.ts';
@@ -79,10 +80,10 @@ async function chooseRunner(
   options: CreateSandboxOptions,
   workDir: string,
 ): Promise<{ runner: Runner; workplace: Workplace }> {
-  const plain = async (reason: string) => ({
-    runner: createPlainRunner(reason),
-    workplace: await createWorkplace({ path: workDir, own: false }, undefined),
-  });
+  const plain = async (reason: string) => {
+    const workplace = await createWorkplace({ path: workDir, own: false }, undefined);
+    return { runner: createPlainRunner(reason, createPipePool(join(workDir, 'notes'), undefined)), workplace };
+  };
   if (process.platform !== 'linux') {
     return plain(`bubblewrap exists for Linux only; on ${process.platform} actions run without isolation`);
   }
@@ -109,6 +110,7 @@ async function chooseRunner(
       owner,
       trialDirectory: join(place.path, 'actions'),
       notesDirectory: join(place.path, 'notes'),
+      pool: createPipePool(join(place.path, 'notes'), owner),
     });
     return { runner, workplace };
   } catch (error) {

@@ -11,14 +11,16 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import type { Cgroup, Cgroups } from './cgroups.ts';
 import { fileBytesMax, openFilesMax, spareLaunchersMax } from './limits.ts';
+import type { OutputPipes, PipePool } from './pipes.ts';
 import { spawnFailure, spawnUnderUmask } from './runner.ts';
 import { StatusError } from '../protos/status.ts';
 import { shellQuoted } from './shell.ts';
 import type { Owner } from './staging.ts';
 
 export interface Launcher extends Disposable {
-  /** Its standard output and error are those of the command; nobody reads them yet. */
   readonly child: ChildProcess;
+  /** Its standard output and error are those of the command; nobody reads them yet. */
+  readonly pipes: OutputPipes;
   /** What the command line names as file 3 is this file. */
   readonly noteFile: string;
   /** Turns it into a program. At most once. */
@@ -39,11 +41,12 @@ interface Handle {
 export interface LaunchersOptions {
   /** For the notes; emptied by its owner. */
   readonly directory: string;
+  readonly pool: PipePool;
   readonly cgroups: Cgroups | undefined;
   readonly owner: Owner | undefined;
 }
 
-export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions): Launchers {
+export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOptions): Launchers {
   const spares: Launcher[] = [];
   let made = 0;
   mkdirSync(directory, { recursive: true });
@@ -57,8 +60,11 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
       group?.[Symbol.dispose]();
     };
     let child: ChildProcess;
+    let pipes: OutputPipes | undefined;
     let joinFiles: readonly number[] = [];
     try {
+      const opened = pool.open();
+      pipes = opened;
       group = cgroups?.acquire();
       joinFiles = group?.joinFiles ?? [];
       child = spawnUnderUmask(() =>
@@ -66,7 +72,7 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
           cwd: '/',
           env: {},
           detached: true,
-          stdio: ['pipe', 'pipe', 'pipe', note, ...joinFiles],
+          stdio: ['pipe', ...opened.writers, note, ...joinFiles],
           ...(owner ?? {}),
         }),
       );
@@ -74,18 +80,22 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
       if (child.pid === undefined) throw new StatusError('RESOURCE_EXHAUSTED', 'there is no room for another process');
     } catch (error) {
       release();
+      pipes?.stdout.destroy();
+      pipes?.stderr.destroy();
       throw spawnFailure(error, 'a sandbox');
     } finally {
       closeSync(note);
+      pipes?.closeWriters();
     }
     // One that died says so by its end; there is nothing to be learned from the pipe to it.
     child.stdin?.on('error', () => {});
     child.stdin?.write(preparation(joinFiles.length));
     // One that waits does not keep the node from ending; one at work does.
-    const handles = [child, child.stdin, child.stdout, child.stderr] as unknown as readonly Handle[];
+    const handles = [child, child.stdin, pipes.stdout, pipes.stderr] as unknown as readonly Handle[];
     for (const handle of handles) handle.unref();
     return {
       child,
+      pipes,
       noteFile,
       launch(commandLine) {
         for (const handle of handles) handle.ref();
@@ -96,13 +106,13 @@ export function createLaunchers({ directory, cgroups, owner }: LaunchersOptions)
     };
   };
   const end = async (launcher: Launcher) => {
-    const { child } = launcher;
+    const { child, pipes } = launcher;
     child.ref();
     const ended = hasEnded(child) ? undefined : once(child, 'exit');
     child.stdin?.end();
-    child.stdout?.destroy();
-    child.stderr?.destroy();
     await ended;
+    pipes.stdout.destroy();
+    pipes.stderr.destroy();
     launcher[Symbol.dispose]();
   };
   let closed = false;

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
 import { defaultEnvironment } from './command.ts';
 import { killWaitMs } from './limits.ts';
+import type { OutputPipes, PipePool } from './pipes.ts';
 import { captureStreams, exitCodeOf, type Runner, spawnFailure, spawnUnderUmask } from './runner.ts';
 
 /** Set for every process of an unisolated action; it is how strays are found. */
@@ -20,7 +21,7 @@ const markerName = 'POTLUCK_ACTION';
 /** What shells answer when a program cannot be started, by the reason of the system. */
 const startFailures: Readonly<Record<string, number>> = { ENOENT: 127, ENOTDIR: 127, EACCES: 126, EPERM: 126 };
 
-export function createPlainRunner(isolationReason: string): Runner {
+export function createPlainRunner(isolationReason: string, pool: PipePool): Runner {
   return {
     isolation: 'none',
     isolationReason,
@@ -40,12 +41,17 @@ export function createPlainRunner(isolationReason: string): Runner {
       const kill = () => killAll(pid, marker);
       const ended = new Promise<{ exitCode: number }>((resolve, reject) => {
         let child: ChildProcess;
+        let pipes: OutputPipes;
         try {
-          child = spawnUnderUmask(() =>
+          pipes = pool.open();
+          captureStreams(pipes, streams);
+          const stdio = ['ignore' as const, ...pipes.writers];
+          try {
             // A session of its own: it can be killed as a group, and an interrupt typed at the terminal is for the node.
-            spawn(program, args, { cwd, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] }),
-          );
-          captureStreams(child, streams);
+            child = spawnUnderUmask(() => spawn(program, args, { cwd, env, detached: true, stdio }));
+          } finally {
+            pipes.closeWriters();
+          }
         } catch (error) {
           reject(spawnFailure(error, program));
           return;
@@ -62,12 +68,11 @@ export function createPlainRunner(isolationReason: string): Runner {
         });
         // Strays may hold the streams open: they go first, then the streams end.
         child.once('exit', (code, signal) => {
-          const closed = new Promise<void>((done) => child.once('close', () => done()));
           killUntilGone(child.pid as number, marker).then(async () => {
             // A stray that hid from both searches can hold a stream for good.
-            if (!(await within(closed, killWaitMs))) {
-              child.stdout?.destroy();
-              child.stderr?.destroy();
+            if (!(await within(pipes.closed, killWaitMs))) {
+              pipes.stdout.destroy();
+              pipes.stderr.destroy();
             }
             resolve({ exitCode: exitCodeOf(code, signal) });
           }, reject);

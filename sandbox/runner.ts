@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { StatusError } from '../protos/status.ts';
 import type { Capture } from './capture.ts';
 import type { CommandPlan } from './command.ts';
+import type { OutputPipes } from './pipes.ts';
 import type { Sandbox } from './sandbox.ts';
 import type { Owner } from './staging.ts';
 
@@ -63,13 +64,13 @@ export function spawnUnderUmask(spawn: () => ChildProcess): ChildProcess {
   }
 }
 
-/** Hands on what the child writes. */
-export function captureStreams(child: ChildProcess, streams: CommandStreams): void {
-  child.stdout?.on('data', (chunk: Buffer) => {
+/** Hands on what comes. */
+export function captureStreams({ stdout, stderr }: OutputPipes, streams: CommandStreams): void {
+  stdout.on('data', (chunk: Buffer) => {
     streams.stdout.write(chunk);
     streams.onStdout?.(chunk);
   });
-  child.stderr?.on('data', (chunk: Buffer) => {
+  stderr.on('data', (chunk: Buffer) => {
     streams.stderr.write(chunk);
     streams.onStderr?.(chunk);
   });

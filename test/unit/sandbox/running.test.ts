@@ -139,6 +139,11 @@ describe.each(runners)('$name', ({ options }) => {
     expect(seen.join('')).toBe('early\n');
   });
 
+  test('lets a script open its streams by name', async () => {
+    const ran = await t.sh('echo out >/dev/stdout; echo err >/dev/stderr; echo more | tee /dev/stderr; cat /dev/stdin');
+    expect(ran).toMatchObject({ exitCode: 0, stdout: 'out\nmore\n', stderr: 'err\nmore\n' });
+  });
+
   test('stores long output completely', async () => {
     const { stdout } = await t.sh('i=0; while [ $i -lt 3000 ]; do printf "%01000d\\n" $i; i=$((i+1)); done');
     expect(stdout.length).toBe(3000 * 1001);
