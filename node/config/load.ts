@@ -27,8 +27,8 @@ export class ConfigError extends Error {
   }
 }
 
-/** `POTLUCK_` variables that are no settings. */
-const otherVariables = ['POTLUCK_CONFIG', 'POTLUCK_DEBUG', 'POTLUCK_REMOTE'];
+/** `POTLUCK_` variables that are no settings; the last marks the processes of an action that runs without isolation. */
+const otherVariables = ['POTLUCK_CONFIG', 'POTLUCK_DEBUG', 'POTLUCK_REMOTE', 'POTLUCK_ACTION'];
 
 /** Throws a ConfigError that holds all problems at once. */
 export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
