@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { settingNames } from '../config/settings.ts';
 import type { FlagValues } from '../config/sources.ts';
 import type { Flags, ParsedArgs } from './command.ts';
-import { nearest } from './nearest.ts';
+import { nearest } from '../config/nearest.ts';
 
 export type ArgsResult = { readonly args: ParsedArgs } | { readonly problems: readonly string[] };
 

@@ -7,7 +7,7 @@ import type { Command } from './command.ts';
 import { doctor } from './doctor.ts';
 import { CliError, exitCodes } from './exit-codes.ts';
 import { commandHelp, programHelp } from './help.ts';
-import { nearest } from './nearest.ts';
+import { nearest } from '../config/nearest.ts';
 import { run } from './run/command.ts';
 import { simCommands } from './sim.ts';
 import { status } from './status.ts';

@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import { parseListenAddress } from '../reapi/listen-address.ts';
 import type { NodeConfig } from './config.ts';
 import { defaultCacheSizeBytes, defaultDataDir } from './defaults.ts';
+import { nearest } from './nearest.ts';
 import { environmentName, type SettingName, settingNames, settings } from './settings.ts';
 import { type FlagValues, fromEnvironment, fromFile, fromFlags, type RawValue } from './sources.ts';
 
@@ -27,9 +28,6 @@ export class ConfigError extends Error {
   }
 }
 
-/** `POTLUCK_` variables that are no settings; the last marks the processes of an action that runs without isolation. */
-const otherVariables = ['POTLUCK_CONFIG', 'POTLUCK_DEBUG', 'POTLUCK_REMOTE', 'POTLUCK_ACTION'];
-
 /** Throws a ConfigError that holds all problems at once. */
 export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
   const problems: string[] = [];
@@ -41,12 +39,7 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
   ];
   const sourceOf = (name: SettingName): RawValue | undefined => layers.find((layer) => layer.has(name))?.get(name);
 
-  for (const variable of Object.keys(sources.env)) {
-    if (!variable.startsWith('POTLUCK_') || otherVariables.includes(variable)) continue;
-    if (!settingNames.some((name) => environmentName(name) === variable)) {
-      problems.push(`${variable}: no such setting; known are ${settingNames.map(environmentName).join(', ')}`);
-    }
-  }
+  problems.push(...mistypedVariables(sources.env));
 
   function read<N extends SettingName, D>(name: N, fallback: D): (typeof settings)[N]['schema']['_output'] | D {
     const raw = sourceOf(name);
@@ -132,4 +125,19 @@ async function credentialProblems(
     problems.push(`${named('tls-client-ca')}: needs --tls-cert and --tls-key beside it`);
   }
   return problems;
+}
+
+/** `POTLUCK_` variables that are no settings. */
+const otherVariables = ['POTLUCK_CONFIG', 'POTLUCK_DEBUG', 'POTLUCK_REMOTE'];
+
+/** A variable that is almost a setting would be missed silently; one that is nothing like any is not ours to judge. */
+function mistypedVariables(env: NodeJS.ProcessEnv): string[] {
+  const prefix = 'POTLUCK_';
+  const known = [...settingNames.map(environmentName), ...otherVariables].map((name) => name.slice(prefix.length));
+  return Object.keys(env).flatMap((variable) => {
+    const name = variable.slice(prefix.length);
+    if (!variable.startsWith(prefix) || known.includes(name)) return [];
+    const meant = nearest(name, known);
+    return meant === undefined ? [] : [`${variable}: no such setting; did you mean ${prefix}${meant}?`];
+  });
 }

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { count, formatBytes, formatDuration, formatTable } from '../../../../node/cli/format.ts';
-import { nearest } from '../../../../node/cli/nearest.ts';
+import { nearest } from '../../../../node/config/nearest.ts';
 
 test.each([
   [0, '0 B'],

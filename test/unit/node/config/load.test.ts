@@ -148,11 +148,16 @@ describe('problems', () => {
     expect(problems).toEqual([
       expect.stringMatching(/bad\.yaml:3 colour: no such setting; known are data-dir, /),
       expect.stringMatching(/bad\.yaml:4 slots: must be one value/),
-      expect.stringMatching(/^POTLUCK_SLOT: no such setting/),
+      'POTLUCK_SLOT: no such setting; did you mean POTLUCK_SLOTS?',
       expect.stringMatching(/^POTLUCK_LISTEN: "nowhere" is not an address/),
       expect.stringMatching(/^--cache-size: "huge" is not a size/),
       expect.stringMatching(/bad\.yaml:2 durability: "maybe" is not one of full, fast/),
     ]);
+  });
+
+  test('are not seen in variables that are nothing like a setting', async () => {
+    const env = { POTLUCK_ACTION: 'x', POTLUCK_TEST_SECRET: 'x', POTLUCK_CRASH_ROUNDS: '100', POTLUCK_VERSION: '1' };
+    await expect(load({ env })).resolves.toBeDefined();
   });
 
   test('of a file that is no YAML name the line', async () => {
