@@ -5,16 +5,20 @@
 import { constants } from 'node:os';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import * as limits from './limits.ts';
-import type { IndexChange, StoreIndex } from './store-index.ts';
+import type { IndexChange, IndexTotals, StoreIndex } from './store-index.ts';
 
 const { errno } = constants;
 
 export interface Committer {
-  /** All of `changes` in one transaction; resolves when durable and visible. At most `batchChanges` of them. */
-  commit(changes: readonly IndexChange[]): Promise<void>;
+  /**
+   * All of `changes` in one transaction; resolves when durable and visible. At most `batchChanges` of them. `onApplied` is
+   * called in the same instant in which `totals` counts them.
+   */
+  commit(changes: readonly IndexChange[], onApplied?: () => void): Promise<void>;
   /** Resolves when nothing is queued or under way. */
   idle(): Promise<void>;
-  /** Size of the index after the last commit. */
+  /** As of the last commit. */
+  totals(): IndexTotals;
   size(): { readonly fileBytes: number; readonly usedBytes: number };
 }
 
@@ -27,6 +31,7 @@ export interface CommitterOptions {
 interface Request {
   readonly changes: readonly IndexChange[];
   readonly bytes: number;
+  readonly onApplied: (() => void) | undefined;
   readonly outcome: PromiseWithResolvers<void>;
 }
 
@@ -34,6 +39,7 @@ export function createCommitter(index: StoreIndex, options: CommitterOptions): C
   let queue: Request[] = [];
   let running: Promise<void> | undefined;
   let size = index.size();
+  let totals = index.totals();
 
   async function run(): Promise<void> {
     // What the present turn still has to say goes into the same transaction.
@@ -44,7 +50,11 @@ export function createCommitter(index: StoreIndex, options: CommitterOptions): C
         await checkDisk(batch);
         await index.commit(batch.flatMap((request) => request.changes));
         size = index.size();
-        for (const request of batch) request.outcome.resolve();
+        totals = index.totals();
+        for (const { onApplied, outcome } of batch) {
+          onApplied?.();
+          outcome.resolve();
+        }
       } catch (error) {
         const status = await explain(error);
         for (const request of batch) request.outcome.reject(status);
@@ -87,16 +97,17 @@ export function createCommitter(index: StoreIndex, options: CommitterOptions): C
   }
 
   return {
-    commit(changes) {
+    commit(changes, onApplied) {
       const bytes = changes.reduce((sum, change) => sum + changeBytes(change), 0);
       const outcome = Promise.withResolvers<void>();
-      queue.push({ changes, bytes, outcome });
+      queue.push({ changes, bytes, onApplied, outcome });
       running ??= run();
       return outcome.promise;
     },
     async idle() {
       while (running) await running;
     },
+    totals: () => totals,
     size: () => size,
   };
 }

@@ -79,7 +79,7 @@ export function createDiskActionCache(options: DiskActionCacheOptions): ActionCa
       const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(change) }, what, signal && { signal });
       try {
         await residency.settle(keyText(key));
-        await committer.commit([change]);
+        await committer.commit([change], lease.release);
       } finally {
         lease.release();
       }

@@ -61,7 +61,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(change) }, label(digest));
     try {
       await residency.land(name, async () => {
-        await committer.commit([change]);
+        await committer.commit([change], lease.release);
         countStored(digest);
       });
     } finally {
@@ -78,7 +78,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
         try {
           await files.land(path, digest);
           isMoved = true;
-          await committer.commit([{ kind: 'file', key: name.key }]);
+          await committer.commit([{ kind: 'file', key: name.key }], lease.release);
         } catch (error) {
           await files.remove(digest);
           throw error;

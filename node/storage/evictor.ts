@@ -75,9 +75,9 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       const blobKeys = keys.filter((key) => !isResultKey(key));
       const fileBytes = place === 'file' ? blobKeys.reduce((sum, key) => sum + diskBytes(keySizeBytes(key)), 0) : 0;
       // Between the commit and the unlinks the files are nobody's, but still on the disk.
-      options.addLoose(fileBytes);
+      const changes = keys.map((key): IndexChange => ({ kind: 'remove', key }));
+      await committer.commit(changes, () => options.addLoose(fileBytes));
       try {
-        await committer.commit(keys.map((key): IndexChange => ({ kind: 'remove', key })));
         for (const key of blobKeys) {
           const digest = digestOfKey(key);
           if (place === 'file') await files.remove(digest);

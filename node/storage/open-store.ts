@@ -89,7 +89,7 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
     addLoose,
     batchEntries: Math.min(limits.evictBatchEntries, batchChanges),
   });
-  const space: Space = createSpace({ limitBytes: sizeLimitBytes, index, committer, evictBatch });
+  const space: Space = createSpace({ limitBytes: sizeLimitBytes, committer, evictBatch });
   const reading = createBlobReading({ index, committer, recency, residency, files, linkCopies, counters, onWarning });
   const diskStore = createDiskStore({ index, committer, residency, space, files, reading, counters });
   const local = createLocalFiles({ fs, store: diskStore, reading, files, linkCopies, space });

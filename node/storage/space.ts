@@ -8,7 +8,7 @@ import { StatusError } from '../../protos/status.ts';
 import type { CallOptions } from './blob-store.ts';
 import type { Committer } from './committer.ts';
 import * as limits from './limits.ts';
-import type { IndexEntry, StoreIndex } from './store-index.ts';
+import type { IndexEntry } from './store-index.ts';
 
 interface Need {
   readonly fileBytes: number;
@@ -40,7 +40,6 @@ export interface Space {
 
 export interface SpaceOptions {
   readonly limitBytes: number;
-  readonly index: StoreIndex;
   readonly committer: Committer;
   readonly evictBatch: EvictBatch;
 }
@@ -56,7 +55,7 @@ export function batchChangesFor(limitBytes: number): number {
 }
 
 export function createSpace(options: SpaceOptions): Space {
-  const { limitBytes, index, committer, evictBatch } = options;
+  const { limitBytes, committer, evictBatch } = options;
   const slackBytes = indexSlackBytes(limitBytes);
   const indexMaxBytes = limitBytes * limits.indexShareMax;
   const lowWatermarkBytes = limitBytes * limits.lowWatermarkShare;
@@ -69,7 +68,7 @@ export function createSpace(options: SpaceOptions): Space {
   const usedIndexBytes = (more: number): number => committer.size().usedBytes + reservedIndexBytes + more;
   const indexWith = (more: number, slack: number): number =>
     Math.max(committer.size().fileBytes, usedIndexBytes(more) + slack);
-  const filesWith = (more: number): number => index.totals().fileDiskBytes + looseBytes + reservedFileBytes + more;
+  const filesWith = (more: number): number => committer.totals().fileDiskBytes + looseBytes + reservedFileBytes + more;
   const usedWith = ({ fileBytes, indexBytes }: Need): number =>
     filesWith(fileBytes) + indexWith(indexBytes, slackBytes);
   const nothing: Need = { fileBytes: 0, indexBytes: 0 };
