@@ -1,9 +1,7 @@
 /** Fetches the content of http, https and file URIs into a local file, checked against what the client expects. */
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
-import { createReadStream, createWriteStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { finished } from 'node:stream/promises';
+import { createReadStream } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { StatusError } from '../../protos/status.ts';
 
@@ -30,19 +28,16 @@ export async function download(
   const { checksums, bytesMax, signal } = options;
   const hashes = (checksums ?? []).map((expected) => ({ ...expected, hash: createHash(expected.algorithm) }));
   const content = await openOrigin(uri, signal);
-  const file = createWriteStream(path, { flags: 'wx' });
+  await using file = await open(path, 'wx');
   let total = 0;
   try {
     for await (const chunk of content) {
       total += chunk.byteLength;
       if (total > bytesMax) throw new StatusError('RESOURCE_EXHAUSTED', `${uri} has more than ${bytesMax} bytes`);
       for (const { hash } of hashes) hash.update(chunk);
-      if (!file.write(chunk)) await once(file, 'drain', { signal });
+      await file.appendFile(chunk);
     }
-    file.end();
-    await finished(file);
   } catch (error) {
-    file.destroy();
     throw toFetchError(uri, error);
   }
   if (hashes.length > 0 && !hashes.some(({ hash, base64 }) => hash.digest('base64') === base64)) {

@@ -30,7 +30,7 @@ async function serve(options: Partial<Parameters<typeof serveGrpc>[0]> = {}) {
 async function call(address: string | undefined, options: GrpcClientOptions = {}) {
   const connection = connectGrpc(address as string, options);
   opened.push(connection);
-  return codeOf(connection.client(Health).check(create(HealthCheckRequestSchema), { timeoutMs: 5_000 }));
+  return codeOf(connection.client(Health).check(create(HealthCheckRequestSchema), { timeoutMs: 30_000 }));
 }
 
 /** An authority, and a certificate for 127.0.0.1 of its making; another authority for strangers. */
