@@ -1,6 +1,0 @@
-/** Run once by `npm ci`: loads what `up` and `run` load, so that the first start in a checkout is as quick as the next. */
-import './node-version.js';
-import { useCompileCache } from './compile-cache.ts';
-
-useCompileCache();
-await Promise.all([import('./cli/program.ts'), import('./create-node.ts'), import('./cli/run/session.ts')]);
