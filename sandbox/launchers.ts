@@ -6,7 +6,7 @@
  * line on its standard input makes it bubblewrap. It ends by itself when the node does.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { Cgroup, Cgroups } from './cgroups.ts';
@@ -48,6 +48,8 @@ export interface LaunchersOptions {
 
 export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOptions): Launchers {
   const spares: Launcher[] = [];
+  const leaks = inheritedFiles();
+  const nothing = openSync('/dev/null', 'r');
   let made = 0;
   mkdirSync(directory, { recursive: true });
 
@@ -72,7 +74,7 @@ export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOp
           cwd: '/',
           env: {},
           detached: true,
-          stdio: ['pipe', ...opened.writers, note, ...joinFiles],
+          stdio: withoutLeaks(['pipe', ...opened.writers, note, ...joinFiles], leaks, nothing),
           ...(owner ?? {}),
         }),
       );
@@ -139,8 +141,41 @@ export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOp
     async close() {
       closed = true;
       await Promise.all(spares.splice(0).map(end));
+      closeSync(nothing);
     },
   };
+}
+
+/**
+ * Files that this process was given by whoever started it and that its children would be given in turn: Node marks what
+ * it opens itself as not to be inherited, and of what it finds only the first sixteen.
+ */
+function inheritedFiles(): number[] {
+  const closeOnExec = 0o2000000;
+  return readdirSync('/proc/self/fdinfo')
+    .map(Number)
+    .filter((file) => {
+      try {
+        const flags = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${file}`, 'latin1'))?.[1];
+        return file > 2 && flags !== undefined && (Number.parseInt(flags, 8) & closeOnExec) === 0;
+      } catch {
+        // The one through which the directory was read.
+        return false;
+      }
+    });
+}
+
+type Stdio = 'pipe' | 'ignore' | number;
+
+/** Puts `nothing` in the place of each leak that is not replaced anyway. */
+function withoutLeaks(stdio: readonly Stdio[], leaks: readonly number[], nothing: number): Stdio[] {
+  const complete = [...stdio];
+  for (const file of leaks) {
+    if (file < stdio.length) continue;
+    while (complete.length < file) complete.push('ignore');
+    complete[file] = nothing;
+  }
+  return complete;
 }
 
 function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {

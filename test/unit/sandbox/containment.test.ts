@@ -1,10 +1,21 @@
 /** What an isolated action cannot do, shown by actions that try. */
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createServer } from 'node:net';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
+import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, test } from 'vitest';
 import { attacksOnInputs } from './attacks.ts';
 import { attackedTree, isolatedSandbox, noBubblewrap, processesWith, type TestBlobs, testSandbox } from './support.ts';
@@ -76,12 +87,18 @@ describe.skipIf(!isolated)('an isolated action', () => {
     const script = new URL('ordinary-user.ts', import.meta.url).pathname;
     if (!openToOthers(script)) return console.warn(`skipped: other users cannot reach ${script}`);
     const asUser = process.getuid?.() === 0 ? { uid: 65_533, gid: 65_533 } : {};
-    const { stdout } = await promisify(execFile)(process.execPath, [script], {
+    const secret = openSync(join(outside, 'secret'), 'r');
+    const child = spawn(process.execPath, [script], {
       ...asUser,
       env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent' },
+      // Files that happen to be open in the node are not for its actions.
+      stdio: ['ignore', 'pipe', 'inherit', ...Array(17).fill('ignore'), secret, ...Array(179).fill('ignore'), secret],
     });
+    closeSync(secret);
+    const stdout = await text(child.stdout as Readable);
     const seen = JSON.parse(stdout);
     expect(seen).toMatchObject({ isolation: 'bubblewrap', exitCode: 7, unchanged: true, left: [] });
+    expect(seen.inherited).not.toContain('secret');
     // Without a control group the kernel counts within the user namespace of the action.
     if (seen.limitsInForce.some((limit: string) => limit.includes('RLIMIT_NPROC')))
       expect(seen.processes).toBe('2048\n');

@@ -40,6 +40,7 @@ try {
   const { result } = await run(`${attacksOnInputs}\nmkdir -p locked/a; chmod 0 locked/a locked; exit 7`);
   const after = Object.fromEntries(Object.entries(snapshot()).filter(([name]) => name in before));
   const limit = await run("grep '^Max processes' /proc/self/limits | tr -s ' ' | cut -d' ' -f3");
+  const files = await run('for file in 20 200; do readlink /proc/self/fd/$file; done');
   const described = sandbox.describe();
   await sandbox.close();
   chmodSync(directory, 0o755);
@@ -47,6 +48,7 @@ try {
     JSON.stringify({
       ...described,
       exitCode: result.exitCode,
+      inherited: files.result.stdoutDigest ? blobs.text(files.result.stdoutDigest) : '',
       processes: blobs.text(limit.result.stdoutDigest),
       unchanged: JSON.stringify(before) === JSON.stringify(after),
       left: readdirSync(join(directory, 'work')).flatMap((name) => readdirSync(join(directory, 'work', name))),
