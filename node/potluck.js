@@ -5,4 +5,4 @@ import { existsSync } from 'node:fs';
 import './node-version.js';
 
 const source = new URL('./main.ts', import.meta.url);
-import((existsSync(source) ? source : new URL('../dist/node/main.js', import.meta.url)).href);
+void import((existsSync(source) ? source : new URL('../dist/node/main.js', import.meta.url)).href);
