@@ -17,7 +17,7 @@ interface Need {
 
 export interface Lease {
   /** Gives the reservation back: what was written is counted by the index from now on, or was removed. */
-  release(): void;
+  readonly release: () => void;
 }
 
 /**
