@@ -1,6 +1,7 @@
 /** Planted faults of executions and of the server around them. */
 import { create } from '@bufbuild/protobuf';
 import { anyPack } from '@bufbuild/protobuf/wkt';
+import { Fetch } from '../../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
 import {
   Capabilities,
   ContentAddressableStorage,
@@ -344,6 +345,11 @@ export const executionFaults: readonly PlantedFault[] = [
         };
       });
     },
+  },
+  {
+    does: 'ignores qualifiers of assets that it does not know',
+    breaks: ['P61'],
+    plant: () => fault(Fetch.method.fetchBlob, () => ({ request: (message) => void (message.qualifiers = []) })),
   },
   {
     does: 'refuses priority 0',

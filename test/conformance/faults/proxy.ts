@@ -9,7 +9,7 @@ import * as grpc from '@grpc/grpc-js';
 import { once } from 'node:events';
 import * as http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { Fetch } from '../../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
+import { Fetch, Push } from '../../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
 import {
   ActionCache,
   Capabilities,
@@ -21,7 +21,7 @@ import { Operations } from '../../../protos/gen/google/longrunning/operations_pb
 import { type Code, codeName, codes } from '../../../protos/status.ts';
 import { type Client, connect, methodPath } from '../client.ts';
 
-const services = [ActionCache, ByteStream, Capabilities, ContentAddressableStorage, Execution, Fetch, Operations];
+const services = [ActionCache, ByteStream, Capabilities, ContentAddressableStorage, Execution, Fetch, Operations, Push];
 const maxMessageBytes = 256 * 1024 * 1024;
 
 /** How a call ends. */

@@ -26,6 +26,8 @@ export interface PlantedFault {
 const cas = ContentAddressableStorage.method;
 const stream = ByteStream.method;
 const uploadName = /^(?:(.*)\/)?uploads\/([^/]+)\/(blobs|compressed-blobs\/zstd)\/((?:blake3\/)?[0-9a-f]+)\/(\d+)(.*)$/;
+/** One that nothing is wrong with: an instance of whole segments or none, SHA256, a size as it should be written. */
+const plainUploadName = /^((?!blobs\/)[^/]+\/)*?uploads\/[^/]+\/blobs\/[0-9a-f]{64}\/(0|[1-9]\d{0,14})(\/.*)?$/;
 
 export const storageFaults: readonly PlantedFault[] = [
   {
@@ -147,9 +149,8 @@ export const storageFaults: readonly PlantedFault[] = [
             if (metadata.get('build.bazel.remote.execution.v2.resource-name').length > 0) orderly = false;
           },
           request: (message) => {
-            if (at === 0n && uploadName.exec(message.resourceName)?.[3] !== 'blobs') orderly = false;
+            if (at === 0n && !plainUploadName.test(message.resourceName)) orderly = false;
             if (at > 0n && message.resourceName !== '') orderly = false;
-            if (/\/uploads\/.*\/uploads\/|^a\/blobs\//.test(message.resourceName)) orderly = false;
             if (message.writeOffset !== at || finished) orderly = false;
             at += BigInt(message.data.byteLength);
             finished ||= message.finishWrite;

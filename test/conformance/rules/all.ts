@@ -12,6 +12,7 @@ import { httpRules } from './http.ts';
 import { nameRules } from './names.ts';
 import { outputTreeRules } from './output-trees.ts';
 import { outputRules } from './outputs.ts';
+import { remoteAssetRules } from './remote-asset.ts';
 import { resultRules } from './results.ts';
 import { serverRules } from './server.ts';
 import { treeRules } from './trees.ts';
@@ -34,4 +35,5 @@ export const allRules: readonly Rule[] = [
   ...outputTreeRules,
   ...resultRules,
   ...serverRules,
+  ...remoteAssetRules,
 ].toSorted((a, b) => Number(a.id.slice(1)) - Number(b.id.slice(1)));

@@ -1,18 +1,11 @@
-/** The server around the protocol: P58 to P62. */
+/** The server around the protocol: P58 to P60 and P62. */
 import { create, toBinary } from '@bufbuild/protobuf';
-import { anyUnpack } from '@bufbuild/protobuf/wkt';
-import { createHash } from 'node:crypto';
-import { createServer } from 'node:http';
-import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
 import type { Digest } from '../../../protos/digest.ts';
-import { Fetch } from '../../../protos/gen/build/bazel/remote/asset/v1/remote_asset_pb.ts';
 import {
   Capabilities,
   RequestMetadataSchema,
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { ByteStream } from '../../../protos/gen/google/bytestream/bytestream_pb.ts';
-import { BadRequestSchema } from '../../../protos/gen/google/rpc/error_details_pb.ts';
 import { execute, failureOf, outputOf, putAction, waitExecution } from '../actions.ts';
 import { connect } from '../client.ts';
 import { controlOf, openContext } from '../context.ts';
@@ -26,9 +19,7 @@ import {
   put,
   readBlob,
   readName,
-  sameDigest,
   wire,
-  wireFn,
   writeBlob,
   writeName,
 } from '../fixtures.ts';
@@ -222,51 +213,6 @@ export const serverRules: readonly Rule[] = [
     ],
   },
   {
-    id: 'P61',
-    title: 'Remote Asset',
-    says: 'An unsupported qualifier is INVALID_ARGUMENT naming it; a fetch that fails is told in the response; checksums are verified.',
-    source: 'REAPI, Remote Asset API, Fetch',
-    parts: [
-      part('qualifiers', async (context, check) => {
-        const reply = await fetchBlobAsset(
-          context,
-          ['http://127.0.0.1:9/x'],
-          [{ name: 'no.such.qualifier', value: 'x' }],
-        );
-        mustRefuse(check, 'no.such.qualifier', reply, 'INVALID_ARGUMENT');
-        const fields = reply.details.flatMap((detail) => anyUnpack(detail, BadRequestSchema)?.fieldViolations ?? []);
-        check.must(
-          fields.some((field) => field.field === 'qualifiers.no.such.qualifier'),
-          `fields ${fields.map((field) => field.field).join()}`,
-        );
-      }),
-      part('checksums and order', async (context, check) => {
-        const content = context.fresh(5000);
-        await using origin = await serve(content);
-        const sri = (bytes: Uint8Array) => ({
-          name: 'checksum.sri',
-          value: `sha256-${createHash('sha256').update(bytes).digest('base64')}`,
-        });
-        const gone = origin.url.replace('/content', '/gone');
-        const good = await fetchBlobAsset(context, [gone, origin.url], [sri(content)]);
-        if (mustBeOk(check, 'the second of two addresses', good)) {
-          check.must((good.response?.status?.code ?? 0) === 0, `status ${good.response?.status?.message}`);
-          check.must(sameDigest(good.response?.blobDigest, digestOf(context.fn, content)), 'another digest');
-          check.must(!(await isMissing(context, digestOf(context.fn, content))), 'the blob is not stored');
-        }
-        const bad = await fetchBlobAsset(context, [origin.url], [sri(Buffer.from('other'))]);
-        check.must(bad.code !== 'OK' || (bad.response?.status?.code ?? 0) !== 0, 'a wrong checksum is taken');
-        const lost = await fetchBlobAsset(context, [gone], []);
-        if (mustBeOk(check, 'an address that answers 404: the call', lost)) {
-          check.must(
-            (lost.response?.status?.code ?? 0) !== 0,
-            'an address that answers 404: no status in the response',
-          );
-        }
-      }),
-    ],
-  },
-  {
     id: 'P62',
     title: 'Priorities',
     says: 'A lower number runs sooner, 0 is the default; outside the advertised ranges it is refused or ignored.',
@@ -316,35 +262,3 @@ export const serverRules: readonly Rule[] = [
     ],
   },
 ];
-
-async function fetchBlobAsset(
-  context: Parameters<typeof put>[0],
-  uris: string[],
-  qualifiers: { name: string; value: string }[],
-) {
-  const reply = await context.client.unary(Fetch.method.fetchBlob, {
-    instanceName: context.instance,
-    uris,
-    qualifiers,
-    digestFunction: wireFn(context.fn),
-  });
-  if (reply.code === 'UNIMPLEMENTED') throw new NotApplicable('the Fetch service is not served');
-  return reply;
-}
-
-/** An origin of one file, for fetches. */
-async function serve(content: Buffer): Promise<AsyncDisposable & { url: string }> {
-  const server = createServer((request, response) => {
-    if (request.url === '/content') response.end(content);
-    else response.writeHead(404).end();
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/content`,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
-    },
-  };
-}
