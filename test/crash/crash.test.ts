@@ -20,7 +20,12 @@ interface Acknowledged {
 }
 
 /** Runs a writer, kills it somewhere, and returns what it had acknowledged by then. */
-async function runAndKill(base: string, sizeLimitBytes: number, runName: string): Promise<Acknowledged> {
+async function runAndKill(
+  base: string,
+  sizeLimitBytes: number,
+  runName: string,
+  when: 'starting' | 'writing',
+): Promise<Acknowledged> {
   const journalPath = join(base, `journal-${runName}`);
   const journal = await open(journalPath, 'a');
   const child = fork(new URL('writer.ts', import.meta.url), [join(base, 'data'), String(sizeLimitBytes), runName], {
@@ -28,12 +33,12 @@ async function runAndKill(base: string, sizeLimitBytes: number, runName: string)
     execArgv: [],
   });
   const exited = once(child, 'exit');
-  const ready = once(child, 'message');
-  // The instant of death is the random input of this test: now and then during the start, else while it writes.
-  if (Math.random() < 0.15) {
-    await Promise.race([ready, sleep(Math.random() * 600)]);
+  const acknowledged = once(child, 'message');
+  // The instant of death is the random input of this test.
+  if (when === 'starting') {
+    await Promise.race([acknowledged, sleep(Math.random() * 600)]);
   } else {
-    await Promise.race([ready, exited]);
+    await Promise.race([acknowledged, exited]);
     await sleep(Math.random() ** 2 * 700);
   }
   expect(child.exitCode, 'the writer ended by itself').toBeNull();
@@ -58,7 +63,12 @@ test.each([
   onTestFinished(() => rm(base, { recursive: true }));
   let acknowledgedCount = 0;
   for (let round = 0; round < rounds; round++) {
-    const acknowledged = await runAndKill(base, sizeLimitBytes, `run${round}`);
+    const acknowledged = await runAndKill(
+      base,
+      sizeLimitBytes,
+      `run${round}`,
+      round % 4 === 1 ? 'starting' : 'writing',
+    );
     acknowledgedCount += acknowledged.blobs.length + acknowledged.results.length;
 
     const warnings: string[] = [];

@@ -14,10 +14,13 @@ import { namedBlob } from './content.ts';
 
 const [dataDir = '', sizeLimit = '', runName = ''] = process.argv.slice(2);
 const store = await openStore({ dataDir, sizeLimitBytes: Number(sizeLimit) });
+let isHeard = false;
 const sizes = [10, 3_000, 8_000, 9_000, 70_000, 600_000];
 
 function acknowledge(kind: 'blob' | 'result', name: string, value: number): void {
   writeSync(1, `${kind} ${name} ${value}\n`);
+  if (!isHeard) process.send?.('acknowledged');
+  isHeard = true;
 }
 
 async function write(worker: number): Promise<never> {
@@ -46,5 +49,4 @@ async function write(worker: number): Promise<never> {
   }
 }
 
-process.send?.('ready');
 await Promise.all(Array.from({ length: 6 }, (_, worker) => write(worker)));
