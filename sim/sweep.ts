@@ -52,7 +52,9 @@ export async function sweep(options: SweepOptions): Promise<SweepReport> {
 
   await Promise.all(
     Array.from({ length: jobs }, async () => {
-      const worker = new Worker(new URL('./worker.ts', import.meta.url));
+      const worker = new Worker(
+        new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url),
+      );
       try {
         while (next <= options.to) {
           const seed = next++;
