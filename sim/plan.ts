@@ -98,10 +98,14 @@ const faultKinds: readonly (readonly [FaultKind, weight: number, minMs: number, 
 /** Before the first fault the mesh forms; a mesh that never formed would hide everything behind its own absence. */
 const settleMs = 15_000;
 
+/** A shard whose quorum is gone for good is formed anew a minute after healing at the earliest. */
+const healMsMin = 120_000;
+
 export function drawPlan(options: PlanOptions): Plan {
   const rng = createRng(options.seed);
   const totalMs = options.minutes * 60_000;
-  const chaosMs = Math.trunc((totalMs * 7) / 10);
+  const healMs = Math.max(Math.trunc((totalMs * 3) / 10), Math.min(healMsMin, totalMs >> 1));
+  const chaosMs = totalMs - healMs;
   const calm = options.calm === true;
   const machines = drawMachines(rng.fork('machines'), options.nodes, totalMs, calm);
   const network = rng.fork('network');
@@ -109,7 +113,7 @@ export function drawPlan(options: PlanOptions): Plan {
     seed: options.seed,
     shards: [1, 2, 4, 4, 8][rng.below(5)] as number,
     chaosMs,
-    healMs: totalMs - chaosMs,
+    healMs,
     machines,
     lossPerMillion: calm ? 0 : ([0, 0, 1_000, 10_000, 50_000][network.below(5)] as number),
     duplicatePerMillion: calm ? 0 : ([0, 0, 1_000, 20_000][network.below(4)] as number),

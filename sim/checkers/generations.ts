@@ -11,12 +11,13 @@ export const generations: CheckerFactory = (world, fail) => {
   let forced = 0;
   let met = 0;
   let merged = 0;
+  let forgotten = 0;
 
   const nameOf = (shard: number, { number, hash }: Generation): string => `${shard}/${number}:${hash}`;
 
   return {
     name: 'generations',
-    observed: () => observed,
+    observed: () => observed + forgotten,
     sometimes: () => ({ 'forced generation': forced, 'histories met': met, 'histories merged': merged }),
     onReceive(node, from, message) {
       if (message.kind !== 'formReply' || !message.consent) return;
@@ -41,6 +42,17 @@ export const generations: CheckerFactory = (world, fail) => {
     },
     onEnd() {
       for (let shard = 0; shard < world.shards; shard++) {
+        // With every voter's disk gone and nobody left who heard of the shard, there is nothing to form anew.
+        const known = world.nodes.some((node) =>
+          node
+            .peer()
+            ?.coordination.statuses()
+            .some((status) => status.shard === shard),
+        );
+        if (!known) {
+          forgotten += 1;
+          continue;
+        }
         const groups = world.nodes.flatMap((node) => {
           const group = node.peer()?.coordination.groupOf(shard);
           return group ? [{ node, group }] : [];

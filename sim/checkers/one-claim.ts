@@ -1,4 +1,7 @@
-/** Within one term of one history, a key's claim is with one executor at a time, and no token is granted twice. */
+/**
+ * Within one term of one history, a key's claim is with one executor at a time, no token is granted twice, and no leader
+ * renews a claim that is over.
+ */
 import type { ClaimRef } from '../../mesh/core/claims/messages.ts';
 import { tokenText } from '../../mesh/core/ids.ts';
 import type { CheckerFactory } from './checker.ts';
@@ -13,9 +16,23 @@ export const oneClaim: CheckerFactory = (world, fail) => {
     if (holders.get(term)?.token === tokenText(token)) holders.delete(term);
   }
 
+  /** Whether this token's claim was granted and is not over, as far as its own leader said. */
+  function isCurrent({ shard, key, token }: ClaimRef): boolean {
+    if (world.action(key)?.doNotCache) return true;
+    const text = tokenText(token);
+    return holders.get(`${shard} ${key} ${token.generation}.${token.term}`)?.token === text;
+  }
+
   return {
     name: 'one-claim',
     observed: () => observed,
+    onSend(node, _to, message) {
+      if (message.kind !== 'renewed') return;
+      for (const claim of message.claims) {
+        observed += 1;
+        if (!isCurrent(claim)) fail(`${node.id} renewed ${tokenText(claim.token)} of ${claim.key}, which is no claim`);
+      }
+    },
     onReceive(_node, _from, message) {
       // What an executor gives back of its own accord is no longer its claim.
       if (message.kind === 'giveBack') for (const claim of message.claims) release(claim);

@@ -40,11 +40,8 @@ export const tombstones: CheckerFactory = (_world, fail) => {
       if (note.command === 'offer' && !before.dropped && before.result !== register.result) {
         fail(`${what} replaced ${before.result}`);
       }
-      if (
-        (note.command === 'publish' || note.command === 'offer') &&
-        before.dropped &&
-        before.result === register.result
-      ) {
+      const again = before.dropped && !before.lost && before.result === register.result;
+      if ((note.command === 'publish' || note.command === 'offer') && again) {
         fail(`${what} brought back what had been dropped`);
       }
     },

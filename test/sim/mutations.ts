@@ -1,0 +1,458 @@
+/**
+ * Planted bugs: each is a small edit of the machines, the driver or its log, the seed that catches it, and the checker that
+ * says so. `node test/sim/search-mutations.ts` looks the seeds up anew; docs/testing.md lists them.
+ */
+export interface Mutation {
+  readonly name: string;
+  readonly edits: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
+  /** Undefined until a search found one. */
+  readonly seed: number;
+  /** One of these says what broke; which one can depend on small changes elsewhere. */
+  readonly checker: string;
+  readonly nodes?: number;
+  readonly minutes?: number;
+}
+
+const claims = 'mesh/core/claims/claims.ts';
+const registers = 'mesh/core/registers/registers.ts';
+const executor = 'mesh/core/agents/executor.ts';
+const submitter = 'mesh/core/agents/submitter.ts';
+const membership = 'mesh/core/membership/membership.ts';
+const promises = 'mesh/core/promises/promises.ts';
+const driver = 'node/mesh/driver.ts';
+const durableLog = 'node/mesh/durable-log.ts';
+
+export const mutationNodes = 8;
+export const mutationMinutes = 5;
+
+export const mutations: readonly Mutation[] = [
+  {
+    name: 'token not checked at apply',
+    edits: [
+      {
+        file: registers,
+        find: "    if (token.generation !== context.generation || token.term !== context.term) return 'stale';\n    if (accepted && compareTokens(token, accepted) < 0) return 'stale';",
+        replace: '    void accepted;',
+      },
+      {
+        file: registers,
+        find: '    if (current?.token && !(command.replaces && compareTokens(current.token, command.replaces) === 0))\n',
+        replace: "    if (key === '')\n",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'vote not persisted',
+    edits: [
+      {
+        file: 'mesh/core/raft/state.ts',
+        find: "return persist(g, { kind: 'hardState', term: g.term, vote: g.vote });",
+        replace: "return persist(g, { kind: 'hardState', term: g.term, vote: undefined });",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'term not persisted',
+    edits: [
+      {
+        file: 'mesh/core/raft/state.ts',
+        find: "return persist(g, { kind: 'hardState', term: g.term, vote: g.vote });",
+        replace: "return persist(g, { kind: 'hardState', term: 1, vote: undefined });",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'vote for a candidate with an older log',
+    edits: [
+      {
+        file: 'mesh/core/raft/election.ts',
+        find: 'const upToDate = isUpToDate({ index: request.lastIndex, term: request.lastTerm }, lastEver(g));',
+        replace: 'const upToDate = isUpToDate(lastEver(g), lastEver(g));',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'entry of an older term committed by counting replicas',
+    edits: [
+      {
+        file: 'mesh/core/raft/replication.ts',
+        find: 'if (g.log.termAt(replicated) !== g.term) return;',
+        replace: '',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'half of the voters taken for a majority',
+    edits: [
+      {
+        file: 'mesh/core/raft/quorum.ts',
+        find: 'return Math.floor(count / 2) + 1;',
+        replace: 'return Math.max(1, Math.floor(count / 2));',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'append accepted without the entry before it',
+    edits: [
+      {
+        file: 'mesh/core/raft/replication.ts',
+        find: 'const known = prevIndex <= g.commit || g.log.termAt(prevIndex) === prevTerm;',
+        replace: 'const known = prevIndex <= g.log.lastIndex;',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'two membership changes at once',
+    edits: [
+      {
+        file: 'mesh/core/raft/raft.ts',
+        find: "  if (g.log.configurationIndex > g.commit) return 'changePending';\n  if (!isSingleChange(g.log.configuration, target)) return 'invalid';",
+        replace: '  void isSingleChange;',
+      },
+      {
+        file: 'mesh/core/raft/raft.ts',
+        find: "  if (g.commit < g.termStartIndex) return 'tooEarly';",
+        replace: '',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'read served by a deposed leader after its lease',
+    edits: [
+      {
+        file: 'mesh/core/raft/reading.ts',
+        find: 'return nowMs - startMs < leaseMs;',
+        replace: 'return nowMs - startMs < leaseMs || nowMs > 0;',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'linearizable read answered without asking anybody',
+    edits: [
+      {
+        file: 'mesh/core/raft/reading.ts',
+        find: 'const ready = read.round <= confirmed && read.index <= g.applied;',
+        replace: 'const ready = read.round >= 0 && read.index <= g.applied;',
+      },
+      {
+        file: 'mesh/core/raft/reading.ts',
+        find: '  return idle;\n',
+        replace: '  releaseReads(g);\n  return idle;\n',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'claim adopted after another was issued',
+    edits: [
+      {
+        file: claims,
+        find: 'const taken = known?.claim !== undefined && known.claim.executor !== from;',
+        replace: 'const taken = false;',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'heartbeat renews a revoked claim',
+    edits: [
+      {
+        file: claims,
+        find: '      const task = table.current(from, ref);\n      if (!task?.claim) {\n        refuse(from, ref);\n        continue;\n      }\n      task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;\n      outbox.renewed(from, claimRef(task, task.claim.token), limits.claimLeaseMs);',
+        replace:
+          '      const task = table.current(from, ref);\n      if (task?.claim) task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;\n      outbox.renewed(from, ref, limits.claimLeaseMs);',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'an action that is claimed is granted again',
+    edits: [
+      {
+        file: claims,
+        find: 'if (joined) return joinTask(joined, item, from, nowMs);',
+        replace: 'if (joined) { queue.add(joined); return joinTask(joined, item, from, nowMs); }',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'commit before outputs are promised',
+    edits: [
+      {
+        file: executor,
+        find: "    run.phase = 'promising';\n    effects.push({ kind: 'pinOutputs', run: run.run, outcome });",
+        replace:
+          '    run.promises.push({ holder: self, storeGeneration: config.storeGeneration, pinnedForMs: 7_200_000 });\n    commit(run, 0);',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'pin ignored by eviction',
+    edits: [{ file: promises, find: '      if (blob.pins > 0) continue;\n', replace: '' }],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'pin budget ignored',
+    edits: [
+      {
+        file: promises,
+        find: 'if (tooMuch || pins.size >= limits.pinsMax) {',
+        replace: 'if (pins.size >= limits.pinsMax) {',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'tombstone lost on merge',
+    edits: [
+      {
+        file: registers,
+        find: "    if (current.kind === 'tombstone') return current.result === offered.result ? 'same' : 'tombstoned';\n    if (current.result !== offered.result) return 'occupied';",
+        replace:
+          "    if (current.kind === 'tombstone' && offered.kind === 'result') {\n      const { promises, ...entry } = offered;\n      write(key, { ...entry, holders: mergeHolders([], promises, shardMs), writtenAtMs: shardMs });\n      return 'accepted';\n    }\n    if (current.kind === 'tombstone' || current.result !== offered.result) return 'occupied';",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'unclaimed result overwrites a claimed one',
+    edits: [
+      {
+        file: registers,
+        find: "if (current?.kind === 'result') return current.result === result ? addHolders(key, current, command) : 'occupied';",
+        replace:
+          "if (current?.kind === 'result' && current.result === result) return addHolders(key, current, command);",
+      },
+      {
+        file: registers,
+        find: "if (current && current.reason !== 'lost') return 'tombstoned';",
+        replace: "if (current?.kind === 'tombstone' && current.reason !== 'lost') return 'tombstoned';",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'lone node forces a generation',
+    edits: [
+      {
+        file: 'mesh/core/shards/forming.ts',
+        find: '    return consenting >= 2 && consenting >= majority(seen);',
+        replace: '    return consenting >= 1 && seen > 0;',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: "fsync skipped in the driver's persist",
+    edits: [
+      {
+        file: durableLog,
+        find: '      files.sync(name, (ok) => {\n        rewriteNeeded = !ok;\n        ended(ok, upTo);\n      });',
+        replace: '      ended(true, upTo);',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'messages sent before what they promise is durable',
+    edits: [
+      {
+        file: driver,
+        find: 'if (effect.after === undefined || effect.after <= durableTo) ports.send',
+        replace: 'if (effect.after === undefined || durableTo >= 0) ports.send',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'wall clock used in the driver',
+    edits: [
+      {
+        file: driver,
+        find: 'for (const effect of peer.step(event, clock.nowMs())) perform(effect);',
+        replace: 'for (const effect of peer.step(event, Date.now())) perform(effect);',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'a replaced disk votes as the one before',
+    edits: [
+      {
+        file: 'mesh/core/shards/coordination.ts',
+        find: 'const replica = replicaId(self, init.disk);',
+        replace: 'const replica = replicaId(self, 1);',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'guests welcome while the owner is there',
+    edits: [{ file: executor, find: 'return guests && !ownerPresent;', replace: 'return guests;' }],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'guests not frozen when the owner returns',
+    edits: [
+      {
+        file: executor,
+        find: "if (run.phase === 'running') effects.push({ kind: wasWelcome ? 'thaw' : 'freeze', run: run.run });",
+        replace: "if (run.phase === 'running' && wasWelcome) effects.push({ kind: 'thaw', run: run.run });",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'client answered although a later claim was heard of',
+    edits: [
+      {
+        file: submitter,
+        find: 'if (fetch?.handOver && compareTokens(fetch.handOver.token, token) < 0) dropFetch(fetch);',
+        replace: 'void fetch;',
+      },
+      {
+        file: submitter,
+        find: '      if (request.highest && compareTokens(fetch.handOver.token, request.highest) < 0) return;\n',
+        replace: '',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'client answered before the outputs are at hand',
+    edits: [
+      {
+        file: submitter,
+        find: '    startFetch(request, from, { result: outcome.result, handOver: { from, token }, token }, nowMs);',
+        replace: "    answer(request, { kind: 'result', outcome, source: 'mesh', token }, false);",
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'no local run when the mesh is silent',
+    edits: [
+      {
+        file: submitter,
+        find: 'if (silentMs >= limits.meshBudgetMs + (request.accepted ? limits.silenceMs : 0)) runHere(request);',
+        replace: '',
+      },
+      {
+        file: submitter,
+        find: 'if (nowMs - request.startedAtMs >= limits.queueBudgetMs) runHere(request);',
+        replace: '',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'requests not offered to the next leader',
+    edits: [
+      {
+        file: submitter,
+        find: 'return !request.accepted && nowMs - request.offeredAtMs >= limits.offerRetryMs;',
+        replace: 'return false;',
+      },
+      { file: submitter, find: 'if (event.leader !== undefined) offer(moved, nowMs);', replace: '' },
+      {
+        file: submitter,
+        find: 'runHere(request);\n    const { claimedAtMs }',
+        replace: 'void 0;\n    const { claimedAtMs }',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'membership records believed without a signature',
+    edits: [
+      {
+        file: membership,
+        find: '    if (!known && !signer.verify(record)) return;\n',
+        replace: '',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'accusations not refuted',
+    edits: [
+      {
+        file: membership,
+        find: '    renewOwn(record.incarnation);\n  }\n\n  function doubtMore',
+        replace: '  }\n\n  function doubtMore',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'incarnations not kept on disk',
+    edits: [
+      {
+        file: membership,
+        find: 'let reservedTo = restored.at(-1)?.reservedTo ?? 0;',
+        replace: 'let reservedTo = restored.length * 0;',
+      },
+      {
+        file: membership,
+        find: '    if (record.incarnation < incarnation) return;\n',
+        replace: '    if (record.incarnation !== incarnation) return;\n',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+  {
+    name: 'absent members never called again',
+    edits: [
+      {
+        file: membership,
+        find: 'if (periods % limits.absentProbePeriods === 0) {',
+        replace: 'if (entries.size < 2) {',
+      },
+    ],
+    seed: 0,
+    checker: '',
+  },
+];

@@ -1,0 +1,34 @@
+import { readdirSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { readScenario } from '../../sim/scenario.ts';
+import { simulate } from '../../sim/simulate.ts';
+import { sweep } from '../../sim/sweep.ts';
+
+test('a short sweep holds, under faults, with every checker at work', async () => {
+  const report = await sweep({ from: 1, to: 8, nodes: 20, minutes: 4, jobs: 2, progress: () => {} });
+  expect(report.broken.map(({ seed, violation }) => ({ seed, violation }))).toEqual([]);
+  expect(report.faultsMin).toBeGreaterThanOrEqual(30);
+  expect(report.actionsMin).toBeGreaterThanOrEqual(300);
+  // A forced generation is rare; everything else is looked at in a few seeds.
+  const blind = Object.entries(report.observed).filter(([, seen]) => seen === 0);
+  expect(blind).toEqual([]);
+});
+
+test('without faults nothing runs twice, and the mesh carries every action', () => {
+  const report = simulate({ seed: 3, nodes: 20, minutes: 4, calm: true });
+  expect(report.violation).toBeUndefined();
+  expect(report.answers.local ?? 0).toBe(0);
+});
+
+test.each([1, 2, 3])('a mesh of %i nodes holds under faults', (nodes) => {
+  for (const seed of [1, 2, 3]) {
+    expect({ seed, violation: simulate({ seed, nodes, minutes: 4 }).violation }).toEqual({ seed, violation: undefined });
+  }
+});
+
+const scenarios = new URL('../scenarios/', import.meta.url);
+const files = readdirSync(scenarios).filter((file) => file.endsWith('.json'));
+
+test.each(files)('the scenario %s, which once broke, holds', (file) => {
+  expect(simulate(readScenario(new URL(file, scenarios).pathname)).violation).toBeUndefined();
+});
