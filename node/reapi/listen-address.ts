@@ -1,6 +1,6 @@
 /** Addresses to listen on: `host:port`, `[ipv6]:port`, `unix:/path`. */
 import { once } from 'node:events';
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, isIP, isIPv6, type Server } from 'node:net';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 
@@ -48,7 +48,7 @@ export async function listenOn(server: Server, address: ListenAddress): Promise<
   } catch (error) {
     const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
     const reason = taken
-      ? 'another process listens there; stop it or choose another address'
+      ? 'another process listens there, or it is a file; stop the process or choose another address'
       : toStatusError(error).reason;
     throw new StatusError('FAILED_PRECONDITION', `cannot listen on ${address.text}: ${reason}`, { cause: error });
   }
@@ -62,6 +62,8 @@ export async function listenOn(server: Server, address: ListenAddress): Promise<
 
 /** A socket file whose process died stays behind; only one that nobody answers on is removed. */
 async function removeStaleSocket(path: string): Promise<void> {
+  // Connecting to a file that is no socket is refused as well.
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
   const socket = connect(path);
   try {
     await once(socket, 'connect');

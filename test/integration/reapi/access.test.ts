@@ -1,6 +1,6 @@
 /** Who gets in: addresses, TLS, client certificates, bearer tokens, Unix sockets. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -127,6 +127,13 @@ test('a Unix socket is for its owner alone, and a stale one is replaced', async 
   const [address] = await serve({ listen: [`unix:${path}`] });
   expect(statSync(path).mode & 0o777).toBe(0o600);
   expect(await call(address)).toBe('OK');
+});
+
+test('a file that is no socket is left alone', async () => {
+  const path = join(folder, 'precious.txt');
+  writeFileSync(path, 'precious');
+  await expect(serve({ listen: [`unix:${path}`] })).rejects.toThrow(/FAILED_PRECONDITION.*it is a file/);
+  expect(readFileSync(path, 'utf8')).toBe('precious');
 });
 
 test('a Unix socket that somebody answers on is left alone', async () => {
