@@ -22,6 +22,7 @@ import {
 } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { StatusError } from '../../protos/status.ts';
 import { type InlineHints, inlineHints } from '../reapi/action-cache.ts';
+import { detailsFit } from '../reapi/grpc-status.ts';
 import type { CallContext, ServiceHandlers } from '../reapi/handler.ts';
 import type { InstanceCheck } from '../reapi/instances.ts';
 import { limits as reapiLimits } from '../reapi/limits.ts';
@@ -105,15 +106,30 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
 
   async function* execute(request: ExecuteRequest, context: CallContext): AsyncGenerator<Operation> {
     const { instanceName: instance } = request;
-    const { signal } = context;
     checkInstance(instance);
     const digest = fromWireDigest(request.actionDigest, request.digestFunction, 'action_digest');
+    try {
+      yield* lookUpOrRun(request, digest, context);
+    } catch (error) {
+      // A long list of missing blobs would burst the headers that clients take; in a response they find it as well.
+      if (!(error instanceof StatusError) || detailsFit(error)) throw error;
+      yield finishedOperation(instance, digest, executeResponse({ error }));
+    }
+  }
+
+  async function* lookUpOrRun(
+    request: ExecuteRequest,
+    digest: Digest,
+    context: CallContext,
+  ): AsyncGenerator<Operation> {
+    const { instanceName: instance } = request;
+    const { signal } = context;
     const priority = request.executionPolicy?.priority ?? 0;
     const { min, max } = reapiLimits.priorities;
     if (priority < min || priority > max) {
       throw new StatusError('INVALID_ARGUMENT', `priority ${priority} is outside of the range ${min} to ${max}`);
     }
-    const hints: InlineHints = request;
+    const hints = inlineHintsOf(request);
 
     const [action, cached] = await Promise.all([
       preparer.readAction(digest, { signal }),
@@ -125,17 +141,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
     options.onLookup?.(instance, looked);
     if (cached && cacheable) {
       const response = executeResponse({ result: cached, cachedResult: true });
-      yield operationMessage({
-        name: operationName(instance),
-        action: digest,
-        stage: ExecutionStage_Value.COMPLETED,
-        stdoutStreamName: '',
-        stderrStreamName: '',
-        worker: '',
-        queuedAtMs: undefined,
-        startedAtMs: undefined,
-        response: await inlined(response, digest.fn, hints, signal),
-      });
+      yield finishedOperation(instance, digest, await inlined(response, digest.fn, hints, signal));
       return;
     }
     if (!action) throw missingBlobs([digest], `action ${digest.hash}/${digest.sizeBytes}`);
@@ -152,7 +158,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
       action: digest,
       mergeKey,
       instance,
-      invocation: context.requestMetadata?.toolInvocationId || context.peer,
+      invocation: context.requestMetadata?.toolInvocationId.slice(0, limits.invocationCharsMax) || context.peer,
       priority,
       hints,
     });
@@ -241,6 +247,21 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
   };
 }
 
+/** An operation that never was under way. */
+function finishedOperation(instance: string, action: Digest, response: ExecuteResponse): Operation {
+  return operationMessage({
+    name: operationName(instance),
+    action,
+    stage: ExecutionStage_Value.COMPLETED,
+    stdoutStreamName: '',
+    stderrStreamName: '',
+    worker: '',
+    queuedAtMs: undefined,
+    startedAtMs: undefined,
+    response,
+  });
+}
+
 /** Tag and length before an embedded message, at most. */
 const fieldOverheadBytes = 8;
 
@@ -248,6 +269,13 @@ const fieldOverheadBytes = 8;
 function parentInstance(name: string): string | undefined {
   if (name === '') return undefined;
   return name === 'operations' ? '' : name.replace(/\/operations$/, '');
+}
+
+/** Nothing else of the request is kept with the operation. A list of files that is too long is not heeded. */
+function inlineHintsOf({ inlineStdout, inlineStderr, inlineOutputFiles }: ExecuteRequest): InlineHints {
+  let chars = 0;
+  for (const path of inlineOutputFiles) chars += path.length;
+  return { inlineStdout, inlineStderr, inlineOutputFiles: chars > limits.inlinedPathCharsMax ? [] : inlineOutputFiles };
 }
 
 function unknownOperation(name: string): StatusError {

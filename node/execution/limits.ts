@@ -35,8 +35,14 @@ export const inputDirectoriesMax = 200_000;
 export const inputBlobsMax = 1_000_000;
 /** Input directories kept decoded, counted in entries (files, directories, links). */
 export const cachedDirectoryEntriesMax = 200_000;
+/** Missing blobs named in one error, some 90 bytes each: a message holds 4 MiB. The others are named at the next try. */
+export const missingNamedMax = 20_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
 export const pinnedDigestsMax = 500_000;
+
+/** What an operation keeps of its request: the invocation, and the paths of files to inline (all together). */
+export const invocationCharsMax = 200;
+export const inlinedPathCharsMax = 64 * 1024;
 
 /** Live standard output and error. */
 export const logLimits = {

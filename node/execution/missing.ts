@@ -4,6 +4,7 @@ import { anyPack } from '@bufbuild/protobuf/wkt';
 import { type Digest, digestPath } from '../../protos/digest.ts';
 import { PreconditionFailureSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import { missingNamedMax } from './limits.ts';
 
 /**
  * FAILED_PRECONDITION with one MISSING violation for each blob, the form clients react to by uploading.
@@ -11,10 +12,9 @@ import { StatusError } from '../../protos/status.ts';
  * @see REAPI v2.12, Execution.Execute: subjects are `blobs/{function/}{hash}/{size}` without the instance name
  */
 export function missingBlobs(missing: readonly Digest[], what: string): StatusError {
-  const violations = missing.map((digest) => ({
+  const violations = missing.slice(0, missingNamedMax).map((digest) => ({
     type: 'MISSING',
     subject: `blobs/${digestPath(digest)}`,
-    description: `not in the store: upload it and execute again`,
   }));
   const first = missing[0] ? digestPath(missing[0]) : '';
   const count = missing.length === 1 ? `blob ${first} is` : `${missing.length} blobs (first ${first}) are`;

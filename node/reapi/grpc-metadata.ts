@@ -4,6 +4,7 @@ import {
   type RequestMetadata,
   RequestMetadataSchema,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { limits } from './limits.ts';
 
 export const requestMetadataHeader = 'build.bazel.remote.execution.v2.requestmetadata-bin';
 export const resourceNameHeader = 'build.bazel.remote.execution.v2.resource-name';
@@ -43,8 +44,19 @@ export function parseTimeoutMs(value: string): number | null {
 
 const unsafe = /[^\x20-\x24\x26-\x7e]/u;
 
-/** Percent-encodes every byte outside printable ASCII, and the percent sign. */
+/** Percent-encoded, and cut when it is too long for a header: texts quote what clients sent. */
 export function encodeStatusText(text: string): string {
+  const { statusTextBytesMax } = limits;
+  const encoded = text.length <= statusTextBytesMax ? percentEncode(text) : undefined;
+  if (encoded !== undefined && encoded.length <= statusTextBytesMax) return encoded;
+  return percentEncode(`${text.slice(0, statusTextBytesMax / encodedCharBytesMax - 1)}…`);
+}
+
+/** Three bytes of UTF-8, each as three characters. */
+const encodedCharBytesMax = 9;
+
+/** Encodes every byte outside printable ASCII, and the percent sign. */
+function percentEncode(text: string): string {
   if (!unsafe.test(text)) return text;
   let encoded = '';
   for (const byte of Buffer.from(text, 'utf8')) {

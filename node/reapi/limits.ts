@@ -21,6 +21,9 @@ export const limits = {
   connectionsMax: 1024,
   /** All headers of one call. */
   headerBytesMax: 64 * KiB,
+  /** What a status says in headers, its text as encoded and its details before base64: many clients take 8 KiB in all. */
+  statusTextBytesMax: 2 * KiB,
+  statusDetailsBytesMax: 3.5 * KiB,
   /** Request messages queued for a handler that takes a stream of them; one message may exceed it. */
   queuedRequestBytesMax: 256 * KiB,
   /** Request bytes of all calls together that wait to be complete or to be pulled. */

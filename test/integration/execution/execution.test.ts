@@ -172,6 +172,18 @@ describe('set-up problems fail the call', () => {
     expect(resultOf(await on.execute(digest).response).exitCode).toBe(0);
   });
 
+  test('more missing blobs than headers can name are named in a response', async () => {
+    const names = Array.from({ length: 3_000 }, (_, index) => `input-${index}`);
+    const { digest, blobs } = buildAction({
+      script: unique('true'),
+      inputs: Object.fromEntries(names.map((name) => [name, unique(name)])),
+    });
+    await on.upload('sha256', [blobs.action, blobs.command, blobs.root]);
+    const { status } = await on.execute(digest).response;
+    expect(status?.code).toBe(codes.FAILED_PRECONDITION);
+    expect(missingSubjects(status)).toHaveLength(names.length);
+  });
+
   test.each([
     ['a timeout above the maximum', { action: { timeout: create(DurationSchema, { seconds: 121n }) } }, /120 s/],
     ['a negative timeout', { action: { timeout: create(DurationSchema, { seconds: -1n }) } }, /negative/],

@@ -8,6 +8,7 @@ import {
   encodeStatusText,
   parseTimeoutMs,
 } from '../../../../node/reapi/grpc-metadata.ts';
+import { limits } from '../../../../node/reapi/limits.ts';
 
 /** `bytes` cut at arbitrary places. */
 function cut(bytes: Buffer, cuts: readonly number[]): Buffer[] {
@@ -77,6 +78,12 @@ describe('headers', () => {
         expect(decodeURIComponent(encoded)).toBe(text);
       }),
     );
+  });
+
+  test.each(['x'.repeat(16_000_000), '語'.repeat(2_000), '🙂'.repeat(400)])('cut texts that fit no header', (text) => {
+    const encoded = encodeStatusText(text);
+    expect(encoded.length).toBeLessThanOrEqual(limits.statusTextBytesMax);
+    expect(decodeURIComponent(encoded)).toMatch(/^(x+|語+|(🙂)+)\ufffd?…$/u);
   });
 
   test.each([
