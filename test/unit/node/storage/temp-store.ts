@@ -29,7 +29,10 @@ export async function tempStore(options: Partial<OpenStoreOptions> = {}): Promis
     });
   const subject: TempStore = {
     dataDir,
-    store: await open(),
+    store: await open().catch(async (error: unknown) => {
+      await rm(base, { recursive: true });
+      throw error;
+    }),
     warnings,
     async reopen(between, more) {
       await subject.store.close();
