@@ -37,6 +37,12 @@ test('the packed package holds the program and little else, and works once insta
   const entry = join(modules, 'potluck', 'node', 'potluck.js');
   expect((await potluck(['--version'], { entry })).stdout).toMatch(/^potluck \d/);
 
+  // Whether the seed holds is for the simulator's own tests; here its workers have to be found.
+  const sweep = await potluck(['sim', 'sweep', '--seeds', '1..1', '--nodes', '3', '--minutes', '1', '--json'], {
+    entry,
+  });
+  expect(JSON.parse(sweep.stdout), sweep.stderr).toMatchObject({ seeds: 1 });
+
   const data = join(scratch.dir, 'data');
   const up = startPotluck(
     ['up', '--data-dir', data, '--listen', '127.0.0.1:0', '--http', 'off', '--log-format', 'json'],
