@@ -51,6 +51,15 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
   const closing = new AbortController();
   const running = new Set<Promise<unknown>>();
 
+  const closeAll = async () => {
+    closing.abort();
+    await Promise.all(running);
+    await treeCache.settle();
+    await runner.close();
+    await workplace.close();
+  };
+  let closed: Promise<void> | undefined;
+
   return {
     isolation: runner.isolation,
     describe: () => ({
@@ -66,12 +75,9 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
       running.add(settled);
       return run;
     },
-    async close() {
-      closing.abort();
-      await Promise.all(running);
-      await treeCache.settle();
-      await runner.close();
-      await workplace.close();
+    close() {
+      closed ??= closeAll();
+      return closed;
     },
   };
 }

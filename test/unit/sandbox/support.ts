@@ -187,6 +187,14 @@ export interface TestResult {
   readonly stderr: string;
 }
 
+const cleanups: (() => Promise<void>)[] = [];
+// Registered here and not where a sandbox is made, which may be inside a test. Scripts use this file without a runner.
+if (process.env['VITEST']) {
+  afterAll(async () => {
+    for (const cleanUp of cleanups) await cleanUp();
+  });
+}
+
 /** A sandbox over a store of its own; both go when the suite ends. */
 export async function testSandbox(options: Partial<CreateSandboxOptions> = {}): Promise<TestSandbox> {
   const directory = mkdtempSync(join(tmpdir(), 'potluck-sandbox-'));
@@ -199,7 +207,7 @@ export async function testSandbox(options: Partial<CreateSandboxOptions> = {}): 
     ...(override ? { bubblewrapPath: override } : {}),
     ...options,
   });
-  afterAll(async () => {
+  cleanups.push(async () => {
     await sandbox.close();
     rmSync(directory, { recursive: true, force: true });
   });
