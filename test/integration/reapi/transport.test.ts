@@ -357,7 +357,7 @@ describe('backpressure', () => {
 test('unfinished requests of all calls together are bounded, and counted down again', async () => {
   const [method] = ByteStream.methods.filter(({ name }) => name === 'QueryWriteStatus') as [DescMethod];
   const handler = async () => statusReply(1n);
-  const shared = { onEnd: () => {}, bufferedBytes: 0 };
+  const shared = { onEnd: () => {}, bufferedBytes: 0, unsentBytes: 0 };
   const server = createServer();
   server.on('stream', (stream, headers) => {
     serveCall(stream, headers, { service: 'x', method, handler, decodeParts: undefined }, shared);
