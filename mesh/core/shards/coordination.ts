@@ -22,11 +22,11 @@ import type { Rng } from '../rng.ts';
 import { createDirectory } from './directory.ts';
 import { createForming, generationHash } from './forming.ts';
 import { createGroup, type Group, type GroupDisk } from './group.ts';
+import { createHearsay } from './hearsay.ts';
+import { createHelm } from './helm.ts';
 import { createMerging } from './merging.ts';
 import type { ShardMessage, ShardRecord, ShardStatus } from './messages.ts';
-import { preferredVoters } from './placement.ts';
 import { type CoordinationDisk, coordinationRecordsOf, type GroupOnDisk, groupKey } from './recovery.ts';
-import { nextStep } from './steering.ts';
 import type { CoordinationEffect, CoordinationEvent, CoordinationNote, MemberView } from './types.ts';
 
 export { recoverCoordination } from './recovery.ts';
@@ -82,13 +82,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   let effects: CoordinationEffect[] = [];
   let stepMs = startMs;
   let nextRequest = 0;
-  const preferredSince = new Map<ShardId, { readonly text: string; readonly sinceMs: number }>();
-  let steerAtMs = startMs + shardLimits.steerIntervalMs;
-  let unsettledUntilMs = startMs;
+  const helm = createHelm(replica, startMs);
   let formCheckAtMs = startMs + shardLimits.formCheckMs;
-  let statusAtMs = startMs + rng.below(shardLimits.statusIntervalMs);
-  let askAtMs = startMs;
-  const announced = new Set<ShardId>();
 
   const note = (what: CoordinationNote): void => void effects.push({ kind: 'note', note: what });
   const send = (to: NodeId, message: CoordinationMessage, after?: number): void =>
@@ -111,6 +106,19 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       forced: (shard, generation) => note({ kind: 'generationForced', shard, generation }),
     },
     disk.consents,
+  );
+
+  const everyShard = Array.from({ length: shards }, (_, shard) => shard);
+  const hearsay = createHearsay(
+    everyShard,
+    {
+      others: () => members.filter(({ node, status }) => status === 'alive' && node !== self).map(({ node }) => node),
+      statusOf,
+      leaderOf,
+      send,
+    },
+    rng.fork('hearsay'),
+    startMs,
   );
 
   const merging = createMerging(
@@ -191,21 +199,20 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     if (term === undefined) stepClaims({ kind: 'unlead', shard });
     else stepClaims({ kind: 'lead', shard, generation, term });
     if (term === undefined) return;
-    announced.add(shard);
-    unsettled();
+    hearsay.announce(shard);
+    helm.unsettled(stepMs);
   }
 
   function onConfigured(shard: ShardId): void {
     if (!groups.get(shard)?.ready) return;
-    announced.add(shard);
-    // The next change may follow at once.
-    steerAtMs = stepMs;
+    hearsay.announce(shard);
+    helm.hurry(stepMs);
   }
 
   function onRemoved(shard: ShardId): void {
     const group = groups.get(shard);
     if (!group) return;
-    stepClaims({ kind: 'unlead', shard });
+    group.stop();
     groups.delete(shard);
     const { generation } = group;
     past.set(groupKey(shard, generation), { shard, generation, disk: forget(group.disk()), superseded: 'no' });
@@ -217,7 +224,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     const group = groups.get(shard);
     if (group && sameGeneration(group.generation, generation)) return group.receive(from, message, stepMs);
     const known = directory.get(shard)?.generation ?? group?.generation;
-    if (known && generation.number < known.number) return sendStatus(sender, [shard]);
+    if (known && generation.number < known.number) return hearsay.tell(sender, [shard]);
     learn(firstHeardOf(shard, generation, []));
     const before = past.get(groupKey(shard, generation));
     // A leader brings this replica in; whoever else writes to it cannot know better than the directory.
@@ -250,7 +257,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     note({ kind: 'generationsMet', shard, winner, loser: generation });
     // What was applied must survive a crash until it was offered, and only a snapshot says what was.
     group.compact(stepMs);
-    stepClaims({ kind: 'unlead', shard });
+    group.stop();
     groups.delete(shard);
     persistShard({ kind: 'superseded', shard, generation, offered: false });
     const groupOnDisk: GroupOnDisk = { shard, generation, disk: group.disk(), superseded: 'yes' };
@@ -297,82 +304,14 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     return status === 'dead' || status === 'suspended' ? undefined : leader;
   }
 
-  function sendStatus(to: NodeId, about: readonly ShardId[]): void {
-    const statuses = about.flatMap((shard) => statusOf(shard) ?? []);
-    if (statuses.length > 0 && to !== self) send(to, { kind: 'shardStatus', statuses });
-  }
-
-  const everyShard = Array.from({ length: shards }, (_, shard) => shard);
-
-  function others(): readonly NodeId[] {
-    return members.filter(({ node, status }) => status === 'alive' && node !== self).map(({ node }) => node);
-  }
-
-  function announce(): void {
-    const about = [...announced];
-    announced.clear();
-    for (const shard of about) {
-      const status = statusOf(shard);
-      if (status) directory.learn(status);
-    }
-    for (const node of others()) sendStatus(node, about);
-  }
-
-  /** Asks somebody who may know for the leaders that are not known here. */
-  function askAround(): void {
-    const unknown = everyShard.filter((shard) => leaderOf(shard) === undefined);
-    const alive = others();
-    if (unknown.length === 0 || alive.length === 0) return;
-    const to = alive[rng.below(alive.length)];
-    if (to !== undefined) send(to, { kind: 'askShards', shards: unknown });
-  }
-
-  // ---- Steering ----
-
-  function unsettled(): void {
-    unsettledUntilMs = stepMs + shardLimits.settleMs + 5 * shardLimits.steerIntervalMs;
-    steerAtMs = Math.min(steerAtMs, stepMs + shardLimits.steerIntervalMs);
-  }
+  // ---- Members ----
 
   function steer(): void {
     const candidates = leaving
       ? members.map((member) => (member.node === self ? { ...member, status: 'suspended' as const } : member))
       : members;
-    for (const group of groups.values()) {
-      if (group.ready) steerGroup(group, candidates);
-    }
-    const idle = stepMs >= unsettledUntilMs;
-    if (leaving) steerAtMs = stepMs + shardLimits.leaveIntervalMs;
-    else steerAtMs = stepMs + (idle ? shardLimits.settleMs : shardLimits.steerIntervalMs);
+    helm.steer(groups.values(), candidates, leaving, stepMs);
   }
-
-  function steerGroup(group: Group, candidates: readonly MemberView[]): void {
-    const { shard, status } = group;
-    const preferred = preferredVoters(shard, candidates, stepMs);
-    const text = preferred.join(' ');
-    let since = preferredSince.get(shard);
-    if (since?.text !== text) {
-      since = { text, sinceMs: stepMs };
-      preferredSince.set(shard, since);
-      unsettled();
-    }
-    if (!status.settled || status.transferring) return;
-    const step = nextStep({
-      self: replica,
-      configuration: status.configuration,
-      preferred,
-      preferredForMs: stepMs - since.sinceMs,
-      members: candidates,
-      lagOf: (other) => status.commit - (other === replica ? status.commit : (status.members.get(other)?.match ?? 0)),
-      leaving,
-    });
-    if (!step) return;
-    unsettled();
-    if (step.kind === 'change') group.change(step.configuration, stepMs);
-    else group.step({ kind: 'transferLeadership', to: step.to }, stepMs);
-  }
-
-  // ---- Members ----
 
   function onMembers(view: readonly MemberView[]): void {
     const before = memberOf;
@@ -394,9 +333,9 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       const was = before.get(node)?.status;
       // Whoever comes back may bring another history, or need this one.
       const back = node !== self && status === 'alive' && was !== 'alive' && was !== 'suspect';
-      if (back && rng.below(view.length) < shardLimits.statusFanout) sendStatus(node, everyShard);
+      if (back && rng.below(view.length) < shardLimits.statusFanout) hearsay.tellAll(node);
     }
-    unsettled();
+    helm.unsettled(stepMs);
   }
 
   // ---- Requests ----
@@ -448,7 +387,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
         for (const status of message.statuses) learn(status);
         return;
       case 'askShards':
-        return sendStatus(from, message.shards);
+        return hearsay.tell(from, message.shards);
       case 'formRequest':
         return forming.onRequest(from, message, stepMs);
       case 'formReply':
@@ -530,20 +469,11 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     for (const group of [...groups.values()]) if (group.dueAtMs <= stepMs) group.step({ kind: 'wake' }, stepMs);
     if (claims.dueAtMs <= stepMs) stepClaims({ kind: 'wake' });
     if (merging.dueAtMs <= stepMs) merging.advance(stepMs);
-    if (steerAtMs <= stepMs) steer();
-    if (askAtMs <= stepMs) {
-      askAtMs = stepMs + shardLimits.askIntervalMs;
-      askAround();
-    }
+    if (helm.dueAtMs <= stepMs) steer();
+    if (hearsay.dueAtMs <= stepMs) hearsay.wake(stepMs);
     if (formCheckAtMs <= stepMs) {
       formCheckAtMs = stepMs + shardLimits.formCheckMs;
       forming.check(shards, stepMs);
-    }
-    if (statusAtMs <= stepMs) {
-      statusAtMs = stepMs + shardLimits.statusIntervalMs;
-      const alive = others();
-      const to = alive.length > 0 ? alive[rng.below(alive.length)] : undefined;
-      if (to !== undefined) sendStatus(to, everyShard);
     }
   }
 
@@ -559,7 +489,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
         leaving = false;
         forming.gap();
         for (const group of groups.values()) group.step({ kind: 'gap' }, stepMs);
-        return unsettled();
+        return helm.unsettled(stepMs);
       case 'members':
         return onMembers(event.members);
       case 'goodbye':
@@ -595,9 +525,9 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       stepMs = nowMs;
       onEvent(event);
       for (const group of groups.values()) group.flush(nowMs);
-      if (announced.size > 0) announce();
+      for (const status of hearsay.flush()) directory.learn(status);
       if (heartbeats.waiting) for (const { to, message, after } of heartbeats.flush()) send(to, message, after);
-      let dueAtMs = Math.min(steerAtMs, askAtMs, formCheckAtMs, statusAtMs, claims.dueAtMs, merging.dueAtMs);
+      let dueAtMs = Math.min(helm.dueAtMs, hearsay.dueAtMs, formCheckAtMs, claims.dueAtMs, merging.dueAtMs);
       for (const group of groups.values()) dueAtMs = Math.min(dueAtMs, group.dueAtMs);
       effects.push({ kind: 'wakeAt', atMs: dueAtMs });
       return effects;

@@ -68,6 +68,8 @@ export interface Group {
   flush(nowMs: number): void;
   /** A snapshot of everything applied, so that nothing applied is lost when the replica stops here. */
   compact(nowMs: number): void;
+  /** Takes no further part; whoever waits for an answer is sent on. */
+  stop(): void;
   shardNowMs(nowMs: number): number;
   disk(): GroupDisk;
 }
@@ -309,6 +311,14 @@ export function createGroup(init: GroupInit, nowMs: number): Group {
       if (raft.status.uncompacted > raftLimits.compactAfterEntries) compact(atMs);
     },
     compact,
+    stop() {
+      for (const batch of [...proposed.values(), queued]) for (const { origin } of batch) fail(origin, 'notLeader');
+      for (const read of reads.values()) redirect(read.from, read.id, 'notLeader');
+      proposed.clear();
+      reads.clear();
+      queued = [];
+      onRole(false);
+    },
     shardNowMs,
     disk: () => raft.disk(),
   };
