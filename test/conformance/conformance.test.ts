@@ -88,7 +88,7 @@ describe('conformance', () => {
       before = await throughProxy(server.target, { only: rules });
     }, 120_000);
 
-    it.each(plantedFaults.map((planted, index) => ({ ...planted, index, rules: planted.breaks.join() })))(
+    it.for(plantedFaults.map((planted, index) => ({ ...planted, index, rules: planted.breaks.join() })))(
       '$does ($rules)',
       async ({ index, ...planted }, test) => {
         const { breaks } = planted;
