@@ -34,6 +34,7 @@ import { bindService, type BoundService } from './reapi/handler.ts';
 import { createHealth } from './reapi/health.ts';
 import { checkInstances, type InstanceCheck } from './reapi/instances.ts';
 import { createReflection } from './reapi/reflection.ts';
+import { createRemoteAsset } from './reapi/remote-asset.ts';
 import type { LocalBlobStore } from './storage/blob-store.ts';
 import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
 
@@ -165,7 +166,15 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const executionServices = executor
     ? bindExecution({ config, store, executor, platform, clock, checkInstance, metrics })
     : [];
-  const services = [...cacheServices, ...executionServices].map(({ service }) => service);
+  const assetServices = config.remoteAsset
+    ? createRemoteAsset({
+        blobs: store.blobs,
+        actions: store.actions,
+        maxBlobBytes: config.cacheSizeBytes,
+        ...(config.instances && { instances: config.instances }),
+      })
+    : [];
+  const services = [...cacheServices, ...assetServices, ...executionServices].map(({ service }) => service);
   const health = createHealth(services.map(({ typeName }) => typeName));
   const access = await readAccess(config);
   const grpc = await serveGrpc({
@@ -173,6 +182,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     listen: config.listen,
     services: [
       ...cacheServices,
+      ...assetServices,
       ...executionServices,
       bindService(Health, health.handlers),
       ...createReflection([...services, Health]),

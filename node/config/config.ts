@@ -41,5 +41,7 @@ export interface NodeConfig {
   readonly platformProperties: readonly PlatformProperty[];
   /** Whether `PUT /ac/…` over HTTP must carry an ActionResult whose blobs are held. */
   readonly validateHttpActionResults: boolean;
+  /** Whether the Remote Asset API is served, by which clients make this machine read URLs and files. */
+  readonly remoteAsset: boolean;
   readonly logFormat: 'text' | 'json';
 }

@@ -74,6 +74,7 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
     maxActionTimeoutMs,
     platformProperties: read('platform', []),
     validateHttpActionResults: read('http-action-results', 'checked') === 'checked',
+    remoteAsset: read('remote-asset', 'off') === 'on',
     logFormat: read('log-format', 'text'),
   };
 

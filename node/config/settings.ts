@@ -168,6 +168,11 @@ export const settings = {
     about: 'what PUT /ac/ accepts: only action results whose blobs are held, or any bytes',
     fallback: 'checked',
   }),
+  'remote-asset': setting(oneOf('on', 'off'), {
+    value: 'on|off',
+    about: '"on" serves the Remote Asset API: clients may have this machine fetch http, https and file URLs',
+    fallback: 'off',
+  }),
   'log-format': setting(oneOf('text', 'json'), {
     value: 'text|json',
     about: 'for a person, or one JSON object a line',

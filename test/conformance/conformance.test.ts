@@ -54,6 +54,8 @@ const ourChoices = [
   /^P51 a FIFO: .*: FAILED_PRECONDITION$/,
   /^P53 nothing printed: no digest for empty output$/,
   /^P56 a blob larger than the store: Write: INVALID_ARGUMENT$/,
+  /^P61 what is old: what was fetched is remembered$/,
+  /^P61 what was pushed and is gone: pushing a blob that is not stored: FAILED_PRECONDITION$/,
 ];
 
 describe('conformance', () => {

@@ -45,7 +45,16 @@ async function spawnNode(dataDir: string, options: ServerOptions) {
   const { cacheSizeBytes, slots } = { ...defaultOptions, ...options };
   const flags = [
     ...['up', '--log-format', 'json', '--listen', '127.0.0.1:0', '--http', '127.0.0.1:0'],
-    ...['--data-dir', dataDir, '--cache-size', String(cacheSizeBytes), '--slots', String(slots)],
+    ...[
+      '--remote-asset',
+      'on',
+      '--data-dir',
+      dataDir,
+      '--cache-size',
+      String(cacheSizeBytes),
+      '--slots',
+      String(slots),
+    ],
   ];
   const child = spawn(process.execPath, [mainFile, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -46,6 +46,7 @@ export const testConfig: Omit<NodeConfig, 'dataDir'> = {
   maxActionTimeoutMs: 120_000,
   platformProperties: [],
   validateHttpActionResults: true,
+  remoteAsset: false,
   logFormat: 'text',
 };
 

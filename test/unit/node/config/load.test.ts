@@ -41,6 +41,7 @@ describe('defaults', () => {
       instances: undefined,
       tls: undefined,
       validateHttpActionResults: true,
+      remoteAsset: false,
     });
     expect(config.slots).toBeGreaterThan(0);
     expect(config.cacheSizeBytes).toBeGreaterThan(0);
@@ -100,6 +101,7 @@ describe('sources', () => {
       'max-action-timeout': '2m',
       platform: 'a=b',
       'http-action-results': 'any',
+      'remote-asset': 'on',
       'log-format': 'json',
     };
     expect(Object.keys(values).sort()).toEqual([...settingNames].sort());
@@ -130,6 +132,7 @@ describe('sources', () => {
       maxActionTimeoutMs: 120_000,
       platformProperties: [{ name: 'a', value: 'b' }],
       validateHttpActionResults: false,
+      remoteAsset: true,
       logFormat: 'json',
     });
     expect(await load({ env })).toEqual(byFlags);
