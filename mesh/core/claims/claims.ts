@@ -313,20 +313,20 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     proposals.delete(proposal);
     const { claim: ref, executor } = proposed;
     const accepted = outcome === 'accepted' || outcome === 'same';
+    const task = table.current(executor, ref);
+    if (outcome === 'lost' && task?.claim) {
+      // Nothing was decided, and asking again at once would be no better: the executor repeats its commit after a while.
+      task.claim.committing = undefined;
+      return;
+    }
     if (!accepted && outcome !== 'lost') {
       effects.push({ kind: 'staleRefused', shard: ref.shard, key: ref.key, token: ref.token });
     }
     const answer = accepted ? 'accepted' : outcome === 'lost' ? 'lost' : 'stale';
     outbox.send(executor, { kind: 'committed', claim: ref, outcome: answer });
-    const task = table.current(executor, ref);
     if (!task?.claim) {
       // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
       if (accepted) succeed(table.tasks.get(ref.key));
-      return;
-    }
-    if (outcome === 'lost') {
-      // Nothing was decided: the claim goes on, and its executor will ask again.
-      task.claim.committing = undefined;
       return;
     }
     drop(task, 'done');

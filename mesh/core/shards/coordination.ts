@@ -8,25 +8,23 @@
 import { createClaims } from '../claims/claims.ts';
 import type { ClaimMessage } from '../claims/messages.ts';
 import type { ClaimsEffect, ClaimsEvent } from '../claims/types.ts';
-import { type Generation, type NodeId, nodeOf, replicaId, type ShardId, sameGeneration } from '../ids.ts';
+import { type NodeId, replicaId, type ShardId } from '../ids.ts';
 import { registerLimits, shardLimits } from '../limits.ts';
 import type { Machine } from '../machine.ts';
-import type { CoordinationMessage, CoordinationRecord, GroupEnvelope } from '../messages.ts';
+import type { CoordinationMessage, CoordinationRecord } from '../messages.ts';
 import { createHeartbeats } from '../raft/heartbeats.ts';
-import { blankDisk, endOf, foldRecord, genesisRecords } from '../raft/recovery.ts';
-import { offerOf } from '../registers/holders.ts';
 import type { RegisterMessage } from '../registers/messages.ts';
-import { createRegisters, emptyRegisters } from '../registers/registers.ts';
-import type { RegisterBatch, RegisterCommand, RegistersState } from '../registers/types.ts';
+import type { RegisterCommand } from '../registers/types.ts';
 import type { Rng } from '../rng.ts';
 import { createDirectory } from './directory.ts';
-import { createForming, generationHash } from './forming.ts';
-import { createGroup, type Group, type GroupDisk } from './group.ts';
+import { createForming } from './forming.ts';
+import type { Group } from './group.ts';
 import { createHearsay } from './hearsay.ts';
 import { createHelm } from './helm.ts';
 import { createMerging } from './merging.ts';
-import type { ShardMessage, ShardRecord, ShardStatus } from './messages.ts';
-import { type CoordinationDisk, coordinationRecordsOf, type GroupOnDisk, groupKey } from './recovery.ts';
+import type { ShardMessage, ShardStatus } from './messages.ts';
+import { type CoordinationDisk, coordinationRecordsOf } from './recovery.ts';
+import { createReplicas } from './replicas.ts';
 import type { CoordinationEffect, CoordinationEvent, CoordinationNote, MemberView } from './types.ts';
 
 export { recoverCoordination } from './recovery.ts';
@@ -60,9 +58,6 @@ export interface Coordination extends Machine<CoordinationEvent, CoordinationEff
 export function createCoordination(init: CoordinationInit, disk: CoordinationDisk, startMs: number): Coordination {
   const { self, shards, rng, nextPersistId } = init;
   const replica = replicaId(self, init.disk);
-  const groups = new Map<ShardId, Group>();
-  // Replicas that are no more: what must be remembered of them, and superseded ones whose registers are still offered.
-  const past = new Map<string, GroupOnDisk>();
   const directory = createDirectory();
   const heartbeats = createHeartbeats();
   // Claims work between the steps of groups, so their effects are carried out at once.
@@ -76,8 +71,6 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   );
   let members: readonly MemberView[] = [];
   let memberOf: ReadonlyMap<NodeId, MemberView> = new Map();
-  // Which group waits for which persist, in the order of ids.
-  const unsynced: { readonly id: number; readonly group: ShardId }[] = [];
   let leaving = false;
   let effects: CoordinationEffect[] = [];
   let stepMs = startMs;
@@ -128,69 +121,37 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
         (directory.get(shard)?.generation.number ?? superseded.number) > superseded.number,
       send,
       done({ shard, generation, registers }, accepted) {
-        persistShard({ kind: 'superseded', shard, generation, offered: true });
-        const key = groupKey(shard, generation);
-        const known = past.get(key);
-        if (known) {
-          const without = forget(known.disk);
-          const record = { kind: 'removed' as const, forgotten: without.forgotten };
-          persist({ kind: 'group', shard, generation, record });
-          past.set(key, { ...known, superseded: 'offered', disk: without });
-        }
+        replicas.giveUp(shard, generation);
         note({ kind: 'merged', shard, generation, offered: registers.length, accepted });
       },
     },
     () => ++nextRequest,
   );
 
-  function persistShard(record: ShardRecord): number {
-    return persist({ kind: 'shard', record });
-  }
+  const replicas = createReplicas(replica, shards, directory, rng.fork('replicas'), {
+    nextPersistId,
+    persistNext: (record) => void persist(record),
+    persist: (id, record) => void effects.push({ kind: 'persist', id, record }),
+    send(envelope, after) {
+      const outgoing = heartbeats.add(envelope, after);
+      if (outgoing) send(outgoing.to, outgoing.message, outgoing.after);
+    },
+    reply: send,
+    note,
+    leading: onLeading,
+    configured: onConfigured,
+    committed: (proposal, outcome) => stepClaims({ kind: 'applied', proposal, outcome }),
+    leaderOf,
+    tell: (to, shard) => hearsay.tell(to, [shard]),
+    consentedTo: (shard, generation) => forming.consentedTo(shard, generation),
+    bequeath(heirloom) {
+      merging.add(heirloom, stepMs);
+      merging.advance(stepMs);
+    },
+  });
+  const { groups } = replicas;
 
   // ---- Groups ----
-
-  function startGroup(shard: ShardId, generation: Generation, groupDisk: GroupDisk): Group {
-    const group = createGroup(
-      {
-        shard,
-        generation,
-        self: replica,
-        disk: groupDisk,
-        rng: rng.fork(groupKey(shard, generation)),
-        nextPersistId,
-        port: {
-          send(envelope, after) {
-            const outgoing = heartbeats.add(envelope, after);
-            if (outgoing) send(outgoing.to, outgoing.message, outgoing.after);
-          },
-          persist(id, record) {
-            effects.push({ kind: 'persist', id, record });
-            unsynced.push({ id, group: shard });
-          },
-          reply: send,
-          note,
-          leading: onLeading,
-          configured: onConfigured,
-          committed: (proposal, outcome) => stepClaims({ kind: 'applied', proposal, outcome }),
-          removed: onRemoved,
-          leaderOf,
-        },
-      },
-      stepMs,
-    );
-    groups.set(shard, group);
-    return group;
-  }
-
-  /** The first term of a history that this node is a voter of. */
-  function beginHistory(shard: ShardId, generation: Generation, voters: readonly string[]): void {
-    let groupDisk: GroupDisk = blankDisk();
-    for (const record of genesisRecords<RegisterBatch, RegistersState>(voters, emptyRegisters)) {
-      persist({ kind: 'group', shard, generation, record });
-      groupDisk = foldRecord(groupDisk, record);
-    }
-    startGroup(shard, generation, groupDisk);
-  }
 
   function onLeading(shard: ShardId, term: number | undefined): void {
     const group = groups.get(shard);
@@ -209,79 +170,10 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     helm.hurry(stepMs);
   }
 
-  function onRemoved(shard: ShardId): void {
-    const group = groups.get(shard);
-    if (!group) return;
-    group.stop();
-    groups.delete(shard);
-    const { generation } = group;
-    past.set(groupKey(shard, generation), { shard, generation, disk: forget(group.disk()), superseded: 'no' });
-  }
-
-  function onEnvelope(sender: NodeId, envelope: GroupEnvelope): void {
-    const { shard, generation, from, to, message } = envelope;
-    if (nodeOf(from) !== sender || to !== replica || shard >= shards) return;
-    const group = groups.get(shard);
-    if (group && sameGeneration(group.generation, generation)) return group.receive(from, message, stepMs);
-    const known = directory.get(shard)?.generation ?? group?.generation;
-    if (known && generation.number < known.number) return hearsay.tell(sender, [shard]);
-    learn(firstHeardOf(shard, generation, []));
-    const before = past.get(groupKey(shard, generation));
-    // A leader brings this replica in; whoever else writes to it cannot know better than the directory.
-    const brings = message.kind === 'append' || message.kind === 'snapshot' || message.kind === 'heartbeat';
-    if (groups.has(shard) || !brings || (before && before.superseded !== 'no')) return;
-    past.delete(groupKey(shard, generation));
-    startGroup(shard, generation, before?.disk ?? blankDisk()).receive(from, message, stepMs);
-  }
-
-  // ---- Histories ----
-
-  /** Takes in what is said of a shard; a history below the newest known one ends here. */
   function learn(status: ShardStatus): void {
-    const { shard, generation } = status;
-    if (shard >= shards) return;
-    const before = directory.get(shard);
-    const learned = directory.learn(status);
-    if (learned === 'nothing') return;
-    if (learned === 'conflict' && before) {
-      note({ kind: 'generationsMet', shard, winner: before.generation, loser: generation });
-      return;
-    }
-    const group = groups.get(shard);
-    if (group && group.generation.number < generation.number) supersede(group, generation);
+    replicas.learn(status, stepMs);
+    // A leader that was waited for may be known now.
     if (status.leader !== undefined) merging.advance(stepMs);
-  }
-
-  function supersede(group: Group, winner: Generation): void {
-    const { shard, generation } = group;
-    note({ kind: 'generationsMet', shard, winner, loser: generation });
-    // What was applied must survive a crash until it was offered, and only a snapshot says what was.
-    group.compact(stepMs);
-    group.stop();
-    groups.delete(shard);
-    persistShard({ kind: 'superseded', shard, generation, offered: false });
-    const groupOnDisk: GroupOnDisk = { shard, generation, disk: group.disk(), superseded: 'yes' };
-    past.set(groupKey(shard, generation), groupOnDisk);
-    bequeath(groupOnDisk);
-  }
-
-  function bequeath({ shard, generation, disk: { snapshot } }: GroupOnDisk): void {
-    const registers = createRegisters(snapshot?.state);
-    const { shardMs } = registers;
-    const offered = [...registers.entries()].map(([key, register]) => ({ key, register: offerOf(register, shardMs) }));
-    merging.add({ shard, generation, registers: offered }, stepMs);
-    merging.advance(stepMs);
-  }
-
-  function onFormed(shard: ShardId, generation: Generation, voters: readonly string[]): void {
-    const group = groups.get(shard);
-    if (!forming.consentedTo(shard, generation) || !voters.includes(replica)) return;
-    if (generation.hash !== generationHash(shard, generation.number, voters)) return;
-    if (group && group.generation.number >= generation.number) return;
-    if (past.has(groupKey(shard, generation))) return;
-    learn(firstHeardOf(shard, generation, voters));
-    const known = directory.get(shard);
-    if (known && sameGeneration(known.generation, generation)) beginHistory(shard, generation, voters);
   }
 
   // ---- What others should know ----
@@ -394,7 +286,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
         if (message.known) learn(message.known);
         return forming.onReply(from, message, stepMs);
       case 'formed':
-        return onFormed(message.shard, message.generation, message.voters);
+        return replicas.formed(message.shard, message.generation, message.voters, stepMs);
       default:
         message satisfies never;
     }
@@ -412,9 +304,9 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   function onMessage(from: NodeId, message: CoordinationMessage): void {
     switch (message.kind) {
       case 'raft':
-        return onEnvelope(from, message);
+        return replicas.receive(from, message, stepMs);
       case 'heartbeats':
-        for (const beat of message.beats) onEnvelope(from, beat);
+        for (const beat of message.beats) replicas.receive(from, beat, stepMs);
         return;
       case 'lookup':
       case 'lookedUp':
@@ -456,15 +348,6 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     }
   }
 
-  function onPersisted(id: number): void {
-    const waiting = new Set<ShardId>();
-    for (let first = unsynced[0]; first && first.id <= id; first = unsynced[0]) {
-      waiting.add(first.group);
-      unsynced.shift();
-    }
-    for (const shard of waiting) groups.get(shard)?.step({ kind: 'persisted', id }, stepMs);
-  }
-
   function onWake(): void {
     for (const group of [...groups.values()]) if (group.dueAtMs <= stepMs) group.step({ kind: 'wake' }, stepMs);
     if (claims.dueAtMs <= stepMs) stepClaims({ kind: 'wake' });
@@ -482,7 +365,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
       case 'message':
         return onMessage(event.from, event.message);
       case 'persisted':
-        return onPersisted(event.id);
+        return replicas.persisted(event.id, stepMs);
       case 'wake':
         return onWake();
       case 'gap':
@@ -500,21 +383,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     }
   }
 
-  for (const [key, group] of disk.groups) {
-    const { shard, generation, superseded } = group;
-    if (superseded !== 'no' || (!group.disk.snapshot && group.disk.entries.length === 0)) past.set(key, group);
-    else startGroup(shard, generation, group.disk);
-    if (superseded === 'yes') bequeath(group);
-    const voters = group.disk.snapshot?.configuration.voters ?? [];
-    if (superseded === 'no') directory.learn(firstHeardOf(shard, generation, voters));
-  }
-  if (init.founder) {
-    for (const shard of everyShard) {
-      const generation = { number: 1, hash: generationHash(shard, 1, [replica]), forced: false };
-      directory.learn(firstHeardOf(shard, generation, [replica]));
-      beginHistory(shard, generation, [replica]);
-    }
-  }
+  replicas.recover(disk, startMs);
+  if (init.founder) replicas.found(everyShard, startMs);
   // What was decided while it was made leaves with the first step.
   let opening = effects;
 
@@ -536,26 +406,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     groupOf: (shard) => groups.get(shard),
     statuses: () => everyShard.flatMap((shard) => statusOf(shard) ?? []),
     claims,
-    checkpoint() {
-      const now = new Map<string, GroupOnDisk>(past);
-      for (const group of groups.values()) {
-        const { shard, generation } = group;
-        now.set(groupKey(shard, generation), { shard, generation, disk: group.disk(), superseded: 'no' });
-      }
-      return coordinationRecordsOf({ groups: now, consents: forming.consents });
-    },
+    checkpoint: () => coordinationRecordsOf({ groups: replicas.onDisk(), consents: forming.consents }),
   };
-}
-
-/** Of a history of which nothing but its first voters is known; any status of it is fresher. */
-function firstHeardOf(shard: ShardId, generation: Generation, voters: readonly string[]): ShardStatus {
-  const configuration = { voters, learners: [] };
-  return { shard, generation, term: 0, leader: undefined, configuration, configurationIndex: 0 };
-}
-
-/** What a replica keeps when it gives up its log. */
-function forget(disk: GroupDisk): GroupDisk {
-  return foldRecord(disk, { kind: 'removed', forgotten: endOf(disk) });
 }
 
 function commandsOf(

@@ -494,11 +494,11 @@ test('an executor whose commit was accepted under the old leader learns so', () 
   expect(of('committed')).toMatchObject([{ outcome: 'accepted' }]);
 });
 
-test('a commit that could not be decided leaves the claim to try again', () => {
+test('a commit that could not be decided leaves the claim to try again, and is not answered at once', () => {
   const claim = claimOf('a');
   commit('eve', claim);
   applied('lost');
-  expect(of('committed')).toMatchObject([{ outcome: 'lost' }]);
+  expect(sent).toEqual([]);
   commit('eve', claim);
   applied('accepted');
   expect(of('committed')).toMatchObject([{ outcome: 'accepted' }]);
