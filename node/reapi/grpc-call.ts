@@ -47,6 +47,8 @@ const responseHeaders = { ':status': 200, 'content-type': 'application/grpc' };
 
 /** What all calls of a server share. */
 export interface CallsShared extends BufferedBytes {
+  /** Response bytes that wait for clients. */
+  unsentBytes: number;
   readonly onEnd: (report: CallReport) => void;
 }
 
@@ -67,6 +69,8 @@ export function serveCall(
   let controller: AbortController | undefined;
   let endedBy: StatusError | undefined;
   let onInterrupt: (() => void) | undefined;
+  let unsentBytes = 0;
+  let onRoom: (() => void) | undefined;
 
   const context: { -readonly [K in keyof CallContext]: CallContext[K] } = {
     get signal() {
@@ -101,6 +105,7 @@ export function serveCall(
 
   const finish = (code: Code) => {
     ended = true;
+    onRoom?.();
     clearTimeout(deadlineTimer);
     requests.stop();
     shared.onEnd({
@@ -131,8 +136,8 @@ export function serveCall(
         discardRest(stream);
       });
       stream.end();
-      // A client that does not read on cannot hold a failed call open.
-      if (error) resetLater(stream);
+      // A client that does not read on cannot hold an ended call open.
+      resetLater(stream, error ? limits.discardMs : limits.stalledMs);
     } else {
       stream.respond({ ...responseHeaders, ...status }, { ...noDate, endStream: true });
       discardRest(stream);
@@ -140,21 +145,34 @@ export function serveCall(
   };
   const fail = (error: unknown) => sendStatus(toStatusError(error));
 
-  /** Writes one message; resolves when the next one may be written. */
-  let unsentBytes = 0;
-  let onRoom: (() => void) | undefined;
+  /** The client neither sends nor reads what it is waited for. */
+  const endStalled = () => {
+    const reason = `the client did nothing for ${limits.stalledMs / 1000} s; call again`;
+    const error = new StatusError('UNAVAILABLE', reason);
+    interrupt(error);
+    sendStatus(error);
+  };
+
+  const countUnsent = (bytes: number) => {
+    unsentBytes += bytes;
+    shared.unsentBytes += bytes;
+  };
+  /** Writes one message; resolves when the next one may be written. Throws RESOURCE_EXHAUSTED when too much waits. */
   const send = (reply: Reply<Message>): Promise<void> | undefined => {
     if (stream.destroyed || stream.closed) return undefined;
     const parts = 'wire' in reply ? reply.wire : [toBinary(route.method.output, reply)];
     const buffers = frameMessage(parts);
+    let bytes = 0;
+    for (const buffer of buffers) bytes += buffer.byteLength;
+    if (shared.unsentBytes + bytes > limits.unsentBytesOfAllMax) {
+      throw new StatusError('RESOURCE_EXHAUSTED', 'the server holds too many responses that wait for their clients');
+    }
     if (!headersSent) {
       headersSent = true;
       stream.respond(responseHeaders, { ...noDate, waitForTrailers: true });
     }
-    let bytes = 0;
-    for (const buffer of buffers) bytes += buffer.byteLength;
     responseBytes += bytes;
-    unsentBytes += bytes;
+    countUnsent(bytes);
     if (buffers.length > 1) stream.cork();
     buffers.forEach((buffer, index) => {
       if (index < buffers.length - 1) {
@@ -162,15 +180,20 @@ export function serveCall(
         return;
       }
       stream.write(buffer, () => {
-        unsentBytes -= bytes;
+        // What was unsent at the close has been counted down.
+        if (!stream.destroyed) countUnsent(-bytes);
         onRoom?.();
       });
     });
     if (buffers.length > 1) stream.uncork();
     if (unsentBytes <= limits.unsentBytesMax) return undefined;
     return new Promise((resolve) => {
+      const timer = setTimeout(endStalled, limits.stalledMs);
+      timer.unref();
       onRoom = () => {
-        if (unsentBytes <= limits.unsentBytesMax || ended || stream.destroyed) resolve();
+        if (unsentBytes > limits.unsentBytesMax && !ended) return;
+        clearTimeout(timer);
+        resolve();
       };
     });
   };
@@ -190,6 +213,7 @@ export function serveCall(
     onBytes: (bytes) => {
       requestBytes += bytes;
     },
+    onStalled: endStalled,
   });
 
   const timeout = context.header('grpc-timeout');
@@ -211,23 +235,23 @@ export function serveCall(
       finish('CANCELLED');
       interrupt(new StatusError('CANCELLED', 'the client went away'));
     }
-    onRoom?.();
+    countUnsent(-unsentBytes);
   });
 
   const streamReplies = async (replies: AsyncIterable<Reply<Message>>) => {
     const iterator = replies[Symbol.asyncIterator]();
-    for (;;) {
-      const next = await new Promise<IteratorResult<Reply<Message>> | undefined>((resolve, reject) => {
-        onInterrupt = () => resolve(undefined);
-        iterator.next().then(resolve, reject);
-      });
-      if (ended || next === undefined) {
-        // Not awaited: a generator that waits for something else runs its `finally` when that is over.
-        iterator.return?.()?.catch(() => {});
-        return;
+    try {
+      while (!ended) {
+        const next = await new Promise<IteratorResult<Reply<Message>> | undefined>((resolve, reject) => {
+          onInterrupt = () => resolve(undefined);
+          iterator.next().then(resolve, reject);
+        });
+        if (ended || next === undefined || next.done) return;
+        await send(next.value);
       }
-      if (next.done) return;
-      await send(next.value);
+    } finally {
+      // Not awaited: a generator that waits for something else runs its `finally` when that is over.
+      iterator.return?.()?.catch(() => {});
     }
   };
 
@@ -261,13 +285,13 @@ function statusHeaders(error: StatusError | undefined, trailers: Record<string, 
  * After the status, bytes that the client still sends are thrown away as they come: resetting the stream at once would
  * show as CANCELLED at clients that have not read the status yet. One that does not stop is reset after a while.
  */
-function discardRest(stream: ServerHttp2Stream): void {
+export function discardRest(stream: ServerHttp2Stream): void {
   stream.resume();
-  if (!stream.readableEnded) resetLater(stream);
+  if (!stream.readableEnded) resetLater(stream, limits.discardMs);
 }
 
-function resetLater(stream: ServerHttp2Stream): void {
-  const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), limits.discardMs);
+function resetLater(stream: ServerHttp2Stream, delayMs: number): void {
+  const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), delayMs);
   timer.unref();
   stream.once('close', () => clearTimeout(timer));
 }

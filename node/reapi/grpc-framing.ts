@@ -8,6 +8,9 @@ import { gunzip, inflate } from 'node:zlib';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 
 const headerBytes = 5;
+/** Smaller pieces of a message are gathered in buffers: each would keep the memory that it arrived in, many times its size. */
+const pieceBytesMin = 2 * 1024;
+const gatherBytes = 16 * 1024;
 /** Up to here a message is copied behind its header; above, header and message are written one after the other. */
 const copiedBytesMax = 64 * 1024;
 
@@ -25,13 +28,34 @@ export interface FrameDecoder {
   readonly heldBytes: number;
 }
 
-/** Copies nothing but headers that are cut; the bytes of messages are valid for good. */
+/** Copies nothing but small pieces; the bytes of messages are valid for good. */
 export function createFrameDecoder(messageBytesMax: number): FrameDecoder {
   const header = Buffer.alloc(headerBytes);
   let headerSeen = 0;
   let parts: Uint8Array[] = [];
   let sizeBytes = 0;
   let missingBytes = 0;
+  /** The free rest of a buffer for small pieces, and where the last part in it began. */
+  let gather = Buffer.alloc(0);
+  let gatheredBytes = 0;
+
+  const endGathered = () => {
+    if (gatheredBytes > 0) parts.push(gather.subarray(0, gatheredBytes));
+    gather = gather.subarray(gatheredBytes);
+    gatheredBytes = 0;
+  };
+  const addPiece = (piece: Buffer) => {
+    if (piece.byteLength >= pieceBytesMin || piece.byteLength === sizeBytes) {
+      endGathered();
+      parts.push(piece);
+      return;
+    }
+    if (gatheredBytes + piece.byteLength > gather.byteLength) {
+      endGathered();
+      gather = Buffer.allocUnsafeSlow(Math.min(gatherBytes, missingBytes));
+    }
+    gatheredBytes += piece.copy(gather, gatheredBytes);
+  };
 
   return {
     push(chunk) {
@@ -52,10 +76,11 @@ export function createFrameDecoder(messageBytesMax: number): FrameDecoder {
           }
         }
         const taken = Math.min(missingBytes, chunk.byteLength - position);
-        if (taken > 0 || sizeBytes === 0) parts.push(chunk.subarray(position, position + taken));
+        if (taken > 0 || sizeBytes === 0) addPiece(chunk.subarray(position, position + taken));
         position += taken;
         missingBytes -= taken;
         if (missingBytes > 0) break;
+        endGathered();
         messages.push({ compressed: ((header[0] as number) & 1) === 1, parts, sizeBytes });
         parts = [];
         headerSeen = 0;

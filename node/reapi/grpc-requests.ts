@@ -7,7 +7,7 @@ import type { PartsDecoder } from './handler.ts';
 import { limits } from './limits.ts';
 
 export interface BufferedBytes {
-  /** Request bytes that wait to be complete or to be pulled, of all calls together. */
+  /** Request bytes that wait to be complete or to be pulled, or that are worked on, of all calls together. */
   bufferedBytes: number;
 }
 
@@ -30,6 +30,8 @@ export function createRequestReader(
     readonly decode: (bytes: Uint8Array) => Message;
     readonly decodeParts: PartsDecoder<Message> | undefined;
     readonly onBytes: (bytes: number) => void;
+    /** A request that is waited for did not come within `limits.stalledMs`. */
+    readonly onStalled: () => void;
   },
 ): RequestReader {
   const decoder = createFrameDecoder(limits.messageBytesMax);
@@ -37,6 +39,8 @@ export function createRequestReader(
   /** Requests that one message was divided into, and that were not pulled yet. */
   const divided: Message[] = [];
   let queuedBytes = 0;
+  /** Of the request that was pulled last. */
+  let takenBytes = 0;
   let halfClosed = false;
   let stopped = false;
   let failure: StatusError | undefined;
@@ -47,6 +51,13 @@ export function createRequestReader(
     shared.bufferedBytes += bytes - countedBytes;
     countedBytes = bytes;
   };
+  const countAll = () => {
+    count(takenBytes + queuedBytes + decoder.heldBytes);
+    if (shared.bufferedBytes > limits.bufferedRequestBytesMax) {
+      throw new StatusError('RESOURCE_EXHAUSTED', 'the server holds too many unfinished requests; try again later');
+    }
+  };
+  const costOf = ({ sizeBytes }: FramedMessage) => sizeBytes + limits.requestOverheadBytes;
 
   stream.on('data', (chunk: Buffer) => {
     if (stopped || failure) return;
@@ -54,12 +65,10 @@ export function createRequestReader(
     try {
       for (const message of decoder.push(chunk)) {
         queue.push(message);
-        queuedBytes += message.sizeBytes;
+        queuedBytes += costOf(message);
       }
-      count(queuedBytes + decoder.heldBytes);
-      if (shared.bufferedBytes > limits.bufferedRequestBytesMax) {
-        throw new StatusError('RESOURCE_EXHAUSTED', 'the server holds too many unfinished requests; try again later');
-      }
+      if (!options.streaming && queue.length > 1) throw notOne(queue.length);
+      countAll();
     } catch (error) {
       failure = toStatusError(error);
     }
@@ -74,10 +83,19 @@ export function createRequestReader(
 
   const changed = () =>
     new Promise<void>((resolve) => {
-      wake = resolve;
+      const timer = setTimeout(options.onStalled, limits.stalledMs);
+      timer.unref();
+      wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
     });
-  const inflate = async ({ parts }: FramedMessage) =>
-    options.decode(await decompressMessage(joinParts(parts), options.encoding, limits.messageBytesMax));
+  const inflate = async ({ parts }: FramedMessage) => {
+    const bytes = await decompressMessage(joinParts(parts), options.encoding, limits.messageBytesMax);
+    takenBytes = bytes.byteLength;
+    if (!stopped && !failure) countAll();
+    return options.decode(bytes);
+  };
   const open = (message: FramedMessage): Message | Promise<Message> => {
     if (message.compressed) return inflate(message);
     const requests = message.parts.length > 1 ? options.decodeParts?.(message.parts) : undefined;
@@ -90,9 +108,7 @@ export function createRequestReader(
     async only() {
       while (!halfClosed && !failure) await changed();
       if (failure) throw failure;
-      if (queue.length !== 1) {
-        throw new StatusError('INVALID_ARGUMENT', `the method takes one request message, not ${queue.length}`);
-      }
+      if (queue.length !== 1) throw notOne(queue.length);
       return open(queue.pop() as FramedMessage);
     },
     all: {
@@ -104,8 +120,9 @@ export function createRequestReader(
             while (queue.length === 0 && !halfClosed && !failure && !stopped) await changed();
             const message = queue.shift();
             if (message) {
-              queuedBytes -= message.sizeBytes;
-              count(queuedBytes + decoder.heldBytes);
+              queuedBytes -= costOf(message);
+              takenBytes = message.sizeBytes;
+              countAll();
               if (queuedBytes <= limits.queuedRequestBytesMax && stream.isPaused()) stream.resume();
               return { done: false, value: await open(message) };
             }
@@ -133,4 +150,8 @@ export function createRequestReader(
       wake();
     },
   };
+}
+
+function notOne(count: number): StatusError {
+  return new StatusError('INVALID_ARGUMENT', `the method takes one request message, not ${count}`);
 }

@@ -14,7 +14,7 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { type Access, bearerCheck, refuseUnguarded } from './access.ts';
-import { type CallReport, type CallsShared, type Route, serveCall } from './grpc-call.ts';
+import { type CallReport, type CallsShared, discardRest, type Route, serveCall } from './grpc-call.ts';
 import { encodeStatusText } from './grpc-metadata.ts';
 import type { BoundService } from './handler.ts';
 import { limits } from './limits.ts';
@@ -46,7 +46,7 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
   const addresses = options.listen.map(parseListenAddress);
   for (const address of addresses) refuseUnguarded(address, options);
   const routes = makeRoutes(options.services);
-  const shared: CallsShared = { onEnd: options.onCall ?? (() => {}), bufferedBytes: 0 };
+  const shared: CallsShared = { onEnd: options.onCall ?? (() => {}), bufferedBytes: 0, unsentBytes: 0 };
   const sessions = new Set<ServerHttp2Session>();
   const sockets = new Set<Socket>();
   const servers: { readonly server: Http2Server; readonly address: string }[] = [];
@@ -61,7 +61,12 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
       });
       server.on('session', (session) => {
         sessions.add(session);
-        session.once('close', () => sessions.delete(session));
+        const hello = setTimeout(() => session.destroy(), limits.helloMs);
+        session.once('remoteSettings', () => clearTimeout(hello));
+        session.once('close', () => {
+          clearTimeout(hello);
+          sessions.delete(session);
+        });
         session.on('error', () => {});
         // Without this, one connection could never be faster than 64 KiB per round trip.
         session.setLocalWindowSize(limits.connectionWindowBytes);
@@ -120,6 +125,7 @@ function createHttp2Server(address: ListenAddress, { tls }: GrpcServerOptions): 
     cert: tls.cert,
     key: tls.key,
     minVersion: 'TLSv1.2',
+    handshakeTimeout: limits.helloMs,
     ALPNProtocols: ['h2'],
     ...(tls.clientCa ? { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true } : {}),
   });
@@ -137,6 +143,9 @@ function makeRoutes(services: readonly BoundService[]): ReadonlyMap<string, Rout
   return routes;
 }
 
+/** Messages are protobuf. */
+const contentType = /^application\/grpc(?:\+proto)?\s*(?:;|$)/i;
+
 function createStreamListener(
   address: ListenAddress,
   routes: ReadonlyMap<string, Route>,
@@ -148,8 +157,9 @@ function createStreamListener(
   return (stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void => {
     // Resets surface as errors; the call itself learns of them by the stream's close.
     stream.on('error', () => {});
-    if (headers[':method'] !== 'POST' || headers['content-type']?.startsWith('application/grpc') !== true) {
+    if (headers[':method'] !== 'POST' || !contentType.test(headers['content-type'] ?? '')) {
       stream.respond({ ':status': headers[':method'] === 'POST' ? 415 : 405 }, { endStream: true });
+      discardRest(stream);
       return;
     }
     if (!isBearer(headers.authorization)) {
@@ -171,4 +181,5 @@ function refuse(stream: ServerHttp2Stream, code: number, reason: string): void {
     'grpc-message': encodeStatusText(reason),
   };
   stream.respond(headers, { endStream: true });
+  discardRest(stream);
 }

@@ -26,10 +26,17 @@ export const limits = {
   statusDetailsBytesMax: 3.5 * KiB,
   /** Request messages queued for a handler that takes a stream of them; one message may exceed it. */
   queuedRequestBytesMax: 256 * KiB,
-  /** Request bytes of all calls together that wait to be complete or to be pulled. */
+  /** What one queued request costs besides its bytes. */
+  requestOverheadBytes: 256,
+  /** Request bytes of all calls together that wait to be complete or to be pulled, or that a handler works on. */
   bufferedRequestBytesMax: 512 * MiB,
-  /** Response bytes of one call that wait for the client. */
+  /** Response bytes of one call that wait for the client, and of all calls together. */
   unsentBytesMax: 1 * MiB,
+  unsentBytesOfAllMax: 512 * MiB,
+  /** How long a call waits for its client to send the next request, or to read; then it is ended. */
+  stalledMs: 10 * 60_000,
+  /** How long a new connection may take to say that it speaks HTTP/2. */
+  helloMs: 20_000,
   /** How long a client may go on sending, or not reading, after the status of its call. */
   discardMs: 10_000,
   /** A connection that is silent for so long is probed by the kernel, which drops it when nobody answers. */

@@ -5,8 +5,8 @@ import { type AddressInfo, createConnection } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { create, type DescMethod, toBinary } from '@bufbuild/protobuf';
 import { anyPack } from '@bufbuild/protobuf/wkt';
-import { afterEach, describe, expect, test } from 'vitest';
-import { serveCall } from '../../../node/reapi/grpc-call.ts';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { type Route, serveCall } from '../../../node/reapi/grpc-call.ts';
 import { frameMessage } from '../../../node/reapi/grpc-framing.ts';
 import { type CallReport, connectGrpc, serveGrpc } from '../../../node/reapi/grpc.ts';
 import { bindService, type CallContext, type ServiceHandlers } from '../../../node/reapi/handler.ts';
@@ -167,6 +167,24 @@ describe('requests that are not as they should be', () => {
     expect(await statusOf(stream)).toMatchObject({ 'grpc-status': '3' });
   });
 
+  test('a second one is refused before the client is done', async () => {
+    const { address } = await serve(handlers);
+    const stream = rawCalls(address)(path);
+    stream.write(Buffer.concat([queryFrame, queryFrame]));
+    expect(await statusOf(stream)).toMatchObject({ 'grpc-status': '3' });
+    stream.end();
+  });
+
+  test('what comes with a refused call is thrown away', async () => {
+    const { address } = await serve(handlers);
+    const stream = rawCalls(address)('/x.Y/Z');
+    expect(await statusOf(stream)).toMatchObject({ 'grpc-status': '12' });
+    for (let sent = 0; sent < 8; sent += 1) stream.write(Buffer.alloc(1_000_000));
+    stream.end();
+    await once(stream, 'close');
+    expect(stream.rstCode).toBe(0);
+  });
+
   test('what is no gRPC gets an HTTP status', async () => {
     const { address } = await serve(handlers);
     const call = rawCalls(address);
@@ -176,6 +194,9 @@ describe('requests that are not as they should be', () => {
     const json = call(path, { 'content-type': 'application/json' });
     json.end('{}');
     expect(await statusOf(json)).toMatchObject({ ':status': 415 });
+    const web = call(path, { 'content-type': 'application/grpc-web+proto' });
+    web.end(queryFrame);
+    expect(await statusOf(web)).toMatchObject({ ':status': 415 });
   });
 
   test('a peer that speaks no HTTP/2 is dropped', async () => {
@@ -329,6 +350,30 @@ describe('backpressure', () => {
     expect((await reply).committedSize).toBe(20_000_000n);
   });
 
+  test('requests without bytes fill a queue as well', async () => {
+    const { address } = await serve({ write: () => new Promise(() => {}) });
+    const stream = rawCalls(address)('/google.bytestream.ByteStream/Write');
+    const empty = Buffer.alloc(5 * 10_000);
+    let sent = 0;
+    const pump = (): void => {
+      while (sent < 20_000_000) {
+        sent += empty.byteLength;
+        if (!stream.write(empty)) return void stream.once('drain', pump);
+      }
+    };
+    pump();
+    let before = -1;
+    await until(async () => {
+      const stable = before === sent;
+      before = sent;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return stable;
+    });
+    expect(sent).toBeLessThan(limits.streamWindowBytes + 4_000_000);
+    stream.on('error', () => {});
+    stream.close(8);
+  });
+
   test('a thousand idle streams on one connection do not keep others from being served', async () => {
     let waiting = 0;
     const { address, reports, client } = await serve({
@@ -354,9 +399,9 @@ describe('backpressure', () => {
   });
 });
 
-test('unfinished requests of all calls together are bounded, and counted down again', async () => {
-  const [method] = ByteStream.methods.filter(({ name }) => name === 'QueryWriteStatus') as [DescMethod];
-  const handler = async () => statusReply(1n);
+/** One method behind a server of its own, with the counts that all calls share. */
+async function serveMethod(name: string, handler: Route['handler']) {
+  const [method] = ByteStream.methods.filter((one) => one.name === name) as [DescMethod];
   const shared = { onEnd: () => {}, bufferedBytes: 0, unsentBytes: 0 };
   const server = createServer();
   server.on('stream', (stream, headers) => {
@@ -365,8 +410,94 @@ test('unfinished requests of all calls together are bounded, and counted down ag
   opened.push(server);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const call = rawCalls(`127.0.0.1:${(server.address() as AddressInfo).port}`);
+  return { shared, call: rawCalls(`127.0.0.1:${(server.address() as AddressInfo).port}`) };
+}
 
+test('responses of all calls together are bounded, and counted down again', async () => {
+  const { shared, call } = await serveMethod('Read', async function* () {
+    for (;;) yield create(ReadResponseSchema, { data: Buffer.alloc(1_000_000) });
+  });
+  const idle = call('/');
+  idle.on('error', () => {});
+  idle.end(frame(Buffer.alloc(0)));
+  idle.pause();
+  await until(() => shared.unsentBytes > limits.unsentBytesMax);
+  idle.close(8);
+  await until(() => shared.unsentBytes === 0);
+
+  shared.unsentBytes = limits.unsentBytesOfAllMax;
+  const exceeds = call('/');
+  exceeds.end(frame(Buffer.alloc(0)));
+  expect(await statusOf(exceeds)).toMatchObject({ 'grpc-status': '8' });
+  expect(shared.unsentBytes).toBe(limits.unsentBytesOfAllMax);
+});
+
+describe('a client that does nothing', () => {
+  const turns = async (done: () => boolean) => {
+    for (let turn = 0; turn < 100_000 && !done(); turn += 1) await new Promise(setImmediate);
+    expect(done()).toBe(true);
+  };
+  const timers = () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    opened.push({ close: () => vi.useRealTimers() });
+  };
+
+  test('and is waited for loses its call, whether it should send or read', async () => {
+    timers();
+    let pulled = false;
+    let produced = 0;
+    let cleaned = false;
+    const { address, reports } = await serve({
+      async write(requests) {
+        pulled = true;
+        for await (const _ of requests);
+        return create(WriteResponseSchema, { committedSize: 0n });
+      },
+      async *read() {
+        try {
+          for (; ; produced += 1) yield create(ReadResponseSchema, { data: Buffer.alloc(1_000_000) });
+        } finally {
+          cleaned = true;
+        }
+      },
+    });
+    const call = rawCalls(address);
+    const write = statusOf(call('/google.bytestream.ByteStream/Write'));
+    const read = call('/google.bytestream.ByteStream/Read');
+    read.on('error', () => {});
+    read.end(frame(Buffer.alloc(0)));
+    read.pause();
+    await turns(() => pulled && produced > 0);
+    for (let before = -1; before !== produced; ) {
+      before = produced;
+      for (let turn = 0; turn < 5_000; turn += 1) await new Promise(setImmediate);
+    }
+    vi.advanceTimersByTime(limits.stalledMs);
+    expect(await write).toMatchObject({ 'grpc-status': '14' });
+    await turns(() => cleaned && reports.length === 2);
+    expect(reports).toMatchObject([{ code: 'UNAVAILABLE' }, { code: 'UNAVAILABLE' }]);
+  });
+
+  test('not even say that it speaks HTTP/2 is disconnected', async () => {
+    timers();
+    const { address } = await serve({});
+    const [host, port] = address.split(':') as [string, string];
+    const socket = createConnection({ host, port: Number(port) });
+    opened.push({ close: () => socket.destroy() });
+    let closed = false;
+    socket.on('close', () => {
+      closed = true;
+    });
+    socket.resume();
+    await once(socket, 'connect');
+    await turns(() => vi.getTimerCount() > 0);
+    vi.advanceTimersByTime(limits.helloMs);
+    await turns(() => closed);
+  });
+});
+
+test('unfinished requests of all calls together are bounded, and counted down again', async () => {
+  const { shared, call } = await serveMethod('QueryWriteStatus', async () => statusReply(1n));
   const leaving = call('/');
   leaving.on('error', () => {});
   leaving.write(queryFrame.subarray(0, -1));

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -17,6 +18,16 @@ function cut(bytes: Buffer, cuts: readonly number[]): Buffer[] {
 }
 
 describe('frames', () => {
+  test('that come in tiny pieces do not hold on to many buffers', () => {
+    const bytes = randomBytes(100_000);
+    const decoder = createFrameDecoder(bytes.byteLength);
+    const framed = Buffer.concat(frameMessage([bytes]));
+    const messages = Array.from(framed, (_, at) => decoder.push(framed.subarray(at, at + 1))).flat();
+    expect(messages).toHaveLength(1);
+    expect(joinParts(messages[0]?.parts ?? [])).toEqual(bytes);
+    expect(messages[0]?.parts.length).toBeLessThan(10);
+  });
+
   test('survive any cutting of the stream', () => {
     const messages = fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 6 });
     fc.assert(
