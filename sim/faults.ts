@@ -1,5 +1,6 @@
 /** What each kind of fault does to the machines and links it hits, and what its end does. */
 import { nodeOf } from '../mesh/core/ids.ts';
+import type { PeerMessage } from '../mesh/core/peer.ts';
 import type { Rng } from '../mesh/core/rng.ts';
 import type { Engine } from './engine.ts';
 import type { Network } from './network.ts';
@@ -15,6 +16,8 @@ export interface FaultContext {
   readonly lossPerMillion: number;
 }
 
+/** Local discovery announces a new address within this time, to those who were not told by the node itself. */
+const discoveryUs = 10_000_000;
 /** A goodbye gets this long to leave the machine before it falls asleep. */
 const goodbyeUs = 100_000;
 
@@ -92,7 +95,7 @@ export function applyFault(context: FaultContext, fault: Fault): void {
         network.moved(node.index);
         node.move();
       });
-      return;
+      return engine.after(discoveryUs, () => each((node) => network.announced(node.index)));
     case 'loss':
       network.setLoss(fault.amount);
       return atEnd(() => network.setLoss(context.lossPerMillion));
@@ -105,6 +108,9 @@ export function applyFault(context: FaultContext, fault: Fault): void {
     case 'liar':
       each((node) => node.setLiar(true));
       return atEnd(() => each((node) => node.setLiar(false)));
+    case 'badMoments':
+      each((node) => node.setFragile(true));
+      return atEnd(() => each((node) => node.setFragile(false)));
     case 'ownerBack':
       each((node) => node.setOwner(true));
       return atEnd(() => each((node) => node.setOwner(false)));
@@ -122,6 +128,15 @@ function coordinators(nodes: readonly SimNode[], draw: number): SimNode[] {
   const status = led[draw % Math.max(1, led.length)];
   const voters = new Set(status?.configuration.voters.map(nodeOf));
   return nodes.filter((node) => voters.has(node.id) && node.state() === 'up');
+}
+
+/** Messages after which a power cut hurts most: what they promise must not be forgotten. */
+export function isBadMoment(message: PeerMessage): boolean {
+  if (message.kind !== 'raft') return false;
+  const { message: inner } = message;
+  return (
+    (inner.kind === 'voted' && inner.granted && !inner.pre) || (inner.kind === 'append' && inner.entries.length > 0)
+  );
 }
 
 type Links = (readonly [from: number, to: number])[];

@@ -42,6 +42,8 @@ export interface Network {
   /** The node has a new address: others reach it once they heard from it. */
   moved(node: number): void;
   heard(by: number, from: number): void;
+  /** Discovery announced the node: everybody has its address. */
+  announced(node: number): void;
   setLoss(lossPerMillion: number): void;
   /** Ends every partition, hold and loss. */
   heal(): void;
@@ -154,6 +156,9 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
     },
     heard(by, from) {
       known[by * nodes + from] = addresses[from] as number;
+    },
+    announced(node) {
+      for (let other = 0; other < nodes; other++) known[other * nodes + node] = addresses[node] as number;
     },
     setLoss(now) {
       lossPerMillion = now;

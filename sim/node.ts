@@ -76,6 +76,8 @@ export interface SimNode {
   runs(): ReadonlyMap<number, SimRun>;
   ownerPresent(): boolean;
   liar(): boolean;
+  /** Loses power just after it voted or sent entries, now and then. */
+  fragile(): boolean;
   /** How often the power was cut or the process ended. */
   life(): number;
   boot(): void;
@@ -88,6 +90,7 @@ export interface SimNode {
   swapDisk(): void;
   setFull(full: boolean): void;
   setLiar(liar: boolean): void;
+  setFragile(fragile: boolean): void;
   setOwner(present: boolean): void;
   setPower(power: Attributes['power']): void;
   move(): void;
@@ -118,6 +121,7 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
   let power: Attributes['power'] = 'mains';
   let address = 0;
   let liar = false;
+  let fragile = false;
   let disk = newDisk();
 
   function newDisk(): Disk {
@@ -344,6 +348,7 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     runs: () => runs,
     ownerPresent: () => ownerPresent,
     liar: () => liar,
+    fragile: () => fragile,
     life: () => life,
     boot() {
       if (state !== 'down') return;
@@ -437,6 +442,9 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     },
     setLiar(now) {
       liar = now;
+    },
+    setFragile(now) {
+      fragile = now;
     },
     setOwner(present) {
       ownerPresent = present;

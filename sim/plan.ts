@@ -25,7 +25,8 @@ export type FaultKind =
   | 'liar'
   | 'ownerBack'
   | 'blobsLost'
-  | 'lidsClosed';
+  | 'lidsClosed'
+  | 'badMoments';
 
 export interface Fault {
   readonly kind: FaultKind;
@@ -93,6 +94,7 @@ const faultKinds: readonly (readonly [FaultKind, weight: number, minMs: number, 
   ['ownerBack', 6, 1_000, 60_000],
   ['blobsLost', 3, 0, 0],
   ['lidsClosed', 3, 70_000, 150_000],
+  ['badMoments', 4, 5_000, 40_000],
 ];
 
 /** Before the first fault the mesh forms; a mesh that never formed would hide everything behind its own absence. */
@@ -119,8 +121,13 @@ export function drawPlan(options: PlanOptions): Plan {
     duplicatePerMillion: calm ? 0 : ([0, 0, 1_000, 20_000][network.below(4)] as number),
     stragglePerMillion: calm ? 0 : ([0, 1_000, 20_000, 100_000][network.below(4)] as number),
     faults: calm ? [] : drawFaults(rng.fork('faults'), options.nodes, chaosMs),
-    builds: drawBuilds(rng.fork('builds'), machines, settleMs, chaosMs),
+    builds: drawBuilds(rng.fork('builds'), machines, settleMs, chaosMs, actionsFor(options)),
   };
+}
+
+/** As much work as the machines can do in the time: 320 actions for twenty of them in ten minutes. */
+function actionsFor({ nodes, minutes }: PlanOptions): number {
+  return Math.max(30, Math.ceil((320 * nodes * minutes) / 200));
 }
 
 function drawMachines(rng: Rng, nodes: number, totalMs: number, calm: boolean): MachineModel[] {
@@ -171,7 +178,7 @@ function drawFaults(rng: Rng, nodes: number, chaosMs: number): Fault[] {
 function drawVictims(rng: Rng, kind: FaultKind, nodes: number): number[] {
   const all = Array.from({ length: nodes }, (_, node) => node);
   let count = 1;
-  if (kind === 'split' || kind === 'oneWay') count = rng.between(1, Math.max(1, nodes - 1));
+  if (kind === 'split' || kind === 'oneWay' || kind === 'badMoments') count = rng.between(1, Math.max(1, nodes - 1));
   else if (kind === 'cut' || kind === 'hold' || kind === 'reset') count = Math.min(nodes, 2);
   // Lids close together: now and then a pause, a crash or a suspend takes several machines.
   else if ((kind === 'suspend' || kind === 'crash') && rng.below(6) === 0)

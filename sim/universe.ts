@@ -13,7 +13,7 @@ import { createAuditor } from './auditor.ts';
 import type { Checker, CheckerFactory, World } from './checkers/checker.ts';
 import { createClients } from './clients.ts';
 import { createEngine } from './engine.ts';
-import { applyFault, type FaultContext } from './faults.ts';
+import { applyFault, type FaultContext, isBadMoment } from './faults.ts';
 import { tamper } from './liar.ts';
 import { createNetwork, type LinkClass } from './network.ts';
 import { createSimNode, nodeName, type NodePorts, type SimNode } from './node.ts';
@@ -129,6 +129,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       const said = from.liar() ? tamper(lieRng, from.id, message, nodes.length) : message;
       for (const check of onSend) check.onSend?.(from, target, said);
       const receiver = nodes[target] as SimNode;
+      if (from.fragile() && isBadMoment(said) && lossRng.below(6) === 0) cutPower(from);
       const sender = from.index;
       const code = codeOf(said.kind);
       network.send(sender, target, () => {
@@ -213,6 +214,12 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     },
     ended: (node, invocation) => node.deliver({ kind: 'invocationEnded', invocation }),
   });
+
+  /** After the present event, and not for long. */
+  function cutPower(node: SimNode): void {
+    engine.after(0, () => node.crash());
+    engine.after(lossRng.between(5_000, 400_000), () => node.boot());
+  }
 
   function onAnswer(node: SimNode, effect: { readonly request: RequestId; readonly answer: Answer }): void {
     const { request, answer } = effect;
@@ -301,6 +308,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       node.clock.setRate(1_000_000);
       node.setFull(false);
       node.setLiar(false);
+      node.setFragile(false);
       node.resume();
       node.boot();
     }

@@ -39,7 +39,7 @@ export function drawBuilds(
   machines: readonly MachineModel[],
   fromMs: number,
   toMs: number,
-  actionsMin = 320,
+  actionsMin: number,
 ): Build[] {
   const builds: Build[] = [];
   const graphs: Graph[] = [];
@@ -47,7 +47,7 @@ export function drawBuilds(
   let actions = 0;
   while (actions < actionsMin) {
     const again = graphs.length > 0 && rng.below(3) === 0;
-    const graph = again ? (graphs[rng.below(graphs.length)] as Graph) : drawGraph(rng, graphs.length);
+    const graph = again ? (graphs[rng.below(graphs.length)] as Graph) : drawGraph(rng, graphs.length, 12);
     if (!again) graphs.push(graph);
     const burst = runners.length > 1 && rng.below(4) === 0;
     const nodes = burst ? runners.slice(0, 4) : [rng.below(machines.length)];
@@ -68,12 +68,12 @@ export function drawBuilds(
   return builds.sort((a, b) => a.atMs - b.atMs);
 }
 
-function drawGraph(rng: Rng, number: number): Graph {
+function drawGraph(rng: Rng, number: number, widthMax: number): Graph {
   const graph: { action: SimAction; needs: number[] }[] = [];
   const layers = rng.between(2, 5);
   for (let layer = 0, below: number[] = []; layer < layers; layer++) {
     const here: number[] = [];
-    for (let i = rng.between(1, layer === layers - 1 ? 2 : 12); i > 0; i--) {
+    for (let i = rng.between(1, layer === layers - 1 ? 2 : widthMax); i > 0; i--) {
       const needs = below.filter(() => rng.below(3) === 0);
       here.push(graph.length);
       graph.push({ action: drawAction(rng, `${number}-${graph.length}`), needs });
@@ -97,7 +97,7 @@ function drawAction(rng: Rng, name: string): SimAction {
 
 /** One build per node after the faults ended, each shared by two nodes: the mesh must carry it. */
 export function drawFinalBuilds(rng: Rng, nodes: number, fromMs: number, spreadMs: number): Build[] {
-  const graphs = Array.from({ length: (nodes + 1) >> 1 }, (_, number) => drawGraph(rng, 100_000 + number));
+  const graphs = Array.from({ length: (nodes + 1) >> 1 }, (_, number) => drawGraph(rng, 100_000 + number, 4));
   return Array.from({ length: nodes }, (_, node) => ({
     node,
     atMs: fromMs + rng.below(spreadMs),

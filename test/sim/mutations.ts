@@ -124,6 +124,11 @@ export const mutations: readonly Mutation[] = [
         replace: '  void isSingleChange;',
       },
       {
+        file: 'mesh/core/shards/helm.ts',
+        find: 'if (!status.settled || status.transferring) return;',
+        replace: 'if (status.transferring) return;',
+      },
+      {
         file: 'mesh/core/raft/raft.ts',
         find: "  if (g.commit < g.termStartIndex) return 'tooEarly';",
         replace: '',

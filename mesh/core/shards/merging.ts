@@ -49,7 +49,11 @@ export function createMerging(port: MergingPort, nextRequestId: () => number): M
   function advance(nowMs: number): void {
     for (const offer of [...offers]) {
       const { shard, generation, registers } = offer.heirloom;
-      if (!port.survivorKnown(shard, generation)) continue;
+      if (!port.survivorKnown(shard, generation)) {
+        // Nobody to offer to yet; looked at again in its time, or when a status is learned.
+        if (offer.retryAtMs <= nowMs) offer.retryAtMs = nowMs + shardLimits.offerRetryMs;
+        continue;
+      }
       if (offer.answered >= registers.length) {
         offers = offers.filter((other) => other !== offer);
         port.done(offer.heirloom, offer.accepted);
