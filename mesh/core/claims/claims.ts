@@ -6,10 +6,9 @@
  *
  * @see docs/protocol.md, "Claims"
  */
-import { type BlobKey, compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
+import { compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { Machine } from '../machine.ts';
-import type { ApplyOutcome } from '../registers/types.ts';
 import type { Rng } from '../rng.ts';
 import type {
   ClaimMessage,
@@ -21,6 +20,7 @@ import type {
   RunningClaim,
   SubmitItem,
 } from './messages.ts';
+import { createCommits } from './commits.ts';
 import { createMatching } from './matching.ts';
 import { createOutbox } from './outbox.ts';
 import { backoffMs, createRetryBudgets } from './retries.ts';
@@ -47,14 +47,19 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   const led = new Map<ShardId, Led>();
   const table = createTaskTable();
   const matching = createMatching(table, { grant, takeBack: (task) => revoke(task, 'stolen') });
-  const proposals = new Map<
-    number,
-    { readonly claim: ClaimRef; readonly executor: NodeId; readonly result: BlobKey }
-  >();
   const cancelled = new Map<RequestId, number>();
   const budgets = createRetryBudgets();
   const outbox = createOutbox();
-  let nextProposal = 0;
+  const commits = createCommits(table, view, outbox, {
+    led: (shard) => led.get(shard),
+    emit: (effect) => void effects.push(effect),
+    drop,
+    revoke,
+    fail: onFail,
+    makeReady,
+    tellWaiters,
+    hint,
+  });
   let sweepAtMs = Number.POSITIVE_INFINITY;
   let effects: ClaimsEffect[] = [];
 
@@ -68,7 +73,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function removeWaiter(task: Task, request: RequestId, reason: RevokeReason): void {
     table.removeWaiter(task, request);
     // What is in the log already was current when it got there, and is decided there.
-    if (task.waiters.size > 0 || task.claim?.committing) return;
+    if (task.waiters.size > 0 || task.claim?.committing !== undefined) return;
     if (task.claim) revoke(task, reason);
     table.remove(task);
   }
@@ -254,7 +259,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function onGiveBack(from: NodeId, message: MessageOf<'giveBack'>, nowMs: number): void {
     for (const ref of message.claims) {
       const task = table.current(from, ref);
-      if (!task || task.claim?.committing) continue;
+      if (!task || task.claim?.committing !== undefined) continue;
       drop(task, 'givenBack');
       makeReady(task, 0, nowMs);
     }
@@ -262,89 +267,12 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   function onFail(from: NodeId, ref: ClaimRef, reason: FailureReason, nowMs: number): void {
     const task = table.current(from, ref);
-    if (!task || task.claim?.committing) return;
+    if (!task || task.claim?.committing !== undefined) return;
     drop(task, 'failed');
     if (reason === 'actionInvalid') return endTask(task, 'actionInvalid');
     task.retries += 1;
     if (task.retries >= limits.retriesMax) return endTask(task, 'tooManyRetries');
     retryLater(task, task.retries, nowMs);
-  }
-
-  function onCommit(from: NodeId, message: MessageOf<'commit'>, nowMs: number): void {
-    const { claim: ref, result } = message;
-    const shardLed = led.get(ref.shard);
-    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard: ref.shard });
-    const task = table.current(from, ref);
-    const ownTerm = ref.token.generation === shardLed.generation && ref.token.term === shardLed.term;
-    if ((!task && ownTerm) || task?.claim?.reserved) {
-      // It was issued here and is not current any more: revoked, expired, or done.
-      effects.push({ kind: 'staleRefused', shard: ref.shard, key: ref.key, token: ref.token });
-      return outbox.send(from, { kind: 'committed', claim: ref, outcome: 'stale' });
-    }
-    if (task?.claim?.committing) return;
-    const promises = message.promises.filter(
-      ({ holder, pinnedForMs }) => pinnedForMs >= limits.promiseMsMin && (holder === from || view.isAlive(holder)),
-    );
-    if (promises.length === 0) {
-      outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
-      return onFail(from, ref, 'executorFault', nowMs);
-    }
-    if (task?.doNotCache) {
-      const { token } = ref;
-      tellWaiters(task, (request) => ({ kind: 'finished', shard: ref.shard, request, token }));
-      outbox.send(from, { kind: 'committed', claim: ref, outcome: 'accepted' });
-      drop(task, 'done');
-      hint(task, 'done');
-      return table.remove(task);
-    }
-    // A token from before this leader's term is judged where it counts: when the entry is applied.
-    const proposal = ++nextProposal;
-    proposals.set(proposal, { claim: ref, executor: from, result });
-    if (task?.claim) task.claim.committing = { proposal, result };
-    const replaces = task?.claim?.replaces;
-    const { key, token } = ref;
-    const commit = { key, token, replaces, result, executor: from, promises };
-    effects.push({ kind: 'propose', proposal, shard: ref.shard, commit });
-  }
-
-  function onApplied(proposal: number, outcome: ApplyOutcome | 'lost', nowMs: number): void {
-    const proposed = proposals.get(proposal);
-    if (!proposed) return;
-    proposals.delete(proposal);
-    const { claim: ref, executor } = proposed;
-    const accepted = outcome === 'accepted' || outcome === 'same';
-    const task = table.current(executor, ref);
-    if (outcome === 'lost' && task?.claim) {
-      // Nothing was decided, and asking again at once would be no better: the executor repeats its commit after a while.
-      task.claim.committing = undefined;
-      return;
-    }
-    if (!accepted && outcome !== 'lost') {
-      effects.push({ kind: 'staleRefused', shard: ref.shard, key: ref.key, token: ref.token });
-    }
-    const answer = accepted ? 'accepted' : outcome === 'lost' ? 'lost' : 'stale';
-    outbox.send(executor, { kind: 'committed', claim: ref, outcome: answer });
-    if (!task?.claim) {
-      // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
-      if (accepted) succeed(table.tasks.get(ref.key));
-      return;
-    }
-    drop(task, 'done');
-    if (!succeed(task)) makeReady(task, 0, nowMs);
-  }
-
-  /** Ends the task with what its register says; false when that is no result. */
-  function succeed(task: Task | undefined): boolean {
-    if (!task || task.doNotCache) return false;
-    const register = view.register(task.shard, task.key);
-    if (register?.kind !== 'result') return false;
-    const { shard } = task;
-    const { result, executor, token } = register;
-    tellWaiters(task, (request) => ({ kind: 'succeeded', shard, request, result, executor, token }));
-    if (task.claim) revoke(task, 'done');
-    hint(task, 'done');
-    table.remove(task);
-    return true;
   }
 
   /** An executor that ran this under the leader before. */
@@ -420,7 +348,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function onMemberGone(node: NodeId, dead: boolean, nowMs: number): void {
     matching.forget(node);
     for (const task of table.claimed()) {
-      if (task.claim?.executor === node && !task.claim.committing) onLost(task, dead, 'expired', nowMs);
+      if (task.claim?.executor === node && task.claim.committing === undefined) onLost(task, dead, 'expired', nowMs);
     }
   }
 
@@ -432,7 +360,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
         if (waiter.leaseUntilMs <= nowMs) removeWaiter(task, waiter.request, 'cancelled');
       }
       const { claim } = task;
-      if (claim && !claim.committing && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
+      if (claim && claim.committing === undefined && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
     }
     const idle = table.tasks.size === 0 && matching.waiting === 0 && cancelled.size === 0;
     sweepAtMs = idle ? Number.POSITIVE_INFINITY : nowMs + limits.sweepMs;
@@ -467,7 +395,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       case 'fail':
         return onFail(from, message.claim, message.reason, nowMs);
       case 'commit':
-        return onCommit(from, message, nowMs);
+        return commits.onCommit(from, message, nowMs);
       case 'register':
         for (const running of message.claims) onRegister(from, running, nowMs);
         return;
@@ -501,7 +429,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
           onMessage(event.from, event.message, nowMs);
           break;
         case 'applied':
-          onApplied(event.proposal, event.outcome, nowMs);
+          commits.onApplied(event.proposal, event.outcome, nowMs);
           break;
         case 'memberGone':
           onMemberGone(event.node, event.dead, nowMs);

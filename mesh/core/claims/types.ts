@@ -71,8 +71,8 @@ export interface Claim {
   /** A reservation is not counted as running and can be given to somebody who is free. */
   reserved: boolean;
   expiresAtMs: number;
-  /** The commit that is in the log and not applied yet; until then the claim neither expires nor moves. */
-  committing: { readonly proposal: number; readonly result: BlobKey } | undefined;
+  /** The proposal that is in the log and not applied yet; until then the claim neither expires nor moves. */
+  committing: number | undefined;
 }
 
 /** One action that is to run once, for everybody who waits for it. */
