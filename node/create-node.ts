@@ -19,7 +19,7 @@ import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type Executor } from './execution/executor.ts';
 import { operatorWarning } from './execution/operator-warning.ts';
 import { createInputTrees } from './execution/input-tree.ts';
-import { schedulerLimits } from './execution/limits.ts';
+import { abortedMaxMs, schedulerLimits } from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
 import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
 import { createPreparer } from './execution/prepare.ts';
@@ -126,7 +126,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const platform = createPlatformOffer(config.platformProperties);
   const logs = createLogStreams();
   const sandbox = config.slots === 0 ? undefined : await openSandbox(config, store.blobs);
-  if (sandbox) parts.defer(() => sandbox.close());
+  // What the execution gave up as hanging would hold it open for ever.
+  if (sandbox) parts.defer(() => firstOf(sandbox.close(), abortedMaxMs, clock));
 
   let executor: Executor | undefined;
   const metrics = createMetrics({

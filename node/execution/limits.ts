@@ -28,6 +28,13 @@ export const waitOperationMs = 60_000;
 /** Operations in one answer to ListOperations. */
 export const operationsPageMax = 1_000;
 
+/** Staging inputs, collecting outputs, committing the result: each, for any action. */
+export const phaseMaxMs = 30 * 60_000;
+/** What the command may take beyond its timeout, for being started and being killed. */
+export const runningSlackMs = 60_000;
+/** How long an action that was told to stop may take; the sandbox allows a killed process tree 10 s. */
+export const abortedMaxMs = 15_000;
+
 /** Action and Command messages that are read into memory. */
 export const messageBytesMax = 16 * 1024 * 1024;
 /** Directories and distinct blobs of one input tree. */

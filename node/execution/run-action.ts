@@ -11,9 +11,11 @@ import { type Code, StatusError, toStatusError } from '../../protos/status.ts';
 import type { Sandbox, SandboxPhase } from '../../sandbox/sandbox.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { Clock } from './clock.ts';
+import * as limits from './limits.ts';
 import type { LogWriter } from './log-streams.ts';
 import type { PreparedAction } from './prepare.ts';
 import { executeResponse } from './responses.ts';
+import { createWatchdog } from './watchdog.ts';
 
 export type RunOutcome = 'succeeded' | 'command-failed' | 'timed-out' | 'cancelled' | 'error';
 
@@ -55,23 +57,28 @@ export async function runAction(ports: RunPorts, request: RunRequest): Promise<R
   const { sandbox, clock, worker } = ports;
   const { prepared, signal } = request;
   const phases = measurePhases(clock);
+  using watchdog = createWatchdog(clock, signal);
+  const enter = (phase: RunPhase): void => {
+    phases.enter(phase);
+    watchdog.enter(phase, phase === 'running' ? prepared.timeoutMs + limits.runningSlackMs : limits.phaseMaxMs);
+  };
+  const task = {
+    fn: prepared.digest.fn,
+    action: prepared.action,
+    command: prepared.command,
+    inputRoot: prepared.inputRoot,
+    timeoutMs: prepared.timeoutMs,
+  };
   try {
+    enter('staging');
     await prepared.pin();
-    const { kind, result } = await sandbox.run(
-      {
-        fn: prepared.digest.fn,
-        action: prepared.action,
-        command: prepared.command,
-        inputRoot: prepared.inputRoot,
-        timeoutMs: prepared.timeoutMs,
-      },
-      {
-        signal,
-        onPhase: (phase) => phases.enter(phase),
-        onStdout: (chunk) => request.stdout.write(chunk),
-        onStderr: (chunk) => request.stderr.write(chunk),
-      },
-    );
+    const running = sandbox.run(task, {
+      signal: watchdog.signal,
+      onPhase: enter,
+      onStdout: (chunk) => request.stdout.write(chunk),
+      onStderr: (chunk) => request.stderr.write(chunk),
+    });
+    const { kind, result } = await watchdog.guard(running);
     complete(result, worker, request.queuedAtMs, request.startedAtMs, clock.nowMs());
     if (kind === 'timed-out') {
       const text = `the command ran longer than ${prepared.timeoutMs / 1000} s and was killed`;
@@ -79,18 +86,19 @@ export async function runAction(ports: RunPorts, request: RunRequest): Promise<R
       const response = executeResponse({ result, error, message: `${text}, on ${worker}` });
       return { response, outcome: 'timed-out', retriable: false, error, phaseMs: phases.end() };
     }
-    phases.enter('committing');
-    const message = result.exitCode === 0 ? await commit(ports, request, result) : failureMessage(ports, result);
+    enter('committing');
+    const message =
+      result.exitCode === 0 ? await watchdog.guard(commit(ports, request, result)) : failureMessage(ports, result);
     const outcome = result.exitCode === 0 ? 'succeeded' : 'command-failed';
     const response = executeResponse({ result, message });
     return { response, outcome, retriable: false, error: undefined, phaseMs: phases.end() };
   } catch (thrown) {
-    const error = toStatusError(thrown, 'running the action');
+    const error = watchdog.bite ?? toStatusError(thrown, 'running the action');
     const message = `${worker} could not run the action: ${error.reason}`;
     return {
       response: executeResponse({ error, message }),
-      outcome: signal.aborted ? 'cancelled' : 'error',
-      retriable: !signal.aborted && machineCodes.has(error.code),
+      outcome: signal.aborted && !watchdog.bite ? 'cancelled' : 'error',
+      retriable: !signal.aborted && !watchdog.bite && machineCodes.has(error.code),
       error,
       phaseMs: phases.end(),
     };

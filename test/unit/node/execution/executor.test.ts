@@ -3,6 +3,7 @@ import { anyUnpack, durationMs } from '@bufbuild/protobuf/wkt';
 import { describe, expect, test } from 'vitest';
 import { createTestClock } from '../../../support/test-clock.ts';
 import { createExecutor, type ExecutionEvent, type Watched } from '../../../../node/execution/executor.ts';
+import { abortedMaxMs, runningSlackMs } from '../../../../node/execution/limits.ts';
 import { createLogStreams } from '../../../../node/execution/log-streams.ts';
 import { missingBlobs } from '../../../../node/execution/missing.ts';
 import type { PreparedAction } from '../../../../node/execution/prepare.ts';
@@ -133,6 +134,53 @@ describe('a full queue', () => {
     const on = given(async () => exited());
     await on.executor.close({ drainMs: 0 });
     expect(() => on.submit()).toThrow(/^UNAVAILABLE/);
+  });
+});
+
+describe('a sandbox that hangs', () => {
+  const never = (): Promise<never> => new Promise(() => {});
+
+  test('gives its slot back soon after its action was cancelled', async () => {
+    let hanging = true;
+    const on = given(() => (hanging ? never() : Promise.resolve(exited())));
+    const watched = on.submit();
+    on.executor.cancel(watched.state().name);
+    hanging = false;
+    const next = on.submit();
+    await until(() => {
+      on.clock.advance(abortedMaxMs);
+      return next.state().response !== undefined;
+    });
+    expect(on.events[0]).toMatchObject({ outcome: 'error', retried: false, error: { code: 'INTERNAL' } });
+  });
+
+  test('in any phase ends as INTERNAL, is not tried again, and does not keep the node open', async () => {
+    let told: AbortSignal | undefined;
+    const on = given((_task, { signal, onPhase }) => {
+      told = signal;
+      onPhase?.('running');
+      return never();
+    });
+    const watched = on.submit();
+    await until(() => told !== undefined);
+    on.clock.advance(runningSlackMs / 2);
+    expect(told?.aborted).toBe(false);
+    on.clock.advance(1_000 + runningSlackMs / 2);
+    expect(told?.aborted).toBe(true);
+    on.clock.advance(abortedMaxMs);
+    expect((await responseOf(watched)).status?.code).toBe(codes.INTERNAL);
+    expect(on.attempts()).toBe(1);
+
+    on.submit();
+    await until(() => on.attempts() === 2);
+    let closed = false;
+    void on.executor.close({ drainMs: 0 }).then(() => {
+      closed = true;
+    });
+    await until(() => {
+      on.clock.advance(abortedMaxMs);
+      return closed;
+    });
   });
 });
 
