@@ -48,6 +48,8 @@ export const processesMax = 2_048;
 export const killWaitMs = 10_000;
 /** Processes that wait to become the next sandbox (about 1 MB each). */
 export const spareLaunchersMax = 2;
+/** Named pipes made by one run of `mkfifo`, which costs as much as starting any program; an action uses two. */
+export const pipesMadeAtOnce = 32;
 /** One argument or variable, and all of them: what Linux takes, less what bubblewrap is told besides. */
 export const argumentBytesMax = 128 * KiB - 1;
 export const argumentsBytesMax = 2 * MiB - 128 * KiB;

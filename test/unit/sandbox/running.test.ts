@@ -144,6 +144,14 @@ describe.each(runners)('$name', ({ options }) => {
     expect(ran).toMatchObject({ exitCode: 0, stdout: 'out\nmore\n', stderr: 'err\nmore\n' });
   });
 
+  test('gives every action streams of its own, whatever an earlier one did to those it had', async () => {
+    for (let round = 0; round < 4; round++) await t.sh('chmod 0 /proc/self/fd/1 /proc/self/fd/2; true');
+    for (let round = 0; round < 4; round++) {
+      const ran = await t.sh('echo out >/dev/stdout; echo err >/dev/stderr');
+      expect(ran).toMatchObject({ exitCode: 0, stdout: 'out\n', stderr: 'err\n' });
+    }
+  });
+
   test('stores long output completely', async () => {
     const { stdout } = await t.sh('i=0; while [ $i -lt 3000 ]; do printf "%01000d\\n" $i; i=$((i+1)); done');
     expect(stdout.length).toBe(3000 * 1001);
