@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest';
 import { actionKey } from '../../../../mesh/core/ids.ts';
 import { shardLimits } from '../../../../mesh/core/limits.ts';
+import { recoverCoordination } from '../../../../mesh/core/shards/recovery.ts';
 import { shardOf } from '../../../../mesh/core/shards/placement.ts';
 import type { RegisterMessage } from '../../../../mesh/core/registers/messages.ts';
 import { createMesh, type Mesh } from './mesh.ts';
@@ -189,6 +190,24 @@ test('two histories of one number are both superseded by the next', () => {
   mesh.heal();
   mesh.run(60_000);
   expect(numbers()).toEqual([3]);
+});
+
+test('a rewritten log file recovers to what the whole one does', () => {
+  const mesh = grown(2, ['n1', 'n2', 'n3', 'n4']);
+  publish(mesh, 'n2', 1, 'r1');
+  mesh.run(500);
+  mesh.crash('n2');
+  mesh.run(20_000);
+  mesh.restart('n2');
+  mesh.run(40_000);
+  for (const [id, node] of mesh.nodes) {
+    const whole = recoverCoordination(node.records);
+    const rewritten = recoverCoordination(node.coordination.checkpoint());
+    const sorted = (disk: typeof whole) => [...disk.groups].sort(([a], [b]) => (a < b ? -1 : 1));
+    expect(sorted(rewritten), id).toEqual(sorted(whole));
+    expect(rewritten.consents, id).toEqual(whole.consents);
+    expect(node.coordination.checkpoint().length, id).toBeLessThanOrEqual(node.records.length);
+  }
 });
 
 test('every action key has a shard, evenly', () => {
