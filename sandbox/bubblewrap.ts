@@ -121,7 +121,7 @@ function bubblewrapRunner(
         // Their numbers may belong to others from now on.
         kill = () => {};
         const init = initOf(noteFile);
-        await untilGone(init);
+        await endOf(init);
         if (killed) return { exitCode: killedExitCode };
         const exitCode = exitCodeOf(code, signal);
         const stderr = streams.stderr.text();
@@ -192,12 +192,14 @@ function killPid(pid: number | undefined): boolean {
 
 /**
  * bubblewrap ends with the command, not with the last process: the rest is killed by the kernel at that moment, but
- * asynchronously. The first process of a pid namespace is dead only after all others are.
+ * asynchronously. The first process of a pid namespace is dead only after all others are. It is killed here as well: a
+ * command can trace it, and so make it forget that it was to die with bubblewrap.
  */
-async function untilGone(init: number | undefined): Promise<void> {
+async function endOf(init: number | undefined): Promise<void> {
   if (init === undefined) return;
   const deadlineMs = performance.now() + killWaitMs;
   while (isAlive(init)) {
+    killPid(init);
     if (performance.now() > deadlineMs) {
       throw new StatusError('INTERNAL', `processes of a sandbox survived SIGKILL for ${killWaitMs} ms`);
     }

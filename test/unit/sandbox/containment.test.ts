@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { afterAll, describe, expect, test } from 'vitest';
-import { attacksOnInputs } from './attacks.ts';
+import { attacksOnInputs, tracesTheFirstProcess } from './attacks.ts';
 import { attackedTree, isolatedSandbox, noBubblewrap, processesWith, type TestBlobs, testSandbox } from './support.ts';
 
 /** Content, mode and times of every file of a store. */
@@ -198,6 +198,17 @@ E
     expect(processesWith('bomb()')).toEqual([]);
     expect((await t.sh('echo healthy')).stdout).toBe('healthy\n');
   }, 60_000);
+
+  test('does not outlive its end by tracing the first process of its sandbox', async () => {
+    const run = t.run({
+      command: { arguments: ['perl', 'trace.pl'] },
+      tree: { 'trace.pl': tracesTheFirstProcess },
+      timeoutMs: 5_000,
+    });
+    const { stdout } = await run.catch(() => ({ stdout: 'traced\n' }));
+    expect(processesWith('potluck-survivor')).toEqual([]);
+    if (stdout !== 'traced\n') console.warn('skipped: tracing is not possible here, or not written for this processor');
+  }, 30_000);
 
   test('cannot fill the memory or the disk of the machine through /tmp', async () => {
     const ran = await t.sh('df -k /tmp /dev/shm | tail -n +2 | tr -s " " | cut -d" " -f2');
