@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CommandPlan, defaultEnvironment } from './command.ts';
+import { callFilterFile } from './launchers.ts';
 import { bubblewrapArgumentsMax } from './limits.ts';
 import type { StagedCommand } from './runner.ts';
 import { shellQuoted } from './shell.ts';
@@ -16,9 +17,11 @@ interface FixedArguments {
   readonly fileSystems: readonly string[];
 }
 
-/** What is the same for every action. bubblewrap writes down the first process of the sandbox in its fourth file. */
+/** What is the same for every action. bubblewrap writes down the first process of the sandbox in the file 3. */
 export function fixedArguments(options: {
   readonly disableUserNamespaces: boolean;
+  /** Whether bubblewrap finds a filter of system calls in the file `callFilterFile`. */
+  readonly filterCalls: boolean;
   readonly tmpBytes: number;
   readonly sharedMemoryBytes: number;
 }): FixedArguments {
@@ -28,6 +31,7 @@ export function fixedArguments(options: {
       ...(options.disableUserNamespaces ? ['--disable-userns'] : []),
       ...['--uid', String(sandboxUser.uid), '--gid', String(sandboxUser.gid), '--hostname', sandboxUser.name],
       ...['--die-with-parent', '--new-session', '--clearenv', '--info-fd', '3'],
+      ...(options.filterCalls ? ['--seccomp', String(callFilterFile)] : []),
     ],
     fileSystems: [
       ...['--proc', '/proc', '--dev', '/dev', ...tmpfs('/dev/shm', options.sharedMemoryBytes), '--remount-ro', '/dev'],

@@ -5,12 +5,13 @@
  * not depend on the machine; a private /tmp, /dev and /proc; and a network of its own with nothing but loopback. Every
  * capability is gone, and further user namespaces are refused where bubblewrap can do that.
  */
-import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
+import { callFilter } from './call-filter.ts';
 import { createCapture } from './capture.ts';
 import { type Cgroups, openCgroups } from './cgroups.ts';
 import { commandArguments, fixedArguments } from './bubblewrap-arguments.ts';
@@ -76,11 +77,17 @@ function bubblewrapRunner(
   disableUserNamespaces: boolean,
   cgroups: Cgroups | undefined,
 ): Runner {
-  const fixed = fixedArguments({ disableUserNamespaces, tmpBytes: tmpBytes(), sharedMemoryBytes: sharedMemoryBytes() });
+  const callFilterPath = writeCallFilter(notesDirectory);
+  const fixed = fixedArguments({
+    disableUserNamespaces,
+    filterCalls: callFilterPath !== undefined,
+    tmpBytes: tmpBytes(),
+    sharedMemoryBytes: sharedMemoryBytes(),
+  });
   const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
   // Counted within the user namespace, so it has to be set inside.
   const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
-  const launchers = createLaunchers({ directory: notesDirectory, pool, cgroups, owner });
+  const launchers = createLaunchers({ directory: notesDirectory, pool, cgroups, owner, callFilterPath });
   return {
     isolation: 'bubblewrap',
     isolationReason: disableUserNamespaces
@@ -140,6 +147,16 @@ function bubblewrapRunner(
 }
 
 const prlimit = '/usr/bin/prlimit';
+
+function writeCallFilter(directory: string): string | undefined {
+  const program = callFilter();
+  if (!program) return undefined;
+  const path = join(directory, 'call-filter');
+  writeFileSync(path, program);
+  // Whoever actions run as reads it, under any umask of the node.
+  chmodSync(path, 0o644);
+  return path;
+}
 
 const killedExitCode = exitCodeOf(null, 'SIGKILL');
 

@@ -44,9 +44,14 @@ export interface LaunchersOptions {
   readonly pool: PipePool;
   readonly cgroups: Cgroups | undefined;
   readonly owner: Owner | undefined;
+  /** What programs find open as file `callFilterFile`. */
+  readonly callFilterPath: string | undefined;
 }
 
-export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOptions): Launchers {
+/** The last number that every shell can open. */
+export const callFilterFile = 9;
+
+export function createLaunchers({ directory, pool, cgroups, owner, callFilterPath }: LaunchersOptions): Launchers {
   const spares: Launcher[] = [];
   const leaks = inheritedFiles();
   const nothing = openSync('/dev/null', 'r');
@@ -102,6 +107,7 @@ export function createLaunchers({ directory, pool, cgroups, owner }: LaunchersOp
       launch(commandLine) {
         for (const handle of handles) handle.ref();
         const files = joinFiles.map((_, index) => `${firstJoinFile + index}>&-`);
+        if (callFilterPath !== undefined) files.push(`${callFilterFile}<${shellQuoted(callFilterPath)}`);
         child.stdin?.end(['exec', ...commandLine.map(shellQuoted), '</dev/null', ...files].join(' ').concat('\n'));
       },
       [Symbol.dispose]: release,

@@ -175,6 +175,19 @@ E
     ]);
   });
 
+  test('has no access to the keys that the kernel holds for the session of the node', async () => {
+    const calls = ({ x64: [248, 250], arm64: [217, 219] } as Record<string, number[]>)[process.arch];
+    if (!calls) return console.warn(`skipped: the system calls of ${process.arch} are not filtered`);
+    const script = `my ($type, $name, $value) = ("user", "potluck", "secret");
+    for my $key (-3, -4, -5) {
+      print syscall(${calls[0]}, $type, $name, $value, 6, $key) < 0 ? "no " : "added ";
+      print syscall(${calls[1]}, 6, $key, 0, 0) < 0 ? "no " : "described ";
+    }`;
+    const { stdout, exitCode } = await t.run({ command: { arguments: ['perl', '-e', script] } });
+    if (exitCode === 127) return console.warn('skipped: there is no perl to try with');
+    expect(stdout).toBe('no no no no no no ');
+  });
+
   test('sees its own processes only, and can signal no other', async () => {
     const { stdout } = await t.sh(
       `ls /proc | grep -c '^[0-9]'; kill -9 ${process.pid} 2>/dev/null && echo killed; true`,
