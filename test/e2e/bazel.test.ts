@@ -66,6 +66,20 @@ for (const version of bazelVersions) {
       expectAllHits(second);
     });
 
+    test('uses the node as a cache over HTTP, under an instance name', { timeout: buildTimeoutMs }, async () => {
+      await using node = await startNode();
+      await using bazel = await openBazel(version);
+      const flags = ['build', '//lib0', ...local, `--remote_cache=http://${node.http}/office`];
+      const first = await bazel.run(flags);
+      expect(first.exitCode, first.output).toBe(0);
+      expect(first.processes.local).toBeGreaterThan(0);
+      await bazel.run(['clean']);
+      const second = await bazel.run(flags);
+      expect(second.exitCode, second.output).toBe(0);
+      const { local: built, ...others } = first.processes;
+      expect(second.processes, second.output).toEqual({ ...others, 'remote cache hit': built });
+    });
+
     test('survives the node being killed and started again in the middle of a build', {
       timeout: buildTimeoutMs,
     }, async () => {
