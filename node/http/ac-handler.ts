@@ -12,6 +12,7 @@ import {
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { digestOf } from '../../protos/hasher.ts';
 import { StatusError } from '../../protos/status.ts';
+import { storableResult } from '../reapi/action-cache.ts';
 import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import type { BodyReader } from './body-reader.ts';
@@ -65,7 +66,8 @@ export function createAcHandler({ blobs, actions, readBody, validate }: AcHandle
       const { request, response, method, signal } = exchange;
       const bytes = await readBody(exchange, limits.resultBytesMax);
       if (validate) {
-        const result = parse(bytes, isJson(request.headers['content-type']));
+        const uploaded = parse(bytes, isJson(request.headers['content-type']));
+        const result = await storableResult(blobs, path.fn, uploaded, signal);
         await actions.put(keyOf(path), result, { signal }).catch((error) => {
           throw explained(error);
         });

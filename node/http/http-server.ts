@@ -73,6 +73,8 @@ export async function serveHttp(options: HttpServerOptions): Promise<HttpServer>
     const socket = request.socket;
     const readBefore = socket.bytesRead;
     const writtenBefore = socket.bytesWritten;
+    // A body that was refused midway is still being sent: unread, it would block the connection and its client.
+    response.once('finish', () => request.resume());
     response.once('close', () => {
       closing.signal.removeEventListener('abort', onClosing);
       gone.abort();

@@ -44,12 +44,7 @@ export function createActionCache(
       const action = fromWireDigest(request.actionDigest, request.digestFunction, 'action_digest');
       const { actionResult } = request;
       if (!actionResult) throw new StatusError('INVALID_ARGUMENT', 'action_result is not set');
-      checkPaths(actionResult);
-      const { result, inlined } = takeInlined(action.fn, actionResult);
-      if (inlined.length > 0) {
-        const failure = (await blobs.putMany(inlined, { signal })).find((outcome) => outcome !== undefined);
-        if (failure) throw failure;
-      }
+      const result = await storableResult(blobs, action.fn, actionResult, signal);
       await actions.put({ instance: request.instanceName, action }, result, { signal });
       return result;
     },
@@ -95,6 +90,22 @@ export async function inlineHints(
 
 /** Tag and length of the field, and what they add to the lengths of the messages around it. */
 const fieldOverheadBytes = 16;
+
+/** An uploaded result as it is stored: checked, its inlined bytes made blobs. Throws INVALID_ARGUMENT. */
+export async function storableResult(
+  blobs: Pick<BlobStore, 'putMany'>,
+  fn: Digest['fn'],
+  uploaded: ActionResult,
+  signal: AbortSignal,
+): Promise<ActionResult> {
+  checkPaths(uploaded);
+  const { result, inlined } = takeInlined(fn, uploaded);
+  if (inlined.length > 0) {
+    const failure = (await blobs.putMany(inlined, { signal })).find((outcome) => outcome !== undefined);
+    if (failure) throw failure;
+  }
+  return result;
+}
 
 interface InlinedBlob {
   readonly digest: Digest;

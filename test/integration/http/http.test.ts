@@ -9,8 +9,11 @@ import { digestFunctionNames, digestFunctions, toWireDigest } from '../../../pro
 import {
   type ActionResult,
   ActionResultSchema,
+  type Digest as WireDigest,
 } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { digestOf, hashBytes } from '../../../protos/hasher.ts';
+import { serveHttp } from '../../../node/http/http-server.ts';
+import { StatusError } from '../../../protos/status.ts';
 import { openNode, type TestNode } from '../node/fixture.ts';
 
 let on: TestNode;
@@ -179,6 +182,45 @@ describe('/cas/', () => {
   });
 });
 
+test('a body that is refused midway does not block its connection', async () => {
+  const unused = async (): Promise<never> => {
+    throw new Error('unused');
+  };
+  const server = await serveHttp({
+    listen: '127.0.0.1:0',
+    blobs: {
+      findByHash: unused,
+      open: unused,
+      get: unused,
+      putMany: unused,
+      async put(_digest, content) {
+        for await (const _ of content) break;
+        throw new StatusError('RESOURCE_EXHAUSTED', 'the disk is full');
+      },
+    },
+    actions: { get: unused, put: unused },
+    checkInstance: () => {},
+    validateActionResults: true,
+    maxBlobBytes: 100_000_000,
+    metrics: unused,
+    status: unused,
+  });
+  try {
+    const [host, port] = server.address.split(':') as [string, string];
+    const socket = connect({ host, port: Number(port) });
+    const answers = text(socket);
+    const body = Buffer.alloc(40_000_000);
+    socket.write(
+      `PUT /cas/${'a'.repeat(64)} HTTP/1.1\r\nHost: ${server.address}\r\nContent-Length: ${body.length}\r\n\r\n`,
+    );
+    socket.write(body);
+    socket.end(`GET /healthz HTTP/1.1\r\nHost: ${server.address}\r\nConnection: close\r\n\r\n`);
+    expect((await answers).match(/HTTP\/1.1 \d+/g)).toEqual(['HTTP/1.1 507', 'HTTP/1.1 200']);
+  } finally {
+    await server.close();
+  }
+});
+
 describe('/ac/', () => {
   const actionHash = (): string => sha256(randomBytes(20));
   const held = async (): Promise<{ result: ActionResult; bytes: Buffer }> => {
@@ -198,6 +240,14 @@ describe('/ac/', () => {
     expect(fromBinary(ActionResultSchema, answer.body).outputFiles).toEqual(result.outputFiles);
     expect((await ask(`/a/b/ac/${hash}`, { method: 'HEAD' })).status).toBe(200);
     expect((await ask(`/ac/${hash}`)).status).toBe(404);
+  });
+
+  test('refuses a result that names paths outside', async () => {
+    const { result } = await held();
+    const digest = result.outputFiles[0]?.digest as WireDigest;
+    const outside = create(ActionResultSchema, { outputFiles: [{ path: '../../etc/profile', digest }] });
+    const { status, body } = await put(`/ac/${actionHash()}`, toBinary(ActionResultSchema, outside));
+    expect(status, body.toString()).toBe(400);
   });
 
   test('speaks JSON to those who ask for it', async () => {
