@@ -71,6 +71,10 @@ export function createCas(
       let totalBytes = 0;
       for (const { sizeBytes } of request.digests) totalBytes += Math.max(0, Number(sizeBytes));
       checkBatchBytes(totalBytes, 'read');
+      if (request.digests.length > limits.batchReadBlobsMax) {
+        const reason = `batch read of ${request.digests.length} blobs; at most ${limits.batchReadBlobsMax}: split it`;
+        throw new StatusError('INVALID_ARGUMENT', reason);
+      }
       const zstd = request.acceptableCompressors.includes(Compressor_Value.ZSTD);
       let roomBytes: number = limits.responseBytesMax;
       const responses = [];

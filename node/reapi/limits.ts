@@ -3,6 +3,9 @@ const KiB = 1024;
 const MiB = 1024 * KiB;
 
 export const limits = {
+  /** UTF-16 units of an instance name. */
+  instanceNameCharsMax: 1024,
+
   // Transport.
 
   /** Largest message the server takes: a batch at its limit with all overhead, or some 200,000 digests to look up. */
@@ -50,6 +53,8 @@ export const limits = {
   responseBytesMax: 4 * MiB - 4 * KiB,
   /** Sum of the blobs of one batch call; leaves room for digests and framing within a 4 MiB message. */
   batchBytesMax: 4_000_000,
+  /** Blobs of one batch read: an answer that says why one is not there takes some 300 bytes. */
+  batchReadBlobsMax: 12_000,
   /** Sum of what the compressed blobs of one batch call unpack to. */
   batchUnpackedBytesMax: 64 * MiB,
   /** Directories in one message of GetTree, and in one tree. */
@@ -71,7 +76,7 @@ export const limits = {
   halfCloseMs: 100,
   /** What is stored in one step instead of being streamed. */
   smallBlobBytes: 256 * KiB,
-  /** Broken-off uploads that wait to be resumed: how many, their bytes together, how long. */
+  /** Broken-off uploads that wait to be resumed: how many, the sizes of their blobs together (one waits in any case), how long. */
   pausedUploadsMax: 64,
   pausedUploadBytesMax: 4096 * MiB,
   pausedUploadMs: 10 * 60_000,
@@ -82,8 +87,8 @@ export const limits = {
   chunkAverageBytes: 512 * KiB,
   /** Chunks stored at the price of one sync. */
   splitBatchBytes: 8 * MiB,
-  /** Blobs whose chunks are remembered. */
-  splitsRememberedMax: 1024,
+  /** Chunks that are remembered, of all blobs that were split. */
+  chunksRememberedMax: 200_000,
   /** Chunks of one SpliceBlob call. */
   spliceChunksMax: 200_000,
 

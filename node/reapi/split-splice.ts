@@ -32,6 +32,20 @@ export function createSplitSplice(
   const chunker = createChunker({ averageBytes: limits.chunkAverageBytes, seed: 0 });
   /** Oldest first. */
   const remembered = new Map<string, readonly Digest[]>();
+  let rememberedChunks = 0;
+  const forget = (key: string) => {
+    rememberedChunks -= remembered.get(key)?.length ?? 0;
+    remembered.delete(key);
+  };
+  const remember = (key: string, chunks: readonly Digest[]) => {
+    forget(key);
+    remembered.set(key, chunks);
+    rememberedChunks += chunks.length;
+    for (const oldest of remembered.keys()) {
+      if (rememberedChunks <= limits.chunksRememberedMax) break;
+      forget(oldest);
+    }
+  };
 
   const store = async (chunks: readonly { digest: Digest; bytes: Uint8Array }[], signal: AbortSignal) => {
     const failure = (await blobs.putMany(chunks, { signal })).find((outcome) => outcome !== undefined);
@@ -72,12 +86,7 @@ export function createSplitSplice(
       const known = remembered.get(key);
       if (known && (await blobs.missing(known, { signal })).length === 0) return respond(known);
       const chunks = await split(reader, signal);
-      remembered.delete(key);
-      remembered.set(key, chunks);
-      for (const oldest of remembered.keys()) {
-        if (remembered.size <= limits.splitsRememberedMax) break;
-        remembered.delete(oldest);
-      }
+      remember(key, chunks);
       return respond(chunks);
     },
 

@@ -72,11 +72,13 @@ export function createUploads(blobs: BlobStore): Uploads {
     return feed;
   };
   const makeRoom = () => {
+    // The store keeps room for the whole of each.
     let bytes = 0;
-    for (const name of paused.keys()) bytes += byName.get(name)?.committedBytes ?? 0;
+    for (const name of paused.keys()) bytes += byName.get(name)?.digest.sizeBytes ?? 0;
     for (const name of paused.keys()) {
-      if (paused.size <= limits.pausedUploadsMax && bytes <= limits.pausedUploadBytesMax) return;
-      bytes -= byName.get(name)?.committedBytes ?? 0;
+      const fits = paused.size <= limits.pausedUploadsMax && bytes <= limits.pausedUploadBytesMax;
+      if (fits || paused.size === 1) return;
+      bytes -= byName.get(name)?.digest.sizeBytes ?? 0;
       unpause(name);
       abandon(name);
     }

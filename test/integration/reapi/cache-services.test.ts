@@ -175,6 +175,16 @@ describe('batches', () => {
   });
 });
 
+test('a batch read of more blobs than an answer has room for is refused', async () => {
+  const digests = Array.from({ length: limits.batchReadBlobsMax + 1 }, () => wire(emptyDigest('sha256')));
+  expect(await codeOf(cache.cas.batchReadBlobs({ digests }))).toBe('INVALID_ARGUMENT');
+});
+
+test('an instance name of unreasonable length is refused', async () => {
+  const instanceName = 'x'.repeat(limits.instanceNameCharsMax + 1);
+  expect(await codeOf(cache.cas.findMissingBlobs({ instanceName }))).toBe('INVALID_ARGUMENT');
+});
+
 describe('GetTree', () => {
   /** A root over `width` directories, each over the same leaf. */
   const tree = async (width: number) => {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { limits } from '../../../../node/reapi/limits.ts';
 import { createUploads } from '../../../../node/reapi/uploads.ts';
+import type { BlobStore } from '../../../../node/storage/blob-store.ts';
 import { blobOf, noise } from '../../../integration/reapi/harness.ts';
 import { type ObservedStore, openObservedStore } from '../../../integration/reapi/observed-store.ts';
 import { until } from '../../../support/until.ts';
@@ -52,4 +53,21 @@ test('what the store refuses, the writer gets to know, and the name is free agai
   };
   await expect(write()).rejects.toThrow('write');
   await until(() => uploads.committedBytes('name') === undefined);
+});
+
+test('paused uploads are bounded by the room that is kept for their blobs; the newest waits in any case', async () => {
+  const put = (_digest: unknown, _content: unknown, options?: { signal?: AbortSignal }) =>
+    new Promise<void>((_, reject) => {
+      options?.signal?.addEventListener('abort', () => reject(new Error('ended')));
+    });
+  const uploads = createUploads({ put } as unknown as BlobStore);
+  const pause = (name: string) => {
+    const { digest } = blobOf(noise(100));
+    uploads.pause(name, uploads.attach(name, { ...digest, sizeBytes: limits.pausedUploadBytesMax + 1 }));
+  };
+  pause('older');
+  expect(uploads.committedBytes('older')).toBe(0);
+  pause('newer');
+  await until(() => uploads.committedBytes('older') === undefined);
+  expect(uploads.committedBytes('newer')).toBe(0);
 });
