@@ -141,6 +141,7 @@ async function* follow(log: Log, offset: number, signal: AbortSignal): AsyncGene
       }
     }
   } finally {
+    log.waiting.delete(wake);
     signal.removeEventListener('abort', onAbort);
   }
 }

@@ -17,7 +17,8 @@ export interface HealthService {
 /** @param services - full names; the empty name, which stands for the whole server, is always known */
 export function createHealth(services: readonly string[]): HealthService {
   const known = new Set(['', ...services]);
-  const stopped = Promise.withResolvers<void>();
+  /** Wakes those who watch. */
+  const watching = new Set<() => void>();
   let serving = true;
   const status = (service: string) => {
     if (!known.has(service)) return HealthCheckResponse_ServingStatus.SERVICE_UNKNOWN;
@@ -29,16 +30,20 @@ export function createHealth(services: readonly string[]): HealthService {
         if (!known.has(service)) throw new StatusError('NOT_FOUND', `no service ${service}`);
         return create(HealthCheckResponseSchema, { status: status(service) });
       },
-      async *watch({ service }) {
+      async *watch({ service }, { signal }) {
         yield create(HealthCheckResponseSchema, { status: status(service) });
         if (!serving) return;
-        await stopped.promise;
+        const { promise, resolve } = Promise.withResolvers<void>();
+        watching.add(resolve);
+        signal.addEventListener('abort', () => resolve(), { once: true });
+        if (!signal.aborted) await promise;
+        watching.delete(resolve);
         yield create(HealthCheckResponseSchema, { status: status(service) });
       },
     },
     stopServing() {
       serving = false;
-      stopped.resolve();
+      for (const wake of watching) wake();
     },
   };
 }
