@@ -137,7 +137,13 @@ function pass(
   const onward = upstream.raw.makeBidiStreamRequest<Buffer, Buffer>(methodPath(method), identity, identity, metadata, {
     deadline,
   });
+  let over = false;
+  onward.once('status', () => {
+    over = true;
+  });
+  // grpc-js says "cancelled" of calls that ended by themselves as well.
   const cancel = () => {
+    if (over) return;
     planted?.cancelled?.();
     onward.cancel();
   };
