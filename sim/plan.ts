@@ -143,13 +143,19 @@ function drawMachines(rng: Rng, nodes: number, totalMs: number, calm: boolean): 
       wired: laptop ? rng.below(3) === 0 : true,
       slots: kind === 'ci' ? rng.between(4, 8) : rng.between(2, 6),
       speedPercent: laptop ? rng.between(60, 110) : rng.between(90, 140),
-      capacityBytes: rng.between(200, 2_000) * 1_000_000,
+      capacityBytes: drawCapacity(rng),
       syncUsMax: laptop ? 4_000 : rng.between(500, 20_000),
       ownerTraceMs: kind === 'ci' || calm ? [totalMs] : trace(rng, totalMs, 20_000, 180_000),
       powerTraceMs: laptop && !calm ? trace(rng, totalMs, 60_000, 400_000) : [totalMs],
     });
   }
   return machines;
+}
+
+/** Two fifths of the disks are so small that promises are refused and blobs evicted. */
+function drawCapacity(rng: Rng): number {
+  const megabytes = rng.between(200, 2_000);
+  return (megabytes < 900 ? megabytes >> 3 : megabytes) * 1_000_000;
 }
 
 function trace(rng: Rng, totalMs: number, minMs: number, maxMs: number): number[] {

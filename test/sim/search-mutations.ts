@@ -1,6 +1,6 @@
 /**
  * Looks for the first seed that catches each planted bug and that holds without it:
- * `node test/sim/search-mutations.ts [PART OF A NAME] [SEEDS]`. Prints one line per mutation.
+ * `node test/sim/search-mutations.ts [PATTERN OF NAMES] [SEEDS]`. Prints one line per mutation.
  */
 import { createMutant } from './mutant.ts';
 import { mutations } from './mutations.ts';
@@ -8,7 +8,7 @@ import { mutations } from './mutations.ts';
 const [part = '', seedsText = '1000'] = process.argv.slice(2);
 const seedsMax = Number(seedsText);
 
-for (const mutation of mutations.filter(({ name }) => name.includes(part))) {
+for (const mutation of mutations.filter(({ name }) => new RegExp(part).test(name))) {
   const startedAt = Date.now();
   let found = 'NOT CAUGHT';
   try {

@@ -173,6 +173,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   let nextPull = 0;
   let renewAtMs = Number.POSITIVE_INFINITY;
   let registerAtMs = Number.POSITIVE_INFINITY;
+  let ownBlockedUntilMs = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let effects: ExecutorEffect[] = [];
 
@@ -272,7 +273,9 @@ export function createExecutor(config: ExecutorConfig): Executor {
     return Math.max(limits.renewMsMin, Math.trunc(run.expiresInMs / 3));
   }
 
-  function startOwn(): void {
+  function startOwn(nowMs: number): void {
+    if (nowMs < ownBlockedUntilMs) return;
+    ownBlockedUntilMs = 0;
     while (ownQueue.length > 0 && freeSlots() > 0) {
       const own = ownQueue.shift() as (typeof ownQueue)[number];
       nextRun += 1;
@@ -303,6 +306,14 @@ export function createExecutor(config: ExecutorConfig): Executor {
       runs.set(run.run, run);
       effects.push({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
     }
+  }
+
+  /** The own client's action waits while others hold room that they will give back; alone it never will have enough. */
+  function waitForRoom(run: Run, nowMs: number): void {
+    if (![...runs.values()].some((other) => other.reserved)) return failed(run, 'executorFault');
+    end(run);
+    ownQueue.unshift({ request: run.request, key: run.key, spaceBytes: run.spaceBytes });
+    ownBlockedUntilMs = nowMs + limits.roomRetryMs;
   }
 
   function fetchOrRun(run: Run): void {
@@ -679,8 +690,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         run.reserved = true;
         return fetchOrRun(run);
       case 'reserveRefused':
-        if (run.token === undefined) return failed(run, 'executorFault');
-        return giveBack(run);
+        return run.token === undefined ? waitForRoom(run, nowMs) : giveBack(run);
       case 'fetched':
         if (run.phase !== 'fetching') return;
         return event.ok ? begin(run) : failed(run, 'inputsMissing');
@@ -703,10 +713,11 @@ export function createExecutor(config: ExecutorConfig): Executor {
       effects = [];
       apply(event, nowMs);
       onTimers(nowMs);
-      startOwn();
+      startOwn(nowMs);
       startReserved();
       pullWork(nowMs);
       let next = Math.min(renewAtMs, registerAtMs, giveBackAtMs);
+      if (ownBlockedUntilMs > nowMs) next = Math.min(next, ownBlockedUntilMs);
       for (const run of runs.values()) next = Math.min(next, run.dueAtMs);
       for (const pull of pulls.values()) next = Math.min(next, pullDueMs(pull));
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });

@@ -41,6 +41,8 @@ export const executorLimits = {
   hintMs: 20_000,
   /** Renewals go out at a third of the shortest expiry, at least this often. */
   renewMsMin: 500,
+  /** An own action that found no room on the disk asks again after this long. */
+  roomRetryMs: 500,
   /** Claims are registered with a new leader this often until it answers. */
   registerRetryMs: 500,
   /** Frozen guests are given back, and killed, when the owner is still there after this long. */
