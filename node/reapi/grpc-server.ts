@@ -98,7 +98,8 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
     },
     async close() {
       stop();
-      const ended = [...sessions].map((session) => once(session, 'close'));
+      // Not by `once` of node:events, which fails when a session breaks meanwhile.
+      const ended = [...sessions].map((session) => new Promise<void>((resolve) => session.once('close', resolve)));
       for (const session of sessions) session.destroy();
       // The sessions alone would wait for clients that do not read.
       for (const socket of sockets) socket.destroy();

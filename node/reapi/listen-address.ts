@@ -1,6 +1,6 @@
 /** Addresses to listen on: `host:port`, `[ipv6]:port`, `unix:/path`. */
 import { once } from 'node:events';
-import { chmodSync, lstatSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, isIP, isIPv6, type Server } from 'node:net';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 
@@ -43,7 +43,8 @@ function invalid(text: string, hint: string): StatusError {
 export async function listenOn(server: Server, address: ListenAddress): Promise<string> {
   if (address.path !== undefined) await removeStaleSocket(address.path);
   try {
-    server.listen(address.path === undefined ? { host: address.host, port: address.port } : { path: address.path });
+    if (address.path === undefined) server.listen({ host: address.host, port: address.port });
+    else listenPrivately(server, address.path);
     await once(server, 'listening');
   } catch (error) {
     const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
@@ -52,12 +53,19 @@ export async function listenOn(server: Server, address: ListenAddress): Promise<
       : toStatusError(error).reason;
     throw new StatusError('FAILED_PRECONDITION', `cannot listen on ${address.text}: ${reason}`, { cause: error });
   }
-  if (address.path !== undefined) {
-    chmodSync(address.path, 0o600);
-    return address.text;
-  }
+  if (address.path !== undefined) return address.text;
   const { port } = server.address() as AddressInfo;
   return address.host.includes(':') ? `[${address.host}]:${port}` : `${address.host}:${port}`;
+}
+
+/** The socket is its owner's alone from the first moment: the file is made within this one call. */
+function listenPrivately(server: Server, path: string): void {
+  const umask = process.umask(0o177);
+  try {
+    server.listen({ path });
+  } finally {
+    process.umask(umask);
+  }
 }
 
 /** A socket file whose process died stays behind; only one that nobody answers on is removed. */
