@@ -140,11 +140,19 @@ export async function* interruptible(
   interrupt: Promise<void>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const stopped = interrupt.then(() => undefined);
-  stopped.catch(() => {});
+  let isStopped = false;
+  // A promise of its own for each turn: `stopped` in a race would keep every chunk that won against it.
+  let turn = Promise.withResolvers<IteratorResult<Uint8Array> | undefined>();
+  const stop = (): void => {
+    isStopped = true;
+    turn.resolve(stopped);
+  };
+  stopped.then(stop, stop);
   for (;;) {
-    const next = source.next();
-    next.catch(() => {});
-    const result = await Promise.race([next, stopped]);
+    turn = Promise.withResolvers();
+    if (isStopped) turn.resolve(stopped);
+    else source.next().then(turn.resolve, turn.reject);
+    const result = await turn.promise;
     if (!result || result.done) return;
     yield result.value;
   }

@@ -166,7 +166,11 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     async whole(open) {
       const { digest } = open;
       const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
-      const count = await open.file.read(bytes, 0);
+      // What cannot be read is as bad as what reads wrong.
+      const count = await open.file.read(bytes, 0).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EIO') throw toStatusError(error, `reading blob ${digestKey(digest)}`);
+        return 0;
+      });
       if (count === digest.sizeBytes && isVerified(open)) return bytes;
       if (!isIntact(digest, bytes.subarray(0, count))) {
         await dropFile(digest, 'its bytes hash to something else', open.stat.inode);

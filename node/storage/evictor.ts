@@ -73,22 +73,27 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
   async function removeEntries(keys: readonly Buffer[], place: IndexEntry['place']): Promise<void> {
     const removal = (async () => {
       const blobKeys = keys.filter((key) => !isResultKey(key));
-      const fileBytes = place === 'file' ? blobKeys.reduce((sum, key) => sum + diskBytes(keySizeBytes(key)), 0) : 0;
+      const bytesOf = (key: Buffer): number => (place === 'file' ? diskBytes(keySizeBytes(key)) : 0);
+      const fileBytes = blobKeys.reduce((sum, key) => sum + bytesOf(key), 0);
       // Between the commit and the unlinks the files are nobody's, but still on the disk.
       const changes = keys.map((key): IndexChange => ({ kind: 'remove', key }));
       await committer.commit(changes, () => options.addLoose(fileBytes));
-      try {
-        for (const key of blobKeys) {
-          const digest = digestOfKey(key);
+      counters.evictedResults += keys.length - blobKeys.length;
+      const failures: unknown[] = [];
+      for (const key of blobKeys) {
+        const digest = digestOfKey(key);
+        counters.evictedBlobs++;
+        counters.evictedBytes += digest.sizeBytes;
+        await linkCopies.drop(digest);
+        try {
           if (place === 'file') await files.remove(digest);
-          await linkCopies.drop(digest);
-          counters.evictedBytes += digest.sizeBytes;
+          options.addLoose(-bytesOf(key));
+        } catch (error) {
+          // It stays on the disk, and counts.
+          failures.push(error);
         }
-        counters.evictedBlobs += blobKeys.length;
-        counters.evictedResults += keys.length - blobKeys.length;
-      } finally {
-        options.addLoose(-fileBytes);
       }
+      if (failures.length > 0) throw failures[0];
     })();
     for (const key of keys) residency.leave(keyText(key), removal);
     await removal;

@@ -67,7 +67,11 @@ export const nodeFs: FsPort = {
       (error: NodeJS.ErrnoException) => (error.code === 'EEXIST' ? false : Promise.reject(error)),
     ),
   list: (path) =>
-    fs.readdir(path).catch((error: NodeJS.ErrnoException) => (error.code === 'ENOENT' ? [] : Promise.reject(error))),
+    fs
+      .readdir(path)
+      .catch((error: NodeJS.ErrnoException) =>
+        ['ENOENT', 'ENOTDIR'].includes(error.code ?? '') ? [] : Promise.reject(error),
+      ),
   async freeBytes(path) {
     const { bavail, bsize } = await fs.statfs(path);
     return bavail * bsize;

@@ -50,6 +50,6 @@ export const closureMessageBytesMax = 64 * 1024 * 1024;
 /** Missing blobs named in one error. */
 export const namedMissingMax = 50;
 /** Keys read from the index at a time when going through all of it. */
-export const verifyPageEntries = 1_024;
+export const verifyPageEntries = 512;
 /** Time between two reports of progress. */
 export const progressMs = 250;

@@ -8,7 +8,7 @@ import { StatusError } from '../../protos/status.ts';
 import { diskBytes, isResultKey, keySizeBytes, keyText } from './entry-key.ts';
 import { indexShareMax } from './limits.ts';
 import { checkEnvironment } from './lmdb-file.ts';
-import { claimOwnership } from './owner.ts';
+import { claimOwnership, nobody } from './owner.ts';
 import type { IndexEntry, IndexTotals, StoreIndex } from './store-index.ts';
 
 const schemaVersion = 1;
@@ -17,6 +17,7 @@ const mapBytesMin = 1024 ** 3;
 const totalsKey = Buffer.from('totals');
 const ownerKey = Buffer.from('owner');
 const schemaKey = Buffer.from('schema');
+const filledKey = Buffer.from('filled');
 
 interface Totals extends IndexTotals {
   readonly nextId: number;
@@ -48,7 +49,7 @@ export interface LmdbIndexOptions {
  * read, so that it has to be deleted and built anew.
  */
 export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreIndex> {
-  const isNew = checkEnvironment(options.path) === 0;
+  checkEnvironment(options.path);
   const root = openEnvironment({
     path: options.path,
     // A commit becomes visible only once it is on the medium; with overlapping syncs it would be the other way round.
@@ -85,7 +86,8 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
   };
 
   return {
-    isNew,
+    isNew: meta.get(filledKey) === undefined,
+    markFilled: () => void meta.putSync(filledKey, Buffer.of(1)),
     closedCleanly: previousOwner === undefined,
     find,
     has(key) {
@@ -160,10 +162,11 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
     },
     totals: () => totals,
     size: () => environmentSize([entries, order, values, meta]),
-    async close() {
+    async close({ isTidy }) {
       if (!isOpen) return;
       isOpen = false;
-      meta.removeSync(ownerKey);
+      if (isTidy) meta.removeSync(ownerKey);
+      else meta.putSync(ownerKey, Buffer.from(nobody));
       await root.close();
     },
   };

@@ -2,7 +2,7 @@
 import { type Digest, digestKey, isEmptyDigest } from '../../protos/digest.ts';
 import { createHasher } from '../../protos/hasher.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
-import { BadBlobError, readChunks } from './blob-content.ts';
+import { BadBlobError, isIntact, readChunks } from './blob-content.ts';
 import type { BlobFiles } from './blob-files.ts';
 import type { BlobReading } from './blob-reading.ts';
 import type { LocalBlobStore } from './blob-store.ts';
@@ -98,7 +98,7 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     if (isSmall(digest)) {
       const bytes = Buffer.allocUnsafe(digest.sizeBytes);
       await source.read(bytes, 0);
-      checkUnchanged(path, before, await source.stat());
+      if (!isIntact(digest, bytes)) throw changed(path);
       await store.storeInline(digest, bytes);
       return;
     }

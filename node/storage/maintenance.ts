@@ -1,5 +1,6 @@
 /** Going through the whole store: hashing every blob, adopting or removing files the index does not know. */
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestFunctionNames, digestKey } from '../../protos/digest.ts';
 import { BadBlobError, readHashing } from './blob-content.ts';
 import { type BlobFiles, casDir, ignoreAbsent } from './blob-files.ts';
@@ -87,6 +88,8 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
       yield* keys.filter((key) => !isResultKey(key));
       after = keys.at(-1);
       if (!after) return;
+      // Small blobs are hashed without ever waiting for anything.
+      await nextTurn();
     }
   }
 
@@ -130,21 +133,26 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     const dropped: string[] = [];
     let strayFiles = 0;
     let adopting: Promise<void>[] = [];
-    await eachStray(signal, async (path, digest) => {
-      if (digest && !index.has(blobName(digest).key) && (await hashesToItsName(digest, signal))) {
-        const { key } = blobName(digest);
-        adopting.push(residency.land(blobName(digest), () => committer.commit([{ kind: 'file', key }])));
-        progress.add(digest.sizeBytes);
-        if (adopting.length >= limits.verifyPageEntries) {
-          await Promise.all(adopting);
-          adopting = [];
+    try {
+      await eachStray(signal, async (path, digest) => {
+        if (digest && !index.has(blobName(digest).key) && (await hashesToItsName(digest, signal))) {
+          const { key } = blobName(digest);
+          adopting.push(residency.land(blobName(digest), () => committer.commit([{ kind: 'file', key }])));
+          progress.add(digest.sizeBytes);
+          if (adopting.length >= limits.verifyPageEntries) {
+            await Promise.all(adopting);
+            adopting = [];
+          }
+        } else {
+          if (digest) dropped.push(digestKey(digest));
+          await removeStray(path, digest);
+          strayFiles++;
         }
-      } else {
-        if (digest) dropped.push(digestKey(digest));
-        await removeStray(path, digest);
-        strayFiles++;
-      }
-    });
+      });
+    } finally {
+      // Whoever hears of a failure may close the index.
+      await Promise.allSettled(adopting);
+    }
     await Promise.all(adopting);
     return { ...progress.end(), dropped, strayFiles };
   }

@@ -50,7 +50,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
     try {
       return await wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarning });
     } catch (error) {
-      await index.close();
+      await index.close({ isTidy: false });
       throw error;
     }
   } catch (error) {
@@ -116,6 +116,7 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
     const { blobs, dropped } = await rebuildIndex();
     onWarning(`the index was missing or damaged and was built anew: ${blobs} blobs kept, ${dropped.length} dropped`);
   }
+  if (index.isNew) index.markFilled();
   if (committer.size().fileBytes > sizeLimitBytes) {
     throw new StatusError(
       'INVALID_ARGUMENT',
@@ -126,15 +127,16 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   // The limit may be lower than last time.
   await space.shrink(sizeLimitBytes);
   const closing = new AbortController();
-  const sweeping =
-    index.closedCleanly || isLost
-      ? Promise.resolve()
-      : maintenance.removeStrays({ signal: closing.signal }).then(
-          () => {},
-          (error: unknown) => {
-            if (!closing.signal.aborted) onWarning(toStatusError(error, 'removing left-over files').message);
-          },
-        );
+  let isTidy = index.closedCleanly || isLost;
+  const sweep = async (): Promise<void> => {
+    try {
+      await maintenance.removeStrays({ signal: closing.signal });
+      isTidy = true;
+    } catch (error) {
+      if (!closing.signal.aborted) onWarning(toStatusError(error, 'removing left-over files').message);
+    }
+  };
+  const sweeping = isTidy ? Promise.resolve() : sweep();
 
   return {
     blobs: counted(held, counters),
@@ -160,9 +162,11 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
       closing.abort();
       await sweeping;
       await recency.close();
+      // Whoever opens the store next has these files to itself.
+      await residency.idle();
       await committer.idle();
       if (!sync) await settleUnsynced(join(dataDir, indexDir), dataDir, fs);
-      await index.close();
+      await index.close({ isTidy });
     },
   };
 }
@@ -195,19 +199,30 @@ async function openIndex(
   const path = join(dataDir, indexDir);
   await makeDataDir(fs, dataDir, sync);
   for (const dir of [casDir, tempDir, linksDir, indexDir]) await fs.makeDir(join(dataDir, dir));
-  await checkUnsynced(path, dataDir, fs, sync);
+  const mark = await checkUnsynced(path, dataDir, fs, sync);
   const openIt = (): Promise<StoreIndex> => open({ path, dataDir, sizeLimitBytes, sync });
-  const index = await openIt().catch(async (error: unknown) => {
-    if (!(error instanceof StatusError && error.code === 'DATA_LOSS')) throw error;
-    onWarning(`the index cannot be read (${error.reason}); building it anew from the files`);
-    await rm(path, { recursive: true, force: true });
-    return openIt();
-  });
-  if (sync) {
-    // LMDB syncs its files but not their names.
-    for (const dir of [path, dataDir]) await fs.syncDir(dir);
+  const index = await openIt()
+    .catch(async (error: unknown) => {
+      if (!(error instanceof StatusError && error.code === 'DATA_LOSS')) throw error;
+      onWarning(`the index cannot be read (${error.reason}); building it anew from the files`);
+      await rm(path, { recursive: true, force: true });
+      return openIt();
+    })
+    .catch(async (error: unknown) => {
+      await mark.onRefused();
+      throw error;
+    });
+  try {
+    await mark.onOpen();
+    if (sync) {
+      // LMDB syncs its files but not their names.
+      for (const dir of [path, dataDir]) await fs.syncDir(dir);
+    }
+    return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
+  } catch (error) {
+    await index.close({ isTidy: false });
+    throw error;
   }
-  return { index, isLost: index.isNew && (await fs.list(join(dataDir, casDir))).length > 0 };
 }
 
 /** The data directory, those in it, and those of the blobs' files. */

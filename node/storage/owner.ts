@@ -11,6 +11,9 @@ export interface OwnerSlot {
   exclusively(action: () => void): void;
 }
 
+/** Who has a slot that nobody has, but that was not left in good order. */
+export const nobody = 'null';
+
 /**
  * Takes the slot for this process; returns the owner that died without giving it free, if there was one. Throws
  * FAILED_PRECONDITION when the owner lives.
@@ -19,7 +22,8 @@ export function claimOwnership(slot: OwnerSlot): string | undefined {
   let previous: string | undefined;
   slot.exclusively(() => {
     previous = slot.read();
-    const owner = previous === undefined ? undefined : (JSON.parse(previous) as { pid: number; started: string });
+    const owner =
+      previous === undefined ? undefined : (JSON.parse(previous) as { pid: number; started: string } | null);
     if (owner && isAlive(owner.pid) && startOf(owner.pid) === owner.started) {
       throw new StatusError(
         'FAILED_PRECONDITION',
@@ -40,12 +44,16 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Ticks from boot to the process's start where /proc tells; elsewhere a reused process id counts as the owner. */
+/**
+ * Ticks from boot to the process's start where /proc tells; elsewhere a reused process id counts as the owner. A dead
+ * process that its parent has not waited for still has an entry there.
+ */
 function startOf(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
     // The name in parentheses may itself hold spaces and parentheses; the start time is the 20th field after it.
-    return `${bootId()}/${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]}`;
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' ? 'dead' : `${bootId()}/${fields[19]}`;
   } catch {
     return 'unknown';
   }

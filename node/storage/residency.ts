@@ -23,6 +23,8 @@ export interface Residency {
   canLeave(text: string): boolean;
   /** The blob counts as not held, and cannot be stored, until `removal` is over. */
   leave(text: string, removal: Promise<void>): void;
+  /** Resolves when nothing is being stored or removed. */
+  idle(): Promise<void>;
   /** Calls `onLanded` when the blob becomes held; returns how to stop waiting. */
   onLanded(text: string, onLanded: () => void): () => void;
 }
@@ -69,6 +71,9 @@ export function createResidency(index: StoreIndex): Residency {
       const gone = removal.finally(() => leaving.delete(text));
       gone.catch(() => {});
       leaving.set(text, gone);
+    },
+    async idle() {
+      while (landing.size + leaving.size > 0) await Promise.allSettled([...landing.values(), ...leaving.values()]);
     },
     onLanded(text, onLanded) {
       const set = listeners.get(text) ?? new Set();

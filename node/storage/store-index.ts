@@ -47,8 +47,10 @@ export interface StoreIndex {
   size(): { readonly fileBytes: number; readonly usedBytes: number };
   /** Whether the last writer closed the index in good order (true for a new one). */
   readonly closedCleanly: boolean;
-  /** Whether there was none before. */
+  /** Whether what lies in files has never been entered whole: it was made just now, or its maker died before the end. */
   readonly isNew: boolean;
-  /** Writes nothing more and frees the lock. */
-  close(): Promise<void>;
+  /** It is not new any more. */
+  markFilled(): void;
+  /** Writes nothing more and frees the lock; in good order when there is no file that it does not know. */
+  close(options: { readonly isTidy: boolean }): Promise<void>;
 }

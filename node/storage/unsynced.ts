@@ -11,23 +11,40 @@ import { bootId } from './owner.ts';
 const markName = 'unsynced-boot';
 const markBytesMax = 256;
 
-/** Before the index is opened: deletes one that cannot be trusted and leaves the mark as `sync` asks. */
-export async function checkUnsynced(indexPath: string, dataDir: string, fs: FsPort, sync: boolean): Promise<void> {
+export interface UnsyncedMark {
+  /** The index is open, so it is ours: a mark that should not be there goes. */
+  onOpen(): Promise<void>;
+  /** The index may be another process's: it is marked as it was before. */
+  onRefused(): Promise<void>;
+}
+
+/** Before the index is opened: deletes one that cannot be trusted, and marks it when `sync` is not asked for. */
+export async function checkUnsynced(
+  indexPath: string,
+  dataDir: string,
+  fs: FsPort,
+  sync: boolean,
+): Promise<UnsyncedMark> {
   const mark = await readMark(join(dataDir, markName), fs);
-  if (mark !== undefined && mark !== bootId()) {
+  const isTrusted = mark === undefined || mark === bootId();
+  if (!isTrusted) {
     await rm(indexPath, { recursive: true, force: true });
     await fs.makeDir(indexPath);
-    await fs.unlink(join(dataDir, markName));
-  } else if (mark !== undefined && sync) {
-    await settleUnsynced(indexPath, dataDir, fs);
+    await removeMark(dataDir, fs);
   }
-  if (!sync && mark !== bootId()) {
+  const isMarked = isTrusted && mark !== undefined;
+  const makesMark = !sync && !isMarked;
+  if (makesMark) {
+    // Its contents need no sync: a mark that was cut names no boot of ours either.
     const file = await fs.create(join(dataDir, markName), 0o644);
     await file.append([Buffer.from(bootId())]);
-    await file.sync();
     await file.close();
     await fs.syncDir(dataDir);
   }
+  return {
+    onOpen: async () => (sync && isMarked ? settleUnsynced(indexPath, dataDir, fs) : undefined),
+    onRefused: async () => (makesMark ? removeMark(dataDir, fs) : undefined),
+  };
 }
 
 /** After the last write: syncs the index and takes the mark away. */
@@ -35,6 +52,10 @@ export async function settleUnsynced(indexPath: string, dataDir: string, fs: FsP
   const data = await fs.openRead(join(indexPath, 'data.mdb')).catch(ignoreAbsent);
   await data?.sync();
   await data?.close();
+  await removeMark(dataDir, fs);
+}
+
+async function removeMark(dataDir: string, fs: FsPort): Promise<void> {
   await fs.unlink(join(dataDir, markName)).catch(ignoreAbsent);
   await fs.syncDir(dataDir);
 }

@@ -36,7 +36,7 @@ export function createForgetfulIndex(random: Random): ForgetfulIndex {
       // Turns enough for a commit that was waiting to be lost or to get through.
       for (let turns = 0; turns < 5; turns++) await new Promise(setImmediate);
       await current.committing;
-      await current.real.close();
+      await current.real.close({ isTidy: true });
     },
   };
 }
