@@ -113,7 +113,7 @@ test('no schedule breaks election safety, log matching, leader completeness, sta
         if (effect.kind === 'restore') observed.restores++;
       }
     }),
-    { numRuns: 250, seed: 20 },
+    { numRuns: 150, seed: 20 },
   );
   // A run that saw nothing proves nothing.
   for (const [what, count] of Object.entries(observed)) expect(count, what).toBeGreaterThan(10);
