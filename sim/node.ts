@@ -5,14 +5,7 @@
 import type { Outcome } from '../mesh/core/agents/messages.ts';
 import type { BlobKey, NodeId } from '../mesh/core/ids.ts';
 import type { Attributes, RecordSigner } from '../mesh/core/membership/records.ts';
-import {
-  createPeer,
-  type Peer,
-  type PeerEffect,
-  type PeerEvent,
-  type PeerMessage,
-  type PeerNote,
-} from '../mesh/core/peer.ts';
+import { createPeer, type Peer, type PeerEvent, type PeerMessage, type PeerNote } from '../mesh/core/peer.ts';
 import { createRng, type Rng } from '../mesh/core/rng.ts';
 import { type Driver, startDriver, type WorkEffect } from '../node/mesh/driver.ts';
 import type { LogFiles } from '../node/mesh/ports.ts';

@@ -238,10 +238,10 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     });
     checkers.push(checker);
   }
-  const onSend = checkers.filter((checker) => checker.onSend);
-  const onReceive = checkers.filter((checker) => checker.onReceive);
-  const onNote = checkers.filter((checker) => checker.onNote);
-  const onSecond = checkers.filter((checker) => checker.onSecond);
+  const onSend = checkers.filter((checker) => 'onSend' in checker);
+  const onReceive = checkers.filter((checker) => 'onReceive' in checker);
+  const onNote = checkers.filter((checker) => 'onNote' in checker);
+  const onSecond = checkers.filter((checker) => 'onSecond' in checker);
 
   const machineRng = rng.fork('nodes');
   for (const [index, model] of plan.machines.entries()) {

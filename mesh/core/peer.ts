@@ -13,7 +13,7 @@ import {
   type SubmitterEvent,
 } from './agents/submitter.ts';
 import type { FailureReason, LeaseHint, SubmitItem } from './claims/messages.ts';
-import type { ActionKey, BlobKey, InvocationId, NodeId, RequestId, ShardId, Token } from './ids.ts';
+import type { ActionKey, BlobKey, InvocationId, NodeId, RequestId, Token } from './ids.ts';
 import type { Machine } from './machine.ts';
 import { peerLimits as limits } from './limits.ts';
 import {
@@ -182,13 +182,13 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     self,
     storeGeneration: disk,
     holds: () => [],
-    freeBytes: promises.freeBytes,
+    freeBytes: () => promises.freeBytes(),
   });
   const submitter = createSubmitter({
     self,
     storeGeneration: disk,
     leaderOf: (shard) => coordination.leaderOf(shard),
-    holds: promises.holds,
+    holds: (blob) => promises.holds(blob),
   });
 
   const wakes: { [P in Part]: number } = {
