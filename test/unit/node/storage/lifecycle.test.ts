@@ -153,18 +153,10 @@ test('a file that the disk cannot read is missing', async () => {
 
 test('others have their turn while small blobs are verified', async () => {
   await using subject = await tempStore();
-  await subject.store.blobs.putMany(Array.from({ length: 6_000 }, () => randomBlob(20)));
-  let turns = 0;
-  let isDone = false;
-  const verifying = subject.store.verify().finally(() => {
-    isDone = true;
-  });
-  while (!isDone) {
-    await turn();
-    turns++;
-  }
-  expect(await verifying).toMatchObject({ blobs: 6_000 });
-  expect(turns).toBeGreaterThan(10);
+  await subject.store.blobs.putMany(Array.from({ length: 2_000 }, () => randomBlob(20)));
+  const abort = new AbortController();
+  setImmediate(() => abort.abort());
+  await expect(subject.store.verify({ signal: abort.signal })).rejects.toThrow(/abort/);
 });
 
 test('a stream on its way in is not kept in memory', async () => {

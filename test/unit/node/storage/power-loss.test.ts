@@ -37,7 +37,7 @@ const seeds = Number(process.env['POTLUCK_POWER_SEEDS'] ?? 40);
 async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = roomy): Promise<string[]> {
   const random = randomFrom(seed);
   const forgetfulFs = createForgetfulFs(random);
-  const forgetfulIndex = createForgetfulIndex(random);
+  const forgetfulIndex = createForgetfulIndex(random, forgetfulFs.port);
   const base = await mkdtemp(join(tmpdir(), 'potluck-power-'));
   for (const dir of [dirname(base), base]) {
     await forgetfulFs.port().makeDir(dir);
@@ -133,6 +133,7 @@ const mutations: Record<string, Mutation> = {
   'the directory of a file': { fs: withoutDirSync((path) => /\/cas\/sha256\/..$/.test(path)) },
   'the directory of such directories': { fs: withoutDirSync((path) => path.endsWith('/cas/sha256')) },
   'the directory of functions': { fs: withoutDirSync((path) => path.endsWith('/cas')) },
+  'the directory of the index': { fs: withoutDirSync((path) => path.endsWith('/data/index')) },
   'the data directory': { fs: withoutDirSync((path) => path.endsWith('/data')) },
   'the directory that holds the data directory': { fs: withoutDirSync((path) => path.endsWith('/above')) },
   'the directory above that one': { fs: withoutDirSync((path) => /potluck-power-[^/]*$/.test(path)) },
