@@ -16,7 +16,7 @@ import { createCapture } from './capture.ts';
 import { type Cgroups, openCgroups } from './cgroups.ts';
 import { commandArguments, fixedArguments } from './bubblewrap-arguments.ts';
 import type { CommandPlan } from './command.ts';
-import { createLaunchers } from './launchers.ts';
+import { createLaunchers, type Launcher } from './launchers.ts';
 import {
   fileBytesMax,
   killLookIntervalMs,
@@ -118,13 +118,16 @@ function bubblewrapRunner(
         // The first process of the sandbox is the one to kill: its end is the end of all, and bubblewrap reports it when it
         // is over. bubblewrap itself, killed too early, could leave it behind.
         let looks = 0;
+        let giveUp: NodeJS.Timeout | undefined;
         kill = () => {
+          giveUp ??= setTimeout(() => abandon(launcher), killWaitMs);
           const init = initOf(noteFile);
           if (init !== undefined || looks++ > killLooksMax) killPid(init ?? child.pid);
           else setTimeout(() => kill(), killLookIntervalMs);
         };
         if (killed) kill();
         const [[code, signal]] = (await ended) as [[number | null, NodeJS.Signals | null], void];
+        clearTimeout(giveUp);
         // Their numbers may belong to others from now on.
         kill = () => {};
         const init = initOf(noteFile);
@@ -205,6 +208,13 @@ function killPid(pid: number | undefined): boolean {
   } catch {
     return false;
   }
+}
+
+/** Ends bubblewrap itself, and listening to what is left: a process that waits for a broken disk does not even die. */
+function abandon({ child, pipes }: Launcher): void {
+  killPid(child.pid);
+  pipes.stdout.destroy();
+  pipes.stderr.destroy();
 }
 
 /**

@@ -33,3 +33,16 @@ export async function mapLimited<T, R>(
   });
   return outcomes;
 }
+
+/** Waits for `work`, or throws the reason of the signal; the work goes on then. */
+export async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}

@@ -1,6 +1,7 @@
 /** Keeps actions from filling the disk that the store lives on: nothing limits the sum of what one writes there. */
 import { statfs } from 'node:fs/promises';
 import { StatusError } from '../protos/status.ts';
+import { diskFreeFilesShareMin } from './limits.ts';
 
 export interface DiskWatch extends Disposable {
   /** What was found when the disk ran low; `undefined` until then. */
@@ -18,7 +19,14 @@ export async function watchDisk(
   settings: { readonly freeBytesMin: number; readonly intervalMs: number; readonly onLow: () => void },
 ): Promise<DiskWatch> {
   const look = async () => {
-    const { bavail, bsize } = await statfs(path);
+    const { bavail, bsize, files, ffree } = await statfs(path);
+    // Some file systems have no such bound and say 0 of 0.
+    if (ffree < files * diskFreeFilesShareMin) {
+      return new StatusError(
+        'RESOURCE_EXHAUSTED',
+        `the disk under ${path} can hold ${ffree} more files only; make room`,
+      );
+    }
     const freeBytes = bavail * bsize;
     if (freeBytes >= settings.freeBytesMin) return undefined;
     const free = `${Math.floor(freeBytes / 2 ** 20)} MiB`;

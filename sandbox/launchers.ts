@@ -113,15 +113,19 @@ export function createLaunchers({ directory, pool, cgroups, owner, callFilterPat
       [Symbol.dispose]: release,
     };
   };
+  /** For one that ended without having been launched. */
+  const discard = ({ pipes, [Symbol.dispose]: dispose }: Launcher) => {
+    pipes.stdout.destroy();
+    pipes.stderr.destroy();
+    dispose();
+  };
   const end = async (launcher: Launcher) => {
-    const { child, pipes } = launcher;
+    const { child } = launcher;
     child.ref();
     const ended = hasEnded(child) ? undefined : once(child, 'exit');
     child.stdin?.end();
     await ended;
-    pipes.stdout.destroy();
-    pipes.stderr.destroy();
-    launcher[Symbol.dispose]();
+    discard(launcher);
   };
   let closed = false;
   const refill = () => {
@@ -137,7 +141,7 @@ export function createLaunchers({ directory, pool, cgroups, owner, callFilterPat
       let spare = spares.shift();
       // A spare may have met its end, for want of memory for example.
       while (spare && hasEnded(spare.child)) {
-        spare[Symbol.dispose]();
+        discard(spare);
         spare = spares.shift();
       }
       const taken = spare ?? start();

@@ -42,6 +42,8 @@ export const sharedMemoryBytesMax = 1 * GiB;
 /** An action is killed when less than this is free on the disk it writes to, which is looked at this often. */
 export const diskFreeBytesMin = 512 * MiB;
 export const diskWatchIntervalMs = 500;
+/** The same for the files it can hold (inodes): this share of all of them has to be free. */
+export const diskFreeFilesShareMin = 0.02;
 /** Processes and threads of one action. */
 export const processesMax = 2_048;
 /** How long a killed process tree may take to be gone before it is reported. */
@@ -76,3 +78,5 @@ export const outputReadsMax = 8;
 // Cleaning up.
 /** Finished actions whose directories are still being removed; a further action waits for them. */
 export const removalsMax = 8;
+/** Entries of a tree that the node removes itself; a program removes larger ones. */
+export const removedHereMax = 1_000;

@@ -8,7 +8,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import type { Stats } from 'node:fs';
-import { chmod, chown, lstat, readdir, readlink } from 'node:fs/promises';
+import { chmod, chown, lstat, opendir, readlink } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { type Digest, type DigestFunction, toWireDigest } from '../protos/digest.ts';
@@ -160,9 +160,12 @@ function createCollector(plan: CommandPlan, { fn, blobs, owner, move, signal }: 
   const directory = async (path: string, shown: string, stats: Stats, depth = 1): Promise<EncodedDirectory> => {
     if (depth > outputDepthMax) throw failed(shown, `is deeper than ${outputDepthMax} directories`);
     await open(path, stats);
-    const names = await readdir(path, { encoding: 'buffer' });
-    entries += names.length;
-    if (entries > outputEntriesMax) throw failed(shown, `has more than ${outputEntriesMax} entries`);
+    const names: Buffer[] = [];
+    // A directory can have more entries than fit in memory.
+    for await (const { name } of await opendir(path, { encoding: 'buffer' as BufferEncoding, bufferSize: 256 })) {
+      if (++entries > outputEntriesMax) throw failed(shown, `has more than ${outputEntriesMax} entries`);
+      names.push(name as unknown as Buffer);
+    }
     const found: CollectedDirectory = { files: [], symlinks: [], directories: [], ...propertiesOf(stats) };
     const regular: { name: string; stats: Stats }[] = [];
     for (const bytes of names.sort((a, b) => Buffer.compare(a, b))) {

@@ -36,7 +36,7 @@ export async function runTask(
   try {
     options.signal.throwIfAborted();
     const plan = planCommand(task.command);
-    await workplace.removalRoom();
+    await workplace.removalRoom(options.signal);
     const directory = await workplace.makeActionDirectory();
     try {
       return await runIn(directory, plan, task, options, environment);

@@ -2,7 +2,7 @@
 import { chmod, chown, mkdir, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { digestKey } from '../protos/digest.ts';
-import { forEachLimited } from './concurrency.ts';
+import { forEachLimited, unlessAborted } from './concurrency.ts';
 import type { InputDirectory, InputFile, InputProperties } from './input-tree.ts';
 import { type Layout, planWhole } from './layout.ts';
 import { fileStagingsMax, stagedBytesMax, stagedEntriesMax } from './limits.ts';
@@ -151,17 +151,6 @@ export function createTreeCache({ blobs, directory, owner, remove }: TreeCacheOp
       while (underWay.size > 0) await Promise.all(underWay);
     },
   };
-}
-
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    await Promise.race([work, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }
 
 /** Only what has a mode of its own needs its owner: the rest may be read by everybody. */

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { chmod, chown, lstat, mkdir, readdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { unlessAborted } from './concurrency.ts';
 import { removalsMax } from './limits.ts';
 import { removeTree } from './removal.ts';
 import { makeDirectory, type Owner } from './staging.ts';
@@ -12,8 +13,8 @@ export interface Workplace {
   makeActionDirectory(): Promise<string>;
   /** Removes `path` in the background; it is out of sight at once. */
   readonly remove: (path: string) => void;
-  /** Waits while too many removals are under way. */
-  removalRoom(): Promise<void>;
+  /** Waits while too many removals are under way; throws the reason of the signal. */
+  removalRoom(signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -55,8 +56,8 @@ export async function createWorkplace({ path, own }: Reachable, owner: Owner | u
       return directory;
     },
     remove,
-    async removalRoom() {
-      while (removals.size > removalsMax) await Promise.race(removals);
+    async removalRoom(signal) {
+      while (removals.size > removalsMax) await unlessAborted(Promise.race(removals), signal);
     },
     async close() {
       for (const name of kept) remove(join(path, name));
