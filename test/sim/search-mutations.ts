@@ -1,5 +1,5 @@
 /**
- * Looks for the first seed that catches each planted bug and that holds without it:
+ * Looks for the first seed at which the named checker (any, when it is '') catches the bug, and that holds without it:
  * `node test/sim/search-mutations.ts [PATTERN OF NAMES] [SEEDS]`. Prints one line per mutation.
  */
 import { createMutant } from './mutant.ts';
@@ -16,7 +16,7 @@ for (const mutation of mutations.filter(({ name }) => new RegExp(part).test(name
     await using mutant = createMutant(mutation);
     for (let seed = 1; seed <= seedsMax; seed++) {
       const { violation } = await mutant.run(seed);
-      if (!violation) continue;
+      if (!violation || (mutation.checker !== '' && violation.checker !== mutation.checker)) continue;
       if ((await sound.run(seed)).violation) continue;
       found = `seed: ${seed}, checker: '${violation.checker}', // ${violation.reason.split('\n')[0]?.slice(0, 150)}`;
       break;

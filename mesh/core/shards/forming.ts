@@ -78,10 +78,19 @@ export function createForming(
     return voters.length > 0 && alive.length < majority(voters.length);
   }
 
+  /**
+   * A voter that hears no leader for so long cannot be helped by its quorum, whoever seems to be there: the others may know
+   * of a later configuration whose voters are gone.
+   */
+  function leaderless(shard: ShardId): boolean {
+    const voters = port.statusOf(shard)?.configuration.voters ?? [];
+    return voters.some((voter) => nodeOf(voter) === self) && !port.hasLeader(shard);
+  }
+
   function reasonNow(shard: ShardId, nowMs: number): FormReason | undefined {
     const other = directory.conflictOf(shard);
     const status = port.statusOf(shard);
-    const away = other !== undefined || quorumAway(shard);
+    const away = other !== undefined || quorumAway(shard) || leaderless(shard);
     const sinceMs = away ? (awaySinceMs.get(shard) ?? nowMs) : undefined;
     if (sinceMs === undefined) awaySinceMs.delete(shard);
     else awaySinceMs.set(shard, sinceMs);

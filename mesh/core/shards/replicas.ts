@@ -168,7 +168,9 @@ export function createReplicas(
       const before = past.get(groupKey(shard, generation));
       // A leader brings this replica in; whoever else writes to it cannot know better than the directory.
       const brings = message.kind === 'append' || message.kind === 'snapshot' || message.kind === 'heartbeat';
-      if (groups.has(shard) || !brings || (before && before.superseded !== 'no')) return;
+      // A voter that gave up its log still counts in the majority: it answers by what it remembers of where that ended.
+      const votes = message.kind === 'vote' && directory.get(shard)?.configuration.voters.includes(self) === true;
+      if (groups.has(shard) || !(brings || votes) || (before && before.superseded !== 'no')) return;
       past.delete(groupKey(shard, generation));
       start(shard, generation, before?.disk ?? blankDisk(), nowMs).receive(from, message, nowMs);
     },
