@@ -87,7 +87,7 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
 
   return {
     isNew: meta.get(filledKey) === undefined,
-    markFilled: () => void meta.putSync(filledKey, Buffer.of(1)),
+    markFilled: () => meta.putSync(filledKey, Buffer.of(1)),
     closedCleanly: previousOwner === undefined,
     find,
     has(key) {
@@ -142,6 +142,8 @@ export async function openLmdbIndex(options: LmdbIndexOptions): Promise<StoreInd
       }
       if (writes.length === 0) return;
       put(meta, totalsKey, Buffer.from(JSON.stringify(after)));
+      // A process that was killed while it read would keep pages from being used again, and the file growing.
+      root.readerCheck();
       await reasonOf(
         root.batch(() => {
           for (const write of writes) write();

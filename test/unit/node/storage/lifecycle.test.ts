@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +11,7 @@ import { type FsPort, nodeFs } from '../../../../node/storage/fs-port.ts';
 import { openLmdbIndex } from '../../../../node/storage/lmdb-index.ts';
 import { openStore } from '../../../../node/storage/open-store.ts';
 import { createHasher } from '../../../../protos/hasher.ts';
-import { chunksOf, randomBlob } from '../../../contract/blobs.ts';
+import { randomBlob } from '../../../contract/blobs.ts';
 import { diskUsage, tempStore } from './temp-store.ts';
 
 const mib = 1024 ** 2;
@@ -182,4 +184,35 @@ test('a stream on its way in is not kept in memory', async () => {
     })(),
   );
   expect(held).toBeLessThan((chunks / 4) * mib);
+});
+
+test('a reader from beside that was killed does not make the index grow', async () => {
+  await using subject = await tempStore({ sizeLimitBytes: 32 * mib, durability: 'fast' });
+  const fill = async (batches: number): Promise<void> => {
+    for (let at = 0; at < batches; at++) {
+      const outcomes = await subject.store.blobs.putMany(Array.from({ length: 200 }, () => randomBlob(4_000)));
+      expect(outcomes.find((outcome) => outcome)).toBeUndefined();
+    }
+  };
+  await fill(15);
+  const { indexBytes } = subject.store.stats();
+  const reader = spawn(
+    process.execPath,
+    [
+      '--input-type=module',
+      '-e',
+      `import { open } from ${JSON.stringify(import.meta.resolve('lmdb'))};
+       const root = open({ path: ${JSON.stringify(join(subject.dataDir, 'index'))}, readOnly: true, noSubdir: false });
+       root.useReadTransaction();
+       console.log('reading');
+       setInterval(() => {}, 1_000);`,
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const exited = once(reader, 'exit');
+  await once(reader.stdout, 'data');
+  reader.kill('SIGKILL');
+  await exited;
+  await fill(25);
+  expect(subject.store.stats().indexBytes).toBeLessThan(indexBytes + 2 * mib);
 });

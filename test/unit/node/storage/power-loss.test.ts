@@ -37,7 +37,7 @@ const seeds = Number(process.env['POTLUCK_POWER_SEEDS'] ?? 40);
 async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = roomy): Promise<string[]> {
   const random = randomFrom(seed);
   const forgetfulFs = createForgetfulFs(random);
-  const forgetfulIndex = createForgetfulIndex(random, forgetfulFs.port);
+  const forgetfulIndex = createForgetfulIndex(random, () => forgetfulFs.port());
   const base = await mkdtemp(join(tmpdir(), 'potluck-power-'));
   for (const dir of [dirname(base), base]) {
     await forgetfulFs.port().makeDir(dir);
