@@ -6,6 +6,7 @@
  */
 import { changes, plantedFaults, throughProxy } from './faults/all.ts';
 import { nodeControl } from './node-control.ts';
+import { table } from './report.ts';
 
 const only = process.argv[process.argv.indexOf('--only') + 1] ?? '';
 await using server = await nodeControl.start();
@@ -23,8 +24,11 @@ for (const planted of plantedFaults) {
   const seen = changes(before, after);
   const expected = planted.breaks.map((id) => `${id}: ${before.find((rule) => rule.id === id)?.verdict} became fail`);
   const right = seen.toSorted().join() === expected.toSorted().join();
-  if (!right) wrong += 1;
   console.log(`${right ? 'right' : 'WRONG'}  ${planted.does}: ${seen.join(', ') || 'nothing changed'}`);
+  if (right) continue;
+  wrong += 1;
+  const unexpected = after.filter((rule) => rule.verdict === 'fail' && !planted.breaks.includes(rule.id));
+  if (unexpected.length > 0) console.log(table(unexpected));
 }
 console.log(wrong === 0 ? 'every fault was found where it is' : `${wrong} are not as they should be`);
 process.exitCode = wrong === 0 ? 0 : 1;

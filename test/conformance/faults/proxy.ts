@@ -155,7 +155,7 @@ function pass(
     call.pause();
     inOrder = inOrder.then(async () => {
       const changed = await changedRequest(method.input, bytes, planted, upstream.client);
-      if (changed && !onward.write(changed)) await Promise.race([drained(onward), ended]);
+      if (changed && !over && !onward.write(changed)) await Promise.race([drained(onward), ended]);
       call.resume();
     });
   });
