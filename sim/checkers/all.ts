@@ -7,8 +7,11 @@ import { everyActionEnds } from './every-action-ends.ts';
 import { freshReads } from './fresh-reads.ts';
 import { generations } from './generations.ts';
 import { logMatching } from './log-matching.ts';
+import { nothingForgotten } from './nothing-forgotten.ts';
+import { oneChange } from './one-change.ts';
 import { oneClaim } from './one-claim.ts';
 import { outputsPromised } from './outputs-promised.ts';
+import { ownTerm } from './own-term.ts';
 import { ownerFirst } from './owner-first.ts';
 import { pinsKept } from './pins-kept.ts';
 import { stateMachineSafety } from './state-machine-safety.ts';
@@ -19,6 +22,9 @@ import { viewsConverge } from './views-converge.ts';
 export const allCheckers: readonly CheckerFactory[] = [
   electionSafety,
   logMatching,
+  nothingForgotten,
+  oneChange,
+  ownTerm,
   stateMachineSafety,
   freshReads,
   generations,

@@ -24,7 +24,7 @@ export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes'
     const source = readFileSync(path, 'utf8');
     const places = source.split(find).length - 1;
     if (places !== 1) {
-      rmSync(dir, { recursive: true });
+      rmSync(dir, { recursive: true, force: true });
       throw new Error(`${mutation.name}: ${file} has ${places} places for the edit; it needs exactly one`);
     }
     writeFileSync(
@@ -51,7 +51,7 @@ export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes'
     },
     async [Symbol.asyncDispose]() {
       await worker.terminate();
-      rmSync(dir, { recursive: true });
+      rmSync(dir, { recursive: true, force: true });
     },
   };
 }
