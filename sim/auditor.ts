@@ -43,7 +43,7 @@ export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Au
     if (!to || to === from) return;
     const id = ++nextId;
     const register = to.peer()?.coordination.groupOf(shard)?.registers.get(key);
-    if (register?.kind === 'result' && rng.below(12) === 0) {
+    if (register?.kind === 'result' && rng.below(5) === 0) {
       ports.send(from, to, { kind: 'invalidate', id, shard, key, result: register.result, reason: 'wrong' });
       return;
     }

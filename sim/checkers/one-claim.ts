@@ -26,7 +26,17 @@ export const oneClaim: CheckerFactory = (world, fail) => {
   return {
     name: 'one-claim',
     observed: () => observed,
-    onSend(node, _to, message) {
+    onSend(node, to, message) {
+      if (message.kind === 'adopted') {
+        const { shard, key, token } = message.claim;
+        const held = holders.get(`${shard} ${key} ${token.generation}.${token.term}`);
+        const executor = world.nodes[to]?.id;
+        observed += 1;
+        if (held?.token === tokenText(token) && held.executor !== executor) {
+          fail(`${node.id} adopted ${key} for ${executor} under ${held.token}, which is ${held.executor}'s`);
+        }
+        return;
+      }
       if (message.kind !== 'renewed') return;
       for (const claim of message.claims) {
         observed += 1;

@@ -168,9 +168,14 @@ export const mutations: readonly Mutation[] = [
         find: '  return idle;\n',
         replace: '  releaseReads(g);\n  return idle;\n',
       },
+      {
+        file: 'mesh/core/raft/raft.ts',
+        find: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs)) {',
+        replace: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs) && nowMs < 0) {',
+      },
     ],
-    seed: 0,
-    checker: '',
+    seed: 14,
+    checker: 'fresh-reads',
   },
   {
     name: 'claim adopted after another was issued',
@@ -181,8 +186,8 @@ export const mutations: readonly Mutation[] = [
         replace: 'const taken = false;',
       },
     ],
-    seed: 0,
-    checker: '',
+    seed: 15,
+    checker: 'one-claim',
   },
   {
     name: 'heartbeat renews a revoked claim',
@@ -239,7 +244,9 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     seed: 0,
-    checker: '',
+    checker: 'tombstones',
+    nodes: 10,
+    minutes: 8,
   },
   {
     name: 'unclaimed result overwrites a claimed one',
