@@ -10,6 +10,10 @@ import { nodeControl } from './node-control.ts';
 /** What a node that has nothing to do may take until it holds nothing. */
 const settleMs = 30_000;
 
+/** Waiting launchers and readers of the index come and go by a handful; what leaks once in a round is more than that. */
+const filesSlack = 6;
+const rounds = 8;
+
 let server: ControlledServer;
 beforeAll(async () => {
   server = await nodeControl.start();
@@ -25,11 +29,17 @@ it('answers nonsense with the right status, serves others meanwhile and leaves n
   // The first round opens what stays open, as the index and the copies of inputs.
   await fuzzRound(server.target, seed, 2);
   const before = process.platform === 'linux' ? await calm(sample) : undefined;
-  const { served } = await fuzzRound(server.target, seed + 1, 6);
+  const { served } = await fuzzRound(server.target, seed + 1, rounds);
   expect(served).toBeGreaterThan(0);
   if (!before) return test.skip('what a process holds is read from /proc');
-  const after = await settled(sample, { ...before, rssBytes: Infinity }, settleMs);
-  expect(counts.filter((count) => after[count] > before[count])).toEqual([]);
+  const most = {
+    ...before,
+    rssBytes: Infinity,
+    openFiles: before.openFiles + filesSlack,
+    sockets: before.sockets + filesSlack,
+  };
+  const after = await settled(sample, most, settleMs);
+  expect(counts.filter((count) => after[count] > most[count])).toEqual([]);
 });
 
 it('notices a server that lets an error through', async () => {
