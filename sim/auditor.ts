@@ -1,6 +1,7 @@
 /**
- * Somebody who keeps asking: reads registers at whoever believes to lead their shard, deposed leaders included, and now
- * and then reports a result as wrong, as the re-running of a sample of cache hits does.
+ * Somebody who keeps asking: reads registers at whoever believes to lead their shard, deposed leaders included, uploads
+ * results that it holds as a client would, without a claim, and now and then reports one as wrong, as the re-running of a
+ * sample of cache hits does.
  */
 import type { ActionKey } from '../mesh/core/ids.ts';
 import type { PeerMessage } from '../mesh/core/peer.ts';
@@ -12,6 +13,8 @@ import type { SimNode } from './node.ts';
 /** Ids of the auditor's requests are above those of any peer. */
 export const auditIdMin = 1_000_000_000;
 const everyUs = 1_500_000;
+/** What an upload's holder promises; the blob may be gone before, as with a careless client. */
+const uploadMs = 600_000;
 
 export interface AuditorPorts {
   readonly nodes: readonly SimNode[];
@@ -45,6 +48,12 @@ export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Au
     const register = to.peer()?.coordination.groupOf(shard)?.registers.get(key);
     if (register?.kind === 'result' && rng.below(5) === 0) {
       ports.send(from, to, { kind: 'invalidate', id, shard, key, result: register.result, reason: 'wrong' });
+      return;
+    }
+    const held = [...from.disk().blobs.keys()].find((blob) => blob.startsWith(`result/${key}`));
+    if (held !== undefined && rng.below(3) === 0) {
+      const promise = { holder: from.id, storeGeneration: from.disk().generation, pinnedForMs: uploadMs };
+      ports.send(from, to, { kind: 'publish', id, shard, key, result: held, executor: from.id, promises: [promise] });
       return;
     }
     ports.send(from, to, { kind: 'lookup', id, shard, keys: [key], fresh: rng.below(2) === 0 });
