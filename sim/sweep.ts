@@ -9,7 +9,7 @@ export interface SweepOptions {
   readonly minutes: number;
   readonly jobs: number;
   /** Called after each seed. */
-  readonly progress: (done: number, broken: number) => void;
+  readonly progress: (done: number, broken: number, report: RunReport) => void;
 }
 
 export interface SweepReport {
@@ -61,7 +61,7 @@ export async function sweep(options: SweepOptions): Promise<SweepReport> {
           const report = await ask(worker, { seed, nodes: options.nodes, minutes: options.minutes });
           reports.set(seed, report);
           if (report.violation) broken += 1;
-          options.progress(reports.size, broken);
+          options.progress(reports.size, broken, report);
         }
       } finally {
         await worker.terminate();

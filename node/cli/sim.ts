@@ -57,7 +57,8 @@ const simSweep: Command = {
       nodes,
       minutes,
       jobs,
-      progress(done, broken) {
+      progress(done, broken, { seed, violation }) {
+        if (violation) printError(`seed ${seed} broke ${violation.checker}: ${firstLine(violation.reason)}`);
         if (Date.now() - shownAtMs < 5_000 && done < to - from + 1) return;
         shownAtMs = Date.now();
         printError(`${done} of ${count(to - from + 1, 'seed')}, ${broken} broken`);
@@ -209,12 +210,16 @@ function showSweep(args: ParsedArgs, report: SweepReport): number {
   for (const line of formatTable(rows)) print(line);
   for (const { seed, violation } of report.broken) {
     print(
-      `BROKEN seed ${seed} after ${violation?.atMs} ms: ${violation?.checker}: ${violation?.reason.split('\n')[0]}`,
+      `BROKEN seed ${seed} after ${violation?.atMs} ms: ${violation?.checker}: ${firstLine(violation?.reason ?? '')}`,
     );
   }
   if (tooLittle) for (const name of missed) print(`NEVER SEEN: ${name}`);
   print(exitCode === exitCodes.ok ? 'Every invariant held.' : 'This sweep did not hold.');
   return exitCode;
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? '';
 }
 
 function listCounts(counts: { readonly [name: string]: number }): string {

@@ -1,5 +1,6 @@
 /** What was promised to another node is not evicted before the promise ends, and pins stay within their budget. */
 import { pinBudgetPercent } from '../../mesh/core/promises/limits.ts';
+import type { SimNode } from '../node.ts';
 import type { CheckerFactory } from './checker.ts';
 
 export const pinsKept: CheckerFactory = (world, fail) => {
@@ -10,6 +11,19 @@ export const pinsKept: CheckerFactory = (world, fail) => {
     name: 'pins-kept',
     observed: () => observed,
     sometimes: () => ({ 'promise refused': refused }),
+    onFault(fault) {
+      // What the disk lost is promised no more; made again, it is a new blob.
+      if (fault.kind !== 'blobsLost') return;
+      world.after(0, () => {
+        for (const index of fault.nodes) {
+          const node = world.nodes[index] as SimNode;
+          const disk = `${node.id} ${node.disk().generation} `;
+          for (const name of promisedUntilMs.keys()) {
+            if (name.startsWith(disk) && !node.disk().blobs.has(name.slice(disk.length))) promisedUntilMs.delete(name);
+          }
+        }
+      });
+    },
     onNote(node, note) {
       if (note.kind === 'pinRefused' && note.reason === 'budget') refused += 1;
       if (note.kind !== 'pinned' || note.purpose === 'ownClient') return;
