@@ -9,6 +9,8 @@ test('at least twenty bugs are planted, each under a name of its own', () => {
 
 /** A change of the machines moves the seed that catches a bug; for these no seed is known after the latest ones. */
 const notCaughtYet = new Set([
+  'read served by a deposed leader after its lease',
+  'linearizable read answered without asking anybody',
   'token not checked at apply',
   'term not persisted',
   'tombstone lost on merge',
