@@ -26,6 +26,8 @@ interface Running {
   /** Actions not yet answered, by number, with how many needs are open. */
   readonly open: Map<number, number>;
   readonly asked: Map<RequestId, number>;
+  /** Ready, and waiting for one of the client's jobs. */
+  readonly ready: number[];
 }
 
 /** How long a user waits for a machine that is off or asleep before trying again. */
@@ -43,7 +45,7 @@ export function createClients(engine: Engine, ports: ClientPorts): Clients {
     }
     const invocation = `${build.invocation}/${node.life()}`;
     const open = new Map(build.actions.map(({ needs }, number) => [number, needs.length]));
-    const run: Running = { build, node, invocation, open, asked: new Map() };
+    const run: Running = { build, node, invocation, open, asked: new Map(), ready: [] };
     running.add(run);
     if (build.cancelAfterMs !== undefined) engine.after(build.cancelAfterMs * 1_000, () => cancel(run));
     for (const [number, needs] of [...open]) if (needs === 0) ask(run, number);
@@ -51,6 +53,10 @@ export function createClients(engine: Engine, ports: ClientPorts): Clients {
 
   function ask(run: Running, number: number): void {
     if (!running.has(run)) return;
+    if (run.build.jobs !== undefined && run.asked.size >= run.build.jobs) {
+      run.ready.push(number);
+      return;
+    }
     const { action } = run.build.actions[number] as Build['actions'][number];
     requests += 1;
     const request = `${run.node.id}/${requests}`;
@@ -92,6 +98,8 @@ export function createClients(engine: Engine, ports: ClientPorts): Clients {
       const number = run.asked.get(request) as number;
       run.asked.delete(request);
       run.open.delete(number);
+      const waiting = run.ready.shift();
+      if (waiting !== undefined) engine.after(1_000, () => ask(run, waiting));
       for (const [other, { needs }] of run.build.actions.entries()) {
         if (!needs.includes(number)) continue;
         const left = (run.open.get(other) as number) - 1;

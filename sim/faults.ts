@@ -20,6 +20,8 @@ export interface FaultContext {
 const discoveryUs = 10_000_000;
 /** A goodbye gets this long to leave the machine before it falls asleep. */
 const goodbyeUs = 100_000;
+/** The amount of a disk swap that never brings back a disk that was in before. */
+export const blankDisk = 2;
 
 export function applyFault(context: FaultContext, fault: Fault): void {
   const { engine, network, nodes, rng } = context;
@@ -64,7 +66,7 @@ export function applyFault(context: FaultContext, fault: Fault): void {
     case 'diskSwap':
       each((node) => {
         node.crash();
-        node.swapDisk();
+        node.swapDisk(fault.amount === blankDisk);
       });
       return atEnd(() => each((node) => node.boot()));
     case 'split':
@@ -139,11 +141,12 @@ export function isBadMoment(message: PeerMessage): boolean {
   );
 }
 
-type Links = (readonly [from: number, to: number])[];
+type Links = readonly (readonly [from: number, to: number])[];
 
 function crossing(fault: Fault, nodes: number): Links {
+  if (fault.links) return fault.links;
   const inside = new Set(fault.nodes);
-  const links: Links = [];
+  const links: [from: number, to: number][] = [];
   for (const from of fault.nodes) {
     for (let to = 0; to < nodes; to++) {
       if (inside.has(to)) continue;

@@ -25,6 +25,8 @@ export interface NetworkModel {
   /** Messages that are held up by many times their latency, and so overtaken. */
   readonly stragglePerMillion: number;
   readonly classOf: (from: number, to: number) => LinkClass;
+  /** Latencies of one way, drawn with equal chance, instead of those of its class. */
+  readonly latenciesUs?: (from: number, to: number) => readonly number[];
 }
 
 export interface Network {
@@ -64,7 +66,7 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
   let healed = false;
 
   function latencyUs(from: number, to: number): number {
-    const table = latencyTablesUs[model.classOf(from, to)];
+    const table = model.latenciesUs?.(from, to) ?? latencyTablesUs[model.classOf(from, to)];
     const baseUs = table[rng.below(table.length)] as number;
     return !healed && rng.chance(model.stragglePerMillion) ? baseUs * rng.between(5, 60) : baseUs;
   }

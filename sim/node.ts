@@ -36,6 +36,8 @@ export interface NodePorts {
   /** Moves a blob, or inputs when `blob` is undefined, from another node. */
   fetch(to: SimNode, from: NodeId, blob: BlobKey | undefined, sizeBytes: number, done: (ok: boolean) => void): void;
   action(key: string): SimAction;
+  /** What this node has to fetch before it can run the action. */
+  inputBytes(node: SimNode, action: SimAction): number;
   blobBytes(blob: BlobKey): number;
   executionNumber(): number;
   onEffect(node: SimNode, effect: WorkEffect): void;
@@ -80,7 +82,8 @@ export interface SimNode {
   suspend(): void;
   /** Ends a pause or a suspend. */
   resume(): void;
-  swapDisk(): void;
+  /** Puts another disk in: a blank one, or, unless `blank`, one that was in before. */
+  swapDisk(blank: boolean): void;
   setFull(full: boolean): void;
   setLiar(liar: boolean): void;
   setFragile(fragile: boolean): void;
@@ -267,7 +270,7 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
           fetchingInputs.delete(effect.run);
           driver?.deliver({ kind: 'inputsFetched', run: effect.run, ok });
         });
-        ports.fetch(node, effect.from, undefined, ports.action(effect.key).inputBytes, done);
+        ports.fetch(node, effect.from, undefined, ports.inputBytes(node, ports.action(effect.key)), done);
         return;
       }
       case 'fetchOutputs': {
@@ -423,11 +426,11 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
       if (driver) driver.wake();
       arm();
     },
-    swapDisk() {
+    swapDisk(blank) {
       if (state !== 'down') return;
       // Every second swap brings the disk before back, as it was when it was taken out.
       const shelf = disks.filter((other) => other !== disk);
-      disk = shelf.length > 0 && rng.below(2) === 0 ? (shelf[rng.below(shelf.length)] as Disk) : newDisk();
+      disk = !blank && shelf.length > 0 && rng.below(2) === 0 ? (shelf[rng.below(shelf.length)] as Disk) : newDisk();
     },
     setFull(full) {
       disk.full = full;

@@ -36,6 +36,8 @@ export interface Fault {
   readonly nodes: readonly number[];
   /** Loss per million, clock rate error per million, or a choice between variants. */
   readonly amount: number;
+  /** Directed links that a split blocks, instead of all that lead from `nodes` to the others and back. */
+  readonly links?: readonly (readonly [from: number, to: number])[];
 }
 
 export interface MachineModel {

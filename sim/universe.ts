@@ -6,16 +6,16 @@ import type { Answer } from '../mesh/core/agents/submitter.ts';
 import type { SubmitItem } from '../mesh/core/claims/messages.ts';
 import type { NodeId, RequestId } from '../mesh/core/ids.ts';
 import type { MemberRecord, RecordSigner } from '../mesh/core/membership/records.ts';
-import { createRng } from '../mesh/core/rng.ts';
+import { createRng, type Rng } from '../mesh/core/rng.ts';
 import { shardOf } from '../mesh/core/shards/placement.ts';
 import type { WorkEffect } from '../node/mesh/driver.ts';
 import { createAuditor } from './auditor.ts';
 import type { Checker, CheckerFactory, World } from './checkers/checker.ts';
 import { createClients } from './clients.ts';
-import { createEngine } from './engine.ts';
+import { createEngine, type Engine } from './engine.ts';
 import { applyFault, type FaultContext, isBadMoment } from './faults.ts';
 import { tamper } from './liar.ts';
-import { createNetwork, type LinkClass } from './network.ts';
+import { createNetwork, type LinkClass, type Network } from './network.ts';
 import { createSimNode, nodeName, type NodePorts, type SimNode } from './node.ts';
 import type { Fault, FaultKind, Plan } from './plan.ts';
 import { drawFinalBuilds, type SimAction } from './workload.ts';
@@ -51,6 +51,14 @@ export interface RunOptions {
   readonly checkers: readonly CheckerFactory[];
   /** Gets one line per noteworthy event. */
   readonly trace?: (line: string) => void;
+  readonly world?: DescribedWorld;
+}
+
+/** A world that somebody described, instead of one drawn from the seed: nothing happens in it beyond the plan. */
+export interface DescribedWorld {
+  network(engine: Engine, rng: Rng): Network;
+  /** Bytes that the node has to fetch before it can run the action. */
+  inputBytes(node: SimNode, action: SimAction): number;
 }
 
 class Broken extends Error {}
@@ -69,7 +77,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     if (a?.site !== b?.site) return 'vpn';
     return a?.wired && b?.wired ? 'wired' : 'wifi';
   };
-  const network = createNetwork(engine, netRng, count, { ...plan, classOf });
+  const network = options.world?.network(engine, netRng) ?? createNetwork(engine, netRng, count, { ...plan, classOf });
   const actions = new Map<string, SimAction>();
   const checkers: Checker[] = [];
   const nodes: SimNode[] = [];
@@ -153,6 +161,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       );
     },
     action: (key) => actions.get(key) as SimAction,
+    inputBytes: (node, action) => options.world?.inputBytes(node, action) ?? action.inputBytes,
     blobBytes: (blob) => {
       const key = blob.slice('result/'.length).split('#')[0] as string;
       return (actions.get(key) as SimAction).outputBytes;
@@ -281,9 +290,9 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
         }
       });
     }
-    auditor.start();
+    if (!options.world) auditor.start();
     engine.at(plan.chaosMs * 1_000, heal);
-    const finals = drawFinalBuilds(rng.fork('finals'), count, plan.chaosMs + 30_000, 20_000);
+    const finals = options.world ? [] : drawFinalBuilds(rng.fork('finals'), count, plan.chaosMs + 30_000, 20_000);
     for (const build of [...plan.builds, ...finals]) clients.schedule(build, () => nodes[build.node] as SimNode);
     const second = (): void => {
       for (const check of onSecond) check.onSecond?.();

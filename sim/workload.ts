@@ -25,6 +25,8 @@ export interface Build {
   readonly cancelAfterMs: number | undefined;
   readonly skipCacheLookup: boolean;
   readonly priority: number;
+  /** Actions that the client has under way at once; all that are ready when undefined. */
+  readonly jobs?: number;
 }
 
 /** Most actions are short; a few link or test for long. */
