@@ -1,0 +1,28 @@
+/** Signs and checks what members say about themselves, for the membership machine. */
+import { Buffer } from 'node:buffer';
+import type { MemberRecord, RecordSigner } from '../../core/membership/records.ts';
+import type { Identity } from './identity.ts';
+import type { Domain } from './keys.ts';
+
+const domain: Domain = 'potluck/member-record/1';
+
+/** Records verify for members of this mesh only: its id is part of what is signed. */
+export function recordSigner(identity: Identity): RecordSigner {
+  return {
+    sign(record) {
+      const signature = Buffer.from(identity.sign(domain, statement(identity.mesh.id, record))).toString('base64');
+      return { ...record, signature };
+    },
+    verify(record) {
+      const bytes = statement(identity.mesh.id, record);
+      return identity.verify(record.id, domain, bytes, Buffer.from(record.signature, 'base64'));
+    },
+  };
+}
+
+/** All fields but the signature, in a fixed order. */
+function statement(meshId: string, { id, incarnation, presence, attributes }: Omit<MemberRecord, 'signature'>): Buffer {
+  const { site, subnet, dataAddress, cores, memoryBytes, power, wired, coordinator, storeGeneration } = attributes;
+  const machine = [site, subnet, dataAddress, cores, memoryBytes, power, wired, coordinator, storeGeneration];
+  return Buffer.from(JSON.stringify([meshId, id, incarnation, presence, ...machine]));
+}
