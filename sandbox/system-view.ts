@@ -4,8 +4,9 @@
  * Nothing of /home, /root, /run, /var, /srv or /mnt is there, and of /etc only what compilers, linkers and language
  * runtimes read. Users, hosts and the time zone are the same on every machine.
  */
-import { cp, lstat, mkdir, readdir, readlink, realpath, stat, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { chmod, cp, lstat, readdir, readlink, realpath, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { makeDirectory } from './staging.ts';
 
 const systemDirectories = [
   '/usr',
@@ -20,13 +21,14 @@ const systemDirectories = [
   '/gnu/store',
 ];
 
+/** Shown as they are, where they are directories: hundreds of files that all may read, which are slow to copy. */
+const etcMounts = ['alternatives', 'fonts', 'ssl/certs'];
+const etcMountPattern = /^java[-\d.]/;
 /** Copied from /etc as far as they exist. */
 const etcEntries = [
-  'alternatives',
   'clang',
   'crypto-policies',
   'debian_version',
-  'fonts',
   'ld.so.cache',
   'ld.so.conf',
   'ld.so.conf.d',
@@ -39,11 +41,11 @@ const etcEntries = [
   'pki/tls/certs',
   'protocols',
   'services',
-  'ssl/certs',
   'ssl/openssl.cnf',
   'terminfo',
 ];
-const etcPatterns = /^(java|python)[-\d.]/;
+const etcPattern = /^python[-\d.]/;
+const etcDirectories = ['.', 'pki', 'pki/ca-trust', 'pki/tls', 'ssl'];
 /** Installing software changes these; /etc is copied anew then. */
 const etcWitnesses = ['/etc/ld.so.cache', '/etc/alternatives'];
 
@@ -86,29 +88,48 @@ export async function createSystemView(directory: string, hiddenPaths: readonly 
 
   let version = '';
   let made = 0;
-  let etc: Promise<string> | undefined;
+  let etc: Promise<readonly string[]> | undefined;
   return {
     async arguments() {
       const found = await Promise.all(etcWitnesses.map((path) => stat(path).catch(() => undefined)));
       const now = found.map((entry) => entry?.mtimeMs ?? 0).join(' ');
       if (!etc || now !== version) {
         version = now;
-        etc = copyEtc(join(directory, String(made++)));
+        etc = makeEtc(join(directory, String(made++)));
       }
-      return [...system, '--ro-bind', await etc, '/etc'];
+      return [...system, ...(await etc)];
     },
   };
 }
 
-/** Entries that are missing or unreadable are left out: a program that needs one says so. */
-async function copyEtc(to: string): Promise<string> {
-  await mkdir(to, { recursive: true, mode: 0o755 });
-  const matching = (await readdir('/etc').catch(() => [])).filter((name) => etcPatterns.test(name));
-  for (const name of [...etcEntries, ...matching]) {
-    const target = join(to, name);
-    await mkdir(dirname(target), { recursive: true, mode: 0o755 });
-    await cp(join('/etc', name), target, { recursive: true, verbatimSymlinks: true }).catch(() => undefined);
+/** Its mounts. Entries that are missing or unreadable are left out: a program that needs one says so. */
+async function makeEtc(copy: string): Promise<string[]> {
+  const mounts = ['--ro-bind', copy, '/etc'];
+  for (const name of etcDirectories) await makeDirectory(join(copy, name));
+  const found = await readdir('/etc').catch(() => []);
+  const copied = [...etcEntries, ...found.filter((name) => etcPattern.test(name))];
+  for (const name of [...etcMounts, ...found.filter((name) => etcMountPattern.test(name))]) {
+    const path = join('/etc', name);
+    if (!(await isDirectory(path))) copied.push(name);
+    else {
+      await makeDirectory(join(copy, name));
+      mounts.push('--ro-bind', path, path);
+    }
   }
-  for (const [name, text] of Object.entries(etcFiles)) await writeFile(join(to, name), text, { mode: 0o644 });
-  return to;
+  await Promise.all(
+    copied.map(async (name) => {
+      await cp(join('/etc', name), join(copy, name), { recursive: true, verbatimSymlinks: true }).catch(
+        () => undefined,
+      );
+    }),
+  );
+  for (const [name, text] of Object.entries(etcFiles)) {
+    await writeFile(join(copy, name), text);
+    await chmod(join(copy, name), 0o644);
+  }
+  return mounts;
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  return (await lstat(path).catch(() => undefined))?.isDirectory() === true;
 }

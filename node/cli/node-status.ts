@@ -1,7 +1,7 @@
 /** Asks the node that serves under a configuration for its `/api/status`. */
 import { readFile } from 'node:fs/promises';
-import { request as httpRequest } from 'node:http';
-import { request as httpsRequest, type RequestOptions } from 'node:https';
+import type { request } from 'node:http';
+import type { RequestOptions } from 'node:https';
 import { text } from 'node:stream/consumers';
 import type { NodeConfig } from '../config/config.ts';
 import type { NodeStatus } from '../create-node.ts';
@@ -31,7 +31,8 @@ export async function askStatus(config: NodeConfig): Promise<NodeStatus> {
       checkServerIdentity: () => undefined,
     });
   }
-  const body = await get(secure ? httpsRequest : httpRequest, options).catch((error: NodeJS.ErrnoException) => {
+  const http = secure ? await import('node:https') : await import('node:http');
+  const body = await get(http.request, options).catch((error: NodeJS.ErrnoException) => {
     if (error instanceof CliError) throw error;
     const hint = 'Start one with "potluck up" (in a checkout: npm start), or say with --http where it is.';
     throw new CliError(`no node answers at ${config.http} (${error.code ?? error.message}). ${hint}`);
@@ -45,9 +46,9 @@ export async function askStatus(config: NodeConfig): Promise<NodeStatus> {
   throw new CliError(`what answers at ${config.http} is no Potluck node`);
 }
 
-function get(request: typeof httpRequest, options: RequestOptions): Promise<string> {
+function get(send: typeof request, options: RequestOptions): Promise<string> {
   return new Promise((resolve, reject) => {
-    const sent = request(options, (response) => {
+    const sent = send(options, (response) => {
       text(response).then((body) => {
         if (response.statusCode === 200) resolve(body);
         else

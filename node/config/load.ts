@@ -6,7 +6,7 @@ import { parseListenAddress } from '../reapi/listen-address.ts';
 import type { NodeConfig } from './config.ts';
 import { defaultCacheSizeBytes, defaultDataDir } from './defaults.ts';
 import { nearest } from './nearest.ts';
-import { environmentName, type SettingName, settingNames, settings } from './settings.ts';
+import { environmentName, type SettingName, settingNames, type SettingValue } from './settings.ts';
 import { type FlagValues, fromEnvironment, fromFile, fromFlags, type RawValue } from './sources.ts';
 
 export interface ConfigSources {
@@ -40,12 +40,13 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
   const sourceOf = (name: SettingName): RawValue | undefined => layers.find((layer) => layer.has(name))?.get(name);
 
   problems.push(...mistypedVariables(sources.env));
+  const schemas = layers.some((layer) => layer.size > 0) ? await import('./schemas.ts') : undefined;
 
-  function read<N extends SettingName, D>(name: N, fallback: D): (typeof settings)[N]['schema']['_output'] | D {
+  function read<N extends SettingName, D>(name: N, fallback: D): SettingValue<N> | D {
     const raw = sourceOf(name);
-    if (raw === undefined) return fallback;
-    const result = settings[name].schema.safeParse(raw.value);
-    if (result.success) return result.data as (typeof settings)[N]['schema']['_output'];
+    if (raw === undefined || !schemas) return fallback;
+    const result = schemas.schemaOf(name).safeParse(raw.value);
+    if (result.success) return result.data;
     for (const issue of result.error.issues) problems.push(`${raw.source}: ${issue.message}`);
     return fallback;
   }

@@ -3,38 +3,30 @@
  * environment variable (`POTLUCK_CACHE_SIZE`). Flags, help, file and environment are all read from this table.
  */
 import { isAbsolute, resolve } from 'node:path';
-import { z } from 'zod';
 import { StatusError } from '../../protos/status.ts';
 import { type ListenAddress, parseListenAddress } from '../reapi/listen-address.ts';
 import { sizeLimitMinBytes } from '../storage/limits.ts';
 import type { PlatformProperty } from './config.ts';
 import { parseDuration, type Parsed, parseSize } from './quantities.ts';
 
-export interface Setting<T> {
+export interface Setting<T, List extends boolean = boolean> {
   /** What stands for the value in help texts. */
   readonly value: string;
   readonly about: string;
   /** What holds when nothing is given, for help texts. */
   readonly fallback: string;
   /** Given several times as a flag, separated by commas in the environment, a list in the file. */
-  readonly list: boolean;
-  readonly schema: z.ZodType<T, unknown>;
+  readonly list: List;
+  /** Of a list: what to say when there is nothing in it; without it that is allowed. */
+  readonly emptyProblem?: string;
+  readonly parse: (text: string) => Parsed<T>;
 }
 
-function parsed<T>(parse: (text: string) => Parsed<T>): z.ZodType<T, unknown> {
-  return z.string().transform((text, context) => {
-    const result = parse(text);
-    if ('value' in result) return result.value;
-    context.addIssue({ code: 'custom', message: `"${text}" ${result.problem}` });
-    return z.NEVER;
-  });
-}
-
-function oneOf<const T extends string>(...allowed: readonly T[]): z.ZodType<T, unknown> {
-  return parsed((text) => {
+function oneOf<const T extends string>(...allowed: readonly T[]): (text: string) => Parsed<T> {
+  return (text) => {
     const value = allowed.find((name) => name === text);
     return value === undefined ? { problem: `is not one of ${allowed.join(', ')}` } : { value };
-  });
+  };
 }
 
 function parsePath(text: string): Parsed<string> {
@@ -80,88 +72,87 @@ function parsePlatform(text: string): Parsed<PlatformProperty> {
   return { value: { name: text.slice(0, at), value: text.slice(at + 1) } };
 }
 
-function setting<T>(
-  schema: z.ZodType<T, unknown>,
-  rest: Omit<Setting<T>, 'schema' | 'list'> & { readonly list?: boolean },
-): Setting<T> {
-  return { list: false, ...rest, schema };
+type Texts = Omit<Setting<unknown>, 'list' | 'parse'>;
+
+function setting<T>(parse: (text: string) => Parsed<T>, texts: Texts): Setting<T, false> {
+  return { list: false, ...texts, parse };
 }
 
-const path = parsed(parsePath);
+function listSetting<T>(parse: (text: string) => Parsed<T>, texts: Texts): Setting<T, true> {
+  return { list: true, ...texts, parse };
+}
 
 export const settings = {
-  'data-dir': setting(path, {
+  'data-dir': setting(parsePath, {
     value: 'DIR',
     about: 'where blobs and action results are kept',
     fallback: '$XDG_CACHE_HOME/potluck, else ~/.cache/potluck; on macOS ~/Library/Caches/potluck',
   }),
-  listen: setting(z.array(parsed(parseAddress)).min(1, 'names no address'), {
+  listen: listSetting(parseAddress, {
     value: 'ADDRESS',
     about: 'where gRPC is served: HOST:PORT or unix:/PATH; port 0 picks a free one',
     fallback: '127.0.0.1:8980',
-    list: true,
+    emptyProblem: 'names no address',
   }),
   http: setting(
-    parsed((text): Parsed<ListenAddress | undefined> => (text === 'off' ? { value: undefined } : parseAddress(text))),
+    (text): Parsed<ListenAddress | undefined> => (text === 'off' ? { value: undefined } : parseAddress(text)),
     {
       value: 'ADDRESS',
       about: 'where the HTTP cache, /metrics and /api/status are served, or "off"',
       fallback: '127.0.0.1:8981',
     },
   ),
-  'cache-size': setting(parsed(parseCacheSize), {
+  'cache-size': setting(parseCacheSize, {
     value: 'SIZE',
     about: 'the most disk that blobs may take, such as 50GB or 20GiB',
     fallback: '50 GB, or a tenth of the disk when that is less',
   }),
-  slots: setting(parsed(parseSlots), {
+  slots: setting(parseSlots, {
     value: 'COUNT',
     about: 'actions that run at once; 0 makes the node a cache only',
     fallback: 'the number of cores',
   }),
-  instance: setting(z.array(parsed(parseInstance)), {
+  instance: listSetting(parseInstance, {
     value: 'NAME',
     about: 'serve only these instance names',
     fallback: 'any',
-    list: true,
   }),
   durability: setting(oneOf('full', 'fast'), {
     value: 'full|fast',
     about: '"fast" does not sync files to disk: a power cut may lose what was acknowledged',
     fallback: 'full',
   }),
-  'tls-cert': setting(path, { value: 'FILE', about: 'PEM certificate chain; turns TLS on', fallback: 'no TLS' }),
-  'tls-key': setting(path, { value: 'FILE', about: 'PEM private key of --tls-cert', fallback: 'none' }),
-  'tls-client-ca': setting(path, {
+  'tls-cert': setting(parsePath, { value: 'FILE', about: 'PEM certificate chain; turns TLS on', fallback: 'no TLS' }),
+  'tls-key': setting(parsePath, { value: 'FILE', about: 'PEM private key of --tls-cert', fallback: 'none' }),
+  'tls-client-ca': setting(parsePath, {
     value: 'FILE',
     about: 'PEM authority that must have signed the certificate of every client',
     fallback: 'none',
   }),
-  'bearer-token-file': setting(path, {
+  'bearer-token-file': setting(parsePath, {
     value: 'FILE',
     about: 'file with the token that clients must send as "authorization: Bearer TOKEN"',
     fallback: 'none',
   }),
-  bwrap: setting(path, {
+  bwrap: setting(parsePath, {
     value: 'FILE',
     about: 'the bubblewrap program that isolates actions',
     fallback: '"bwrap" on the PATH',
   }),
-  'default-action-timeout': setting(parsed(parseDuration), {
+  'default-action-timeout': setting(parseDuration, {
     value: 'TIME',
     about: 'for actions that name no timeout',
     fallback: '30m',
   }),
-  'max-action-timeout': setting(parsed(parseDuration), {
+  'max-action-timeout': setting(parseDuration, {
     value: 'TIME',
     about: 'actions that ask for more are refused',
     fallback: '24h',
   }),
-  platform: setting(z.array(parsed(parsePlatform)), {
+  platform: listSetting(parsePlatform, {
     value: 'NAME=VALUE',
     about: 'platform property that actions may ask for, beside those the node finds out',
     fallback: 'none',
-    list: true,
   }),
   'http-action-results': setting(oneOf('checked', 'any'), {
     value: 'checked|any',
@@ -181,6 +172,8 @@ export const settings = {
 } as const;
 
 export type SettingName = keyof typeof settings;
+export type SettingValue<N extends SettingName> =
+  (typeof settings)[N] extends Setting<infer T, infer List> ? (List extends true ? T[] : T) : never;
 export const settingNames = Object.keys(settings) as SettingName[];
 
 export function environmentName(name: string): string {

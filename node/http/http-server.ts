@@ -3,8 +3,7 @@
  *
  * It stands on node:http. The rules of access are those of the gRPC server; web pages are kept out as well.
  */
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import { StatusError } from '../../protos/status.ts';
 import { type Access, bearerCheck, refuseUnguarded } from '../reapi/access.ts';
 import type { InstanceCheck } from '../reapi/instances.ts';
@@ -29,7 +28,7 @@ export interface HttpServerOptions extends Access {
   readonly validateActionResults: boolean;
   readonly maxBlobBytes: number;
   /** The text of `/metrics`. */
-  readonly metrics: () => Promise<string>;
+  readonly metrics: () => string;
   /** The object of `/api/status`. */
   readonly status: () => object;
   readonly onRequest?: (report: HttpReport) => void;
@@ -63,7 +62,7 @@ export async function serveHttp(options: HttpServerOptions): Promise<HttpServer>
   let draining = false;
   const closing = new AbortController();
 
-  const server = createHttpServer(address, options, (request, response) => {
+  const server = await createHttpServer(address, options, (request, response) => {
     const startedMs = performance.now();
     const gone = new AbortController();
     const onClosing = (): void => gone.abort();
@@ -117,21 +116,25 @@ export async function serveHttp(options: HttpServerOptions): Promise<HttpServer>
   };
 }
 
-function createHttpServer(address: ListenAddress, { tls }: Access, listener: RequestListener): Server {
+async function createHttpServer(address: ListenAddress, { tls }: Access, listener: RequestListener): Promise<Server> {
   const common = { maxHeaderSize: limits.headerBytesMax, keepAlive: true };
-  const server =
-    !tls || address.path !== undefined
-      ? createServer(common, listener)
-      : createTlsServer(
-          {
-            ...common,
-            cert: tls.cert,
-            key: tls.key,
-            minVersion: 'TLSv1.2',
-            ...(tls.clientCa && { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true }),
-          },
-          listener,
-        );
+  let server: Server;
+  if (!tls || address.path !== undefined) {
+    // An import would read all that the module exports, and so load a client for WebSocket: a tenth of a start.
+    server = process.getBuiltinModule('node:http').createServer(common, listener);
+  } else {
+    const https = await import('node:https');
+    server = https.createServer(
+      {
+        ...common,
+        cert: tls.cert,
+        key: tls.key,
+        minVersion: 'TLSv1.2',
+        ...(tls.clientCa && { ca: tls.clientCa, requestCert: true, rejectUnauthorized: true }),
+      },
+      listener,
+    );
+  }
   server.maxConnections = limits.connectionsMax;
   server.headersTimeout = limits.headersMs;
   server.requestTimeout = limits.requestMs;
@@ -160,7 +163,7 @@ function createRouter(options: HttpServerOptions, address: ListenAddress) {
     }
     if (path === '/metrics') {
       allow(exchange, ['GET', 'HEAD']);
-      return sendText(response, 200, await options.metrics(), method, 'text/plain; version=0.0.4; charset=utf-8');
+      return sendText(response, 200, options.metrics(), method, 'text/plain; version=0.0.4; charset=utf-8');
     }
     if (path === '/api/status') {
       allow(exchange, ['GET', 'HEAD']);

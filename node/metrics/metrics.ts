@@ -4,7 +4,6 @@
  * Numbers that others keep (store, scheduler) are read when the text is asked for; the rest is counted as it happens.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { ExecutionEvent } from '../execution/executor.ts';
 import type { InstanceLoad } from '../execution/scheduler.ts';
 import type { HttpReport } from '../http/http-server.ts';
@@ -12,6 +11,7 @@ import type { CallReport } from '../reapi/grpc-call.ts';
 import type { StoreStats } from '../storage/open-store.ts';
 import { createLabelBound } from './label-bound.ts';
 import * as limits from './limits.ts';
+import { createRegistry, type Registry, type Sample } from './registry.ts';
 
 export interface MetricsSources {
   readonly version: string;
@@ -22,7 +22,7 @@ export interface MetricsSources {
 
 export interface Metrics {
   /** The text of `/metrics`. */
-  text(): Promise<string>;
+  text(): string;
   onCall(report: CallReport): void;
   onHttp(report: HttpReport): void;
   onExecution(event: ExecutionEvent): void;
@@ -36,38 +36,21 @@ const executionBuckets = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 36
 const callBuckets = [0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60];
 
 export function createMetrics(sources: MetricsSources): Metrics {
-  const registry = new Registry();
-  const registers = [registry];
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter({ name, help, labelNames, registers });
-  const histogram = <L extends string>(name: string, help: string, labelNames: readonly L[], buckets: number[]) =>
-    new Histogram({ name, help, labelNames, buckets, registers });
-  /** A number that somebody else keeps, read at each scrape. */
-  const gauge = (name: string, help: string, read: () => number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
-
+  const registry = createRegistry();
+  const { counter, histogram } = registry;
   const instanceLabel = createLabelBound(limits.instanceLabelsMax);
   describeStore(registry, sources.store);
   const lag = describeProcess(registry, sources.version);
 
-  gauge('potluck_execution_slots', 'Actions that may run at once.', () => sources.slots);
+  registry.read('gauge', 'potluck_execution_slots', 'Actions that may run at once.', () => sources.slots);
   const byInstance = (name: string, help: string, read: (load: InstanceLoad) => number) =>
-    new Gauge({
-      name,
-      help,
-      labelNames: ['instance'],
-      registers,
-      collect() {
-        this.reset();
-        for (const [instance, load] of sources.load()) this.inc({ instance: instanceLabel(instance) }, read(load));
-      },
+    registry.read('gauge', name, help, () => {
+      const sums = new Map<string, number>();
+      for (const [instance, load] of sources.load()) {
+        const label = instanceLabel(instance);
+        sums.set(label, (sums.get(label) ?? 0) + read(load));
+      }
+      return Array.from(sums, ([instance, value]) => ({ labels: { instance }, value }));
     });
   byInstance('potluck_queued_executions', 'Executions that wait for a slot.', (load) => load.queued);
   byInstance('potluck_active_executions', 'Executions that hold a slot.', (load) => load.executing);
@@ -119,7 +102,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
   const httpOut = counter('potluck_http_sent_bytes_total', 'Bytes sent by HTTP.', ['kind']);
 
   return {
-    text: () => registry.metrics(),
+    text: () => registry.text(),
     onCall({ service, method, code, seconds, requestBytes, responseBytes }) {
       rpcs.inc({ service, method, code });
       rpcSeconds.observe({ service, method }, seconds);
@@ -135,13 +118,13 @@ export function createMetrics(sources: MetricsSources): Metrics {
     onExecution(event) {
       switch (event.kind) {
         case 'merged':
-          return merged.inc();
+          return merged.inc({});
         case 'refused':
-          return refused.inc();
+          return refused.inc({});
         case 'run-ended':
-          if (event.retried) return retries.inc();
+          if (event.retried) return retries.inc({});
           executions.inc({ instance: instanceLabel(event.instance), outcome: event.outcome });
-          queueSeconds.observe(event.queuedMs / 1000);
+          queueSeconds.observe({}, event.queuedMs / 1000);
           runSeconds.observe({ outcome: event.outcome }, event.runMs / 1000);
           for (const [phase, ms] of event.phaseMs) phaseSeconds.observe({ phase }, ms / 1000);
           return;
@@ -156,7 +139,6 @@ export function createMetrics(sources: MetricsSources): Metrics {
 
 /** The store keeps its own counts; they are read at each scrape. */
 function describeStore(registry: Registry, stats: () => StoreStats): void {
-  const registers = [registry];
   const gauges: readonly [name: string, help: string, read: (stats: StoreStats) => number][] = [
     ['store_bytes', 'Disk space in use or reserved by the store.', (s) => s.usedBytes],
     ['store_limit_bytes', 'Hard limit of the disk space of the store.', (s) => s.sizeLimitBytes],
@@ -166,16 +148,7 @@ function describeStore(registry: Registry, stats: () => StoreStats): void {
     ['store_pinned_blobs', 'Blobs that cannot be evicted now.', (s) => s.pinnedBlobs],
     ['action_results', 'Action results held.', (s) => s.results],
   ];
-  for (const [name, help, read] of gauges) {
-    new Gauge({
-      name: `potluck_${name}`,
-      help,
-      registers,
-      collect() {
-        this.set(read(stats()));
-      },
-    });
-  }
+  for (const [name, help, read] of gauges) registry.read('gauge', `potluck_${name}`, help, () => read(stats()));
   const counters: readonly [name: string, help: string, read: (counters: StoreStats['counters']) => number][] = [
     ['store_evicted_blobs_total', 'Blobs evicted.', (c) => c.evictedBlobs],
     ['store_evicted_bytes_total', 'Bytes of evicted blobs.', (c) => c.evictedBytes],
@@ -185,31 +158,24 @@ function describeStore(registry: Registry, stats: () => StoreStats): void {
     ['store_written_bytes_total', 'Bytes of stored blobs.', (c) => c.storedBytes],
   ];
   for (const [name, help, read] of counters) {
-    new Counter({
-      name: `potluck_${name}`,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(read(stats().counters));
-      },
-    });
+    registry.read('counter', `potluck_${name}`, help, () => read(stats().counters));
   }
-  new Counter({
-    name: 'potluck_cache_lookups_total',
-    help: 'Lookups in the store: blobs (cas) and action results (ac); an incomplete result lacks a blob.',
-    labelNames: ['cache', 'outcome'],
-    registers,
-    collect() {
+  registry.read(
+    'counter',
+    'potluck_cache_lookups_total',
+    'Lookups in the store: blobs (cas) and action results (ac); an incomplete result lacks a blob.',
+    () => {
       const { counters: c } = stats();
-      this.reset();
-      this.inc({ cache: 'cas', outcome: 'hit' }, c.blobHits);
-      this.inc({ cache: 'cas', outcome: 'miss' }, c.blobMisses);
-      this.inc({ cache: 'ac', outcome: 'hit' }, c.resultHits);
-      this.inc({ cache: 'ac', outcome: 'miss' }, c.resultMisses);
-      this.inc({ cache: 'ac', outcome: 'incomplete' }, c.resultIncomplete);
+      const sample = (cache: string, outcome: string, value: number): Sample => ({ labels: { cache, outcome }, value });
+      return [
+        sample('cas', 'hit', c.blobHits),
+        sample('cas', 'miss', c.blobMisses),
+        sample('ac', 'hit', c.resultHits),
+        sample('ac', 'miss', c.resultMisses),
+        sample('ac', 'incomplete', c.resultIncomplete),
+      ];
     },
-  });
+  );
 }
 
 const nanosecondsPerSecond = 1e9;
@@ -217,53 +183,31 @@ const microsecondsPerSecond = 1e6;
 
 /** What the operating system and Node say of this process. */
 function describeProcess(registry: Registry, version: string) {
-  const registers = [registry];
   const lag = monitorEventLoopDelay({ resolution: 20 });
   lag.enable();
-  const info = new Gauge({
-    name: 'potluck_build_info',
-    help: 'Always 1; the labels tell.',
-    labelNames: ['version', 'node'],
-    registers,
+  registry.read('gauge', 'potluck_build_info', 'Always 1; the labels tell.', () => [
+    { labels: { version, node: process.versions.node }, value: 1 },
+  ]);
+  registry.read('gauge', 'potluck_process_resident_bytes', 'Resident memory of the process.', () =>
+    process.memoryUsage.rss(),
+  );
+  registry.read('counter', 'potluck_process_cpu_seconds_total', 'User and system time of the process.', () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / microsecondsPerSecond;
   });
-  info.set({ version, node: process.versions.node }, 1);
-  new Gauge({
-    name: 'potluck_process_resident_bytes',
-    help: 'Resident memory of the process.',
-    registers,
-    collect() {
-      this.set(process.memoryUsage.rss());
-    },
-  });
-  new Counter({
-    name: 'potluck_process_cpu_seconds_total',
-    help: 'User and system time of the process.',
-    registers,
-    collect() {
-      const { user, system } = process.cpuUsage();
-      this.reset();
-      this.inc((user + system) / microsecondsPerSecond);
-    },
-  });
-  new Gauge({
-    name: 'potluck_process_uptime_seconds',
-    help: 'Since the process started.',
-    registers,
-    collect() {
-      this.set(process.uptime());
-    },
-  });
-  new Gauge({
-    name: 'potluck_event_loop_lag_seconds',
-    help: 'How late the event loop was since the last reading.',
-    labelNames: ['quantile'],
-    registers,
-    collect() {
-      for (const percentile of [50, 99, 100]) {
-        this.set({ quantile: percentile / 100 }, lag.percentile(percentile) / nanosecondsPerSecond);
-      }
+  registry.read('gauge', 'potluck_process_uptime_seconds', 'Since the process started.', () => process.uptime());
+  registry.read(
+    'gauge',
+    'potluck_event_loop_lag_seconds',
+    'How late the event loop was since the last reading.',
+    () => {
+      const found = [50, 99, 100].map((percentile) => ({
+        labels: { quantile: String(percentile / 100) },
+        value: lag.percentile(percentile) / nanosecondsPerSecond,
+      }));
       lag.reset();
+      return found;
     },
-  });
+  );
   return lag;
 }

@@ -202,7 +202,7 @@ test('a body that is refused midway does not block its connection', async () => 
     checkInstance: () => {},
     validateActionResults: true,
     maxBlobBytes: 100_000_000,
-    metrics: unused,
+    metrics: () => '',
     status: unused,
   });
   try {

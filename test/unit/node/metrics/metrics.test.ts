@@ -33,8 +33,11 @@ const stats: StoreStats = {
 function given() {
   const load = new Map([['main', { queued: 2, executing: 1 }]]);
   const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load });
-  const samples = async (): Promise<Map<string, number>> => {
-    const lines = (await metrics.text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  const samples = (): Map<string, number> => {
+    const lines = metrics
+      .text()
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#'));
     return new Map(
       lines.map((line) => {
         const at = line.lastIndexOf(' ');
@@ -45,21 +48,21 @@ function given() {
   return { metrics, load, samples };
 }
 
-test('what others keep is read at each scrape', async () => {
+test('what others keep is read at each scrape', () => {
   const { metrics, load, samples } = given();
-  const first = await samples();
+  const first = samples();
   expect(first.get('potluck_store_bytes')).toBe(500);
   expect(first.get('potluck_store_evicted_bytes_total')).toBe(70);
   expect(first.get('potluck_cache_lookups_total{cache="ac",outcome="incomplete"}')).toBe(4);
   expect(first.get('potluck_queued_executions{instance="main"}')).toBe(2);
   load.clear();
-  const second = await samples();
+  const second = samples();
   expect(second.get('potluck_store_evicted_bytes_total')).toBe(70);
   expect(second.has('potluck_queued_executions{instance="main"}')).toBe(false);
   metrics.close();
 });
 
-test('calls, requests and executions are counted by what is bounded', async () => {
+test('calls, requests and executions are counted by what is bounded', () => {
   const { metrics, samples } = given();
   const call = { service: 's', method: 'm', seconds: 0.2, requestBytes: 10, responseBytes: 20 };
   metrics.onCall({ ...call, code: 'OK' });
@@ -67,7 +70,7 @@ test('calls, requests and executions are counted by what is bounded', async () =
   metrics.onHttp({ kind: 'cas', method: 'GET', status: 404, seconds: 0.1, requestBytes: 1, responseBytes: 2 });
   metrics.onExecution({ kind: 'merged', instance: 'x' });
   metrics.onExecuteLookup('x', 'hit');
-  const found = await samples();
+  const found = samples();
   expect(found.get('potluck_rpcs_total{service="s",method="m",code="NOT_FOUND"}')).toBe(1);
   expect(found.get('potluck_rpc_sent_bytes_total{service="s",method="m"}')).toBe(40);
   expect(found.get('potluck_http_requests_total{kind="cas",method="GET",status="404"}')).toBe(1);
@@ -76,10 +79,10 @@ test('calls, requests and executions are counted by what is bounded', async () =
   metrics.close();
 });
 
-test('instance names that outsiders make up share a label once there are too many', async () => {
+test('instance names that outsiders make up share a label once there are too many', () => {
   const { metrics, samples } = given();
   for (let n = 0; n < instanceLabelsMax + 30; n += 1) metrics.onExecuteLookup(`made-up-${n}`, 'miss');
-  const labels = [...(await samples()).keys()].filter((name) => name.startsWith('potluck_execute_lookups_total'));
+  const labels = [...samples().keys()].filter((name) => name.startsWith('potluck_execute_lookups_total'));
   expect(labels.length).toBeLessThanOrEqual(instanceLabelsMax + 1);
   expect(labels).toContain('potluck_execute_lookups_total{instance="other",outcome="miss"}');
   metrics.close();
