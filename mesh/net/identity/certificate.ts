@@ -80,8 +80,13 @@ export function openStatement<D extends DescMessage>(
   signed: Signed | undefined,
 ): MessageShape<D> | undefined {
   if (!signed || !verifier.verify(key, domain, signed.payload, signed.signature)) return undefined;
-  const statement = parse(schema, signed.payload);
-  return statement && Buffer.compare(toBinary(schema, statement), signed.payload) === 0 ? statement : undefined;
+  return parseCanonical(schema, signed.payload);
+}
+
+/** Decodes bytes that are exactly what encoding the outcome gives. */
+function parseCanonical<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> | undefined {
+  const message = parse(schema, bytes);
+  return message && Buffer.compare(toBinary(schema, message), bytes) === 0 ? message : undefined;
 }
 
 /** Decodes, or says that it cannot. */
@@ -106,7 +111,7 @@ export function verifyMembership(
 ): Verdict {
   const { mesh, verifier, revocations } = context;
   if (certificate.byteLength > limits.certificateBytesMax) return { reason: 'malformed' };
-  const parts = parse(CertificateSchema, certificate);
+  const parts = parseCanonical(CertificateSchema, certificate);
   const claimed = parts?.membership && parse(MembershipSchema, parts.membership.payload);
   const claimedDelegation = parts?.delegation && parse(DelegationSchema, parts.delegation.payload);
   if (!claimed || !claimedDelegation || !publicKeyOf(peerId)) return { reason: 'malformed' };

@@ -95,7 +95,7 @@ export function openIdentity(options: IdentityOptions): Identity | undefined {
       const view = { ...context, revocations: nothingRevoked };
       return verifyMembership(view, ownCertificate(file), key.peerId, Number.NaN).member as CertifiedMember;
     },
-    sign: key.sign,
+    sign: (domain, bytes) => key.sign(domain, bytes),
     verify: (peerId, domain, bytes, signature) => verifier.verify(peerId, domain, bytes, signature),
     verifyMember: (peerId, certificate) => verifyMembership(context, certificate, peerId, nowMs()),
     isRevoked: (peerId) => revocations.isRevoked(peerId),

@@ -6,7 +6,7 @@
  */
 
 const alphabet = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz';
-const values = new Map([...alphabet].map((letter, value) => [letter, value]));
+const values = new Map(Array.from(alphabet, (letter, value) => [letter, value]));
 /** Identity multihash of 36 bytes; PublicKey { Type: Ed25519, Data: 32 bytes }. */
 const prefix = Uint8Array.of(0x00, 0x24, 0x08, 0x01, 0x12, 0x20);
 const idLengthMax = 64;

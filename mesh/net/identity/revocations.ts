@@ -25,8 +25,8 @@ export interface Revocations extends RevocationView {
   all(): RevocationNotice[];
   /** Equal in two nodes that have heard the same. */
   summary(): string;
-  /** Highest serial known of a revoker; '' is the administrator. */
-  lastSerial(revoker: NodeId | ''): bigint;
+  /** Highest serial known of an issuer's revocations. */
+  lastSerial(issuer: NodeId): bigint;
   /** Whether a delegation was withdrawn. */
   isDelegationVoid(issuer: NodeId, serial: bigint): boolean;
 }
@@ -114,7 +114,7 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
       for (const notice of inOrder()) hash.update(notice.revocation?.payload ?? '');
       return hash.digest('hex').slice(0, 32);
     },
-    lastSerial: (revoker) => [...(heard.get(revoker)?.keys() ?? [])].reduce((max, one) => (one > max ? one : max), 0n),
+    lastSerial: (issuer) => [...(heard.get(issuer)?.keys() ?? [])].reduce((max, one) => (one > max ? one : max), 0n),
     isRevoked: (peerId) => revoked.has(peerId),
     isDelegationVoid: (issuer, serial) => (removals.get(issuer)?.throughSerial ?? 0n) >= serial,
     isIssuerRemoved(issuer, delegationSerial, peerId) {

@@ -1,0 +1,360 @@
+/**
+ * Serves blobs to members of the mesh: HTTP/1.1 over mutual TLS 1.3 (wire.ts), each connection bound to a member before
+ * the HTTP parser sees it (hello.ts).
+ */
+import { constants } from 'node:crypto';
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { type Digest, digestKey } from '../../../protos/digest.ts';
+import { type Code, StatusError, toStatusError } from '../../../protos/status.ts';
+import type { Credentials } from './credentials.ts';
+import { type HelloOptions, welcome } from './hello.ts';
+import * as limits from './limits.ts';
+import type { TlsIdentity } from './tls-identity.ts';
+import { createUploads, type UploadLimits, type Upload, type Urgency, urgencies } from './uploads.ts';
+import * as wire from './wire.ts';
+
+export interface CallOptions {
+  readonly signal: AbortSignal;
+}
+
+export interface ServedBlob extends AsyncDisposable {
+  /** Still being received: its bytes are not verified yet, and come as they arrive. */
+  readonly isArriving: boolean;
+  read(range: wire.Range, options: CallOptions): AsyncIterable<Uint8Array>;
+}
+
+/** What this node offers to members. Every call names the member that asks. */
+export interface DataSource {
+  open(digest: Digest, options: CallOptions): Promise<ServedBlob | undefined>;
+  /** A small blob, whole. */
+  get(digest: Digest, options: CallOptions): Promise<Uint8Array | undefined>;
+  /** Takes a blob that a member hands over. Throws when it is not wanted or not what it should be. */
+  put(peer: string, digest: Digest, content: AsyncIterable<Uint8Array>, options: CallOptions): Promise<void>;
+  /** Answers to `POST /calls/{name}`, by name. */
+  readonly calls: ReadonlyMap<string, (peer: string, body: Uint8Array, options: CallOptions) => Promise<Uint8Array>>;
+}
+
+/** One request for blobs that was served. */
+export interface ServedReport {
+  readonly peer: string;
+  readonly blobs: number;
+  readonly bytes: number;
+  readonly outcome: 'sent' | 'missing' | 'busy' | 'broken';
+}
+
+export interface DataServerOptions {
+  readonly host: string;
+  /** 0 picks a free one. */
+  readonly port: number;
+  readonly credentials: Credentials;
+  readonly identity: TlsIdentity;
+  readonly source: DataSource;
+  readonly uploadLimits?: () => UploadLimits;
+  readonly onServed?: (report: ServedReport) => void;
+  /** Somebody was not believed; a sentence. */
+  readonly onRefused?: (address: string, reason: string) => void;
+}
+
+export interface DataServer {
+  readonly port: number;
+  /** Members that are connected, and connections that have not proven anything yet. */
+  connections(): { readonly members: number; readonly strangers: number };
+  close(): Promise<void>;
+}
+
+const statuses: Partial<Record<Code, number>> = {
+  INVALID_ARGUMENT: 400,
+  PERMISSION_DENIED: 403,
+  NOT_FOUND: 404,
+  FAILED_PRECONDITION: 412,
+  OUT_OF_RANGE: 416,
+  RESOURCE_EXHAUSTED: 507,
+  UNAVAILABLE: 503,
+};
+
+const unlimited: UploadLimits = {
+  uploadsMax: limits.uploadsDefault,
+  uploadsPerPeerMax: limits.uploadsPerPeerDefault,
+  bytesPerSecond: undefined,
+};
+
+export async function serveData(options: DataServerOptions): Promise<DataServer> {
+  const { credentials, identity, onRefused = () => {} } = options;
+  const hello: HelloOptions = { credentials, identity };
+  const members = new Map<TLSSocket, string>();
+  const strangers = new Map<TLSSocket, string>();
+  const handle = createRouter(options);
+
+  // It never listens: connections are handed to it once both ends have proven who they are.
+  const http = createHttpServer({ maxHeaderSize: limits.headerBytesMax, keepAlive: true, noDelay: true });
+  http.timeout = limits.serverIdleMs;
+  http.keepAliveTimeout = limits.serverIdleMs;
+  http.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const peer = members.get(request.socket as TLSSocket);
+    if (peer === undefined || !credentials.isMember(peer)) {
+      request.socket.destroy();
+      return;
+    }
+    void handle(peer, request, response);
+  });
+
+  async function admit(socket: TLSSocket): Promise<void> {
+    const address = socket.remoteAddress ?? '';
+    const fromThere = [...strangers.values()].filter((other) => other === address).length;
+    if (strangers.size >= limits.strangersMax || fromThere >= limits.strangersPerAddressMax) {
+      socket.destroy();
+      return;
+    }
+    strangers.set(socket, address);
+    socket.on('close', () => members.delete(socket));
+    const timer = setTimeout(() => socket.destroy(), limits.handshakeMs);
+    try {
+      const peer = await welcome(socket, hello);
+      const ofPeer = [...members.values()].filter((other) => other === peer).length;
+      if (socket.destroyed || members.size >= limits.connectionsMax || ofPeer >= limits.connectionsPerPeerMax) {
+        socket.destroy();
+        return;
+      }
+      members.set(socket, peer);
+      http.emit('connection', socket);
+    } catch (error) {
+      socket.destroy();
+      onRefused(address, toStatusError(error).reason);
+    } finally {
+      clearTimeout(timer);
+      strangers.delete(socket);
+    }
+  }
+
+  const tls = createTlsServer({
+    key: identity.key,
+    cert: identity.cert,
+    minVersion: 'TLSv1.3',
+    requestCert: true,
+    // Certificates are self-signed; the hello says whose they are.
+    rejectUnauthorized: false,
+    secureOptions: constants.SSL_OP_NO_TICKET,
+    handshakeTimeout: limits.handshakeMs,
+    noDelay: true,
+  });
+  tls.maxConnections = limits.connectionsMax + limits.strangersMax;
+  tls.on('secureConnection', (socket) => {
+    socket.on('error', () => socket.destroy());
+    void admit(socket);
+  });
+  // Said by those that are no TLS clients, or none that shows a certificate.
+  tls.on('tlsClientError', (error, socket) => {
+    onRefused(socket.remoteAddress ?? '', error.message);
+    socket.destroy();
+  });
+  const sockets = new Set<{ destroy(): void }>();
+  tls.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  const stopListening = credentials.onRevoked((peer) => {
+    for (const [socket, whose] of members) if (whose === peer) socket.destroy();
+  });
+  await new Promise<void>((resolve, reject) => {
+    tls.once('error', reject);
+    tls.listen({ port: options.port, host: options.host }, () => {
+      tls.off('error', reject);
+      resolve();
+    });
+  });
+
+  return {
+    port: (tls.address() as AddressInfo).port,
+    connections: () => ({ members: members.size, strangers: strangers.size }),
+    async close() {
+      stopListening();
+      const closed = new Promise((resolve) => tls.close(resolve));
+      for (const socket of [...members.keys(), ...strangers.keys(), ...sockets]) socket.destroy();
+      await closed;
+    },
+  };
+}
+
+function createRouter({ source, uploadLimits = () => unlimited, onServed = () => {} }: DataServerOptions) {
+  const uploads = createUploads(uploadLimits);
+  let heldCallBytes = 0;
+
+  async function enter(request: Served, digests: readonly Digest[]): Promise<Upload | undefined> {
+    const { peer, response, signal } = request;
+    const upload = await uploads.enter(peer, urgencyOf(request.request), signal);
+    if (upload) return upload;
+    const others = digests[0] ? uploads.takers(digests[0], peer) : [];
+    response.setHeader(wire.retryAfterHeader, limits.uploadWaitMs);
+    if (others.length > 0) response.setHeader(wire.tryHeader, others.join(','));
+    onServed({ peer, blobs: 0, bytes: 0, outcome: 'busy' });
+    answer(response, 503);
+    return undefined;
+  }
+
+  async function serveBlob(served: Served, digest: Digest): Promise<void> {
+    const { peer, request, response, signal } = served;
+    const range = wire.parseRangeHeader(request.headers.range, digest);
+    using upload = await enter(served, [digest]);
+    if (!upload) return;
+    await using blob = await source.open(digest, { signal });
+    if (!blob) {
+      onServed({ peer, blobs: 0, bytes: 0, outcome: 'missing' });
+      return answer(response, 404);
+    }
+    const content = blob.read(range, { signal })[Symbol.asyncIterator]();
+    try {
+      // What is bad on disk turns out before the first byte, where it can still be told as missing.
+      let step = await content.next();
+      response.setHeader('content-length', range.length);
+      if (blob.isArriving) response.setHeader(wire.arrivingHeader, '1');
+      response.writeHead(range.length === digest.sizeBytes ? 200 : 206);
+      let bytes = 0;
+      for (; !step.done; step = await content.next()) {
+        await upload.pace(step.value.byteLength, signal);
+        bytes += step.value.byteLength;
+        await write(response, step.value, signal);
+      }
+      response.end();
+      uploads.taken(digest, peer);
+      onServed({ peer, blobs: 1, bytes, outcome: 'sent' });
+    } finally {
+      await content.return?.();
+    }
+  }
+
+  async function serveBatch(served: Served): Promise<void> {
+    const { peer, request, response, signal } = served;
+    const digests = wire.parseBatch((await bodyOf(request, limits.batchRequestBytesMax)).toString('latin1'));
+    using upload = await enter(served, digests);
+    if (!upload) return;
+    response.writeHead(200);
+    let frames: Uint8Array[] = [];
+    let framesBytes = 0;
+    let bytes = 0;
+    let blobs = 0;
+    const flush = async (): Promise<void> => {
+      const gathered = Buffer.concat(frames, framesBytes);
+      frames = [];
+      framesBytes = 0;
+      await upload.pace(gathered.byteLength, signal);
+      await write(response, gathered, signal);
+    };
+    for (const digest of digests) {
+      const content = await source.get(digest, { signal });
+      frames.push(wire.frameHead(content !== undefined));
+      framesBytes += 1;
+      if (content) {
+        frames.push(content);
+        framesBytes += content.byteLength;
+        bytes += content.byteLength;
+        blobs += 1;
+      }
+      if (framesBytes >= limits.batchWriteBytes) await flush();
+    }
+    if (framesBytes > 0) await flush();
+    response.end();
+    onServed({ peer, blobs, bytes, outcome: blobs > 0 ? 'sent' : 'missing' });
+  }
+
+  async function takeBlob({ peer, request, response, signal }: Served, digest: Digest): Promise<void> {
+    if (Number(request.headers['content-length']) !== digest.sizeBytes) {
+      throw new StatusError('INVALID_ARGUMENT', `${digestKey(digest)} comes without its length`);
+    }
+    await source.put(peer, digest, request.iterator({ destroyOnReturn: false }), { signal });
+    answer(response, 200);
+  }
+
+  async function answerCall({ peer, request, response, signal }: Served, name: string): Promise<void> {
+    const call = name.length <= limits.callNameMax ? source.calls.get(name) : undefined;
+    if (!call) throw new StatusError('NOT_FOUND', 'this node answers no such call');
+    const reservedBytes = Number(request.headers['content-length'] ?? limits.callBytesMax);
+    if (!(heldCallBytes + reservedBytes <= limits.heldCallBytesMax)) return answer(response, 503);
+    heldCallBytes += reservedBytes;
+    try {
+      const body = await bodyOf(request, Math.min(reservedBytes, limits.callBytesMax));
+      answer(response, 200, await call(peer, body, { signal }));
+    } finally {
+      heldCallBytes -= reservedBytes;
+    }
+  }
+
+  async function route(served: Served): Promise<void> {
+    const { method, url = '' } = served.request;
+    const blob = url.startsWith(`${wire.blobsPath}/`) ? url.slice(wire.blobsPath.length + 1) : undefined;
+    if (method === 'GET' && blob !== undefined) return serveBlob(served, wire.parseDigestKey(blob));
+    if (method === 'PUT' && blob !== undefined) return takeBlob(served, wire.parseDigestKey(blob));
+    if (method === 'POST' && url === wire.blobsPath) return serveBatch(served);
+    if (method === 'POST' && url.startsWith(wire.callsPath)) {
+      return answerCall(served, url.slice(wire.callsPath.length));
+    }
+    throw new StatusError('NOT_FOUND', 'nothing is there');
+  }
+
+  return async (peer: string, request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    // A body that is not read to its end would block the connection.
+    response.once('finish', () => request.resume());
+    try {
+      await route({ peer, request, response, signal: gone.signal });
+    } catch (error) {
+      if (response.headersSent) {
+        // Nobody may take it for whole.
+        response.destroy();
+        if (request.method === 'GET') onServed({ peer, blobs: 0, bytes: 0, outcome: 'broken' });
+        return;
+      }
+      const { code, reason } = toStatusError(error);
+      answer(response, statuses[code] ?? 500, Buffer.from(reason));
+    }
+  };
+}
+
+interface Served {
+  readonly peer: string;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** Aborted when the response has ended or its client is gone. */
+  readonly signal: AbortSignal;
+}
+
+function urgencyOf({ headers }: IncomingMessage): Urgency {
+  const named = headers[wire.urgencyHeader];
+  return urgencies.find((urgency) => urgency === named) ?? 'ahead';
+}
+
+function answer(response: ServerResponse, status: number, body: Uint8Array = new Uint8Array()): void {
+  response.writeHead(status, { 'content-length': body.byteLength });
+  response.end(body);
+}
+
+async function bodyOf(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+    bytes += (chunk as Uint8Array).byteLength;
+    if (bytes > maxBytes) throw new StatusError('INVALID_ARGUMENT', `the body is larger than ${maxBytes} bytes`);
+    chunks.push(chunk as Uint8Array);
+  }
+  return Buffer.concat(chunks, bytes);
+}
+
+/** Resolves when the response takes more. Throws when its client is gone. */
+async function write(response: ServerResponse, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  if (response.write(bytes)) return;
+  await new Promise<void>((resolve, reject) => {
+    const onAbort = (): void => {
+      response.off('drain', onDrain);
+      reject(signal.reason);
+    };
+    const onDrain = (): void => {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    };
+    response.once('drain', onDrain);
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+}
