@@ -53,7 +53,9 @@ export interface DataClientOptions {
 interface Pool {
   readonly agent: Agent;
   readonly gone: AbortController;
-  waiting: number;
+  /** Requests under way; each has a connection of its own. */
+  busy: number;
+  readonly queue: (() => void)[];
 }
 
 interface Ask extends AskOptions {
@@ -73,7 +75,7 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
     if (!pool) {
       const gone = new AbortController();
       const agent = new PeerAgent((signal) => dial(peer, addressesOf(peer), hello, signal), gone.signal);
-      pool = { agent, gone, waiting: 0 };
+      pool = { agent, gone, busy: 0, queue: [] };
       pools.set(peer, pool);
     }
     return pool;
@@ -93,24 +95,48 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
   async function ask(peer: string, what: Ask): Promise<IncomingMessage> {
     if (!credentials.isMember(peer)) throw new PeerError('refused', peer, 'it is no member of this mesh');
     const pool = poolOf(peer);
-    if (pool.waiting >= limits.queuedPerPeerMax) throw new PeerError('busy', peer, 'too many requests wait for it');
-    pool.waiting += 1;
+    await turn(peer, pool, what.signal);
+    let isOver = false;
+    const onOver = (): void => {
+      if (isOver) return;
+      isOver = true;
+      pool.busy -= 1;
+      pool.queue.shift()?.();
+    };
     try {
       try {
-        return await send(peer, pool.agent, what);
+        return await send(peer, pool.agent, what, onOver);
       } catch (error) {
         if (!(error instanceof StaleConnection)) throw error;
-        return await send(peer, pool.agent, what);
+        return await send(peer, pool.agent, what, onOver);
       }
     } catch (error) {
+      onOver();
       if (error instanceof PeerError) throw error;
       const cause = error instanceof StaleConnection ? error.cause : error;
       what.signal?.throwIfAborted();
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new PeerError('unreachable', peer, reason, { cause });
-    } finally {
-      pool.waiting -= 1;
     }
+  }
+
+  /** Node's agent counts a connection only once it is made, so it would open far too many at once. */
+  async function turn(peer: string, pool: Pool, signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    if (pool.busy >= limits.pooledPerPeerMax) {
+      if (pool.queue.length >= limits.queuedPerPeerMax) {
+        throw new PeerError('busy', peer, 'too many requests wait for it');
+      }
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const giveUp = (): void => {
+        pool.queue.splice(pool.queue.indexOf(resolve), 1);
+        reject(signal?.reason);
+      };
+      pool.queue.push(resolve);
+      signal?.addEventListener('abort', giveUp, { once: true });
+      await promise.finally(() => signal?.removeEventListener('abort', giveUp));
+    }
+    pool.busy += 1;
   }
 
   async function expectOk(peer: string, response: IncomingMessage): Promise<void> {
@@ -205,7 +231,6 @@ class PeerAgent extends Agent {
   constructor(connect: (signal: AbortSignal) => Promise<Duplex>, signal: AbortSignal) {
     super({
       keepAlive: true,
-      maxSockets: limits.pooledPerPeerMax,
       maxFreeSockets: limits.pooledIdlePerPeerMax,
       timeout: limits.clientIdleMs,
     });
@@ -224,7 +249,7 @@ class PeerAgent extends Agent {
 
 class StaleConnection extends Error {}
 
-function send(peer: string, agent: Agent, what: Ask): Promise<IncomingMessage> {
+function send(peer: string, agent: Agent, what: Ask, onOver: () => void): Promise<IncomingMessage> {
   const { method, path, headers, body, signal, urgency = 'ahead' } = what;
   return new Promise((resolve, reject) => {
     const request = httpRequest({
@@ -242,7 +267,10 @@ function send(peer: string, agent: Agent, what: Ask): Promise<IncomingMessage> {
       ...(signal && { signal }),
     });
     request.setTimeout(limits.stallMs, () => request.destroy(new PeerError('stalled', peer, 'it does not answer')));
-    request.once('response', resolve);
+    request.once('response', (response) => {
+      request.once('close', onOver);
+      resolve(response);
+    });
     request.once('error', (error: NodeJS.ErrnoException) => {
       const isStale = request.reusedSocket && error.code === 'ECONNRESET' && isRepeatable(body);
       reject(isStale ? new StaleConnection('', { cause: error }) : error);
