@@ -4,6 +4,9 @@
  *
  * @see A. Groce et al.: Swarm Testing (ISSTA 2012)
  */
+import { shardLimits } from '../mesh/core/limits.ts';
+import { periodMs } from '../mesh/core/membership/limits.ts';
+import { doublings } from '../mesh/core/membership/membership.ts';
 import { createRng, type Rng } from '../mesh/core/rng.ts';
 import { type Build, drawBuilds } from './workload.ts';
 
@@ -102,16 +105,34 @@ const faultKinds: readonly (readonly [FaultKind, weight: number, minMs: number, 
 /** Before the first fault the mesh forms; a mesh that never formed would hide everything behind its own absence. */
 const settleMs = 15_000;
 
-/** A shard whose quorum is gone for good is formed anew a minute after healing at the earliest. */
-const healMsMin = 120_000;
+/** Periods to find an absent member again, and per doubling of the mesh to tell everybody. */
+const periodsToMeet = 24;
+const periodsPerDoubling = 6;
+
+/** Within this time after healing all views agree. */
+export function convergeMs(nodes: number): number {
+  return (periodsToMeet + periodsPerDoubling * doublings(nodes)) * periodMs;
+}
+
+/**
+ * What healing may take before everything must have come to its end. Views agree first. A shard whose quorum is gone for
+ * good is then left alone for `formAfterMs`; members look every `formCheckMs`, so the first attempt to form it anew may
+ * come too early for some of them, and the second one follows when it timed out. What had another history hears of it with
+ * the next status, and the first leader is elected meanwhile.
+ */
+function healMsMin(nodes: number): number {
+  const { formAfterMs, formCheckMs, formTimeoutMs, statusIntervalMs } = shardLimits;
+  return convergeMs(nodes) + formAfterMs + 2 * (formCheckMs + formTimeoutMs) + 2 * statusIntervalMs;
+}
 
 export function drawPlan(options: PlanOptions): Plan {
   const rng = createRng(options.seed);
   const totalMs = options.minutes * 60_000;
-  const healMs = Math.max(Math.trunc((totalMs * 3) / 10), Math.min(healMsMin, totalMs >> 1));
-  const chaosMs = totalMs - healMs;
+  const healMs = Math.max(Math.trunc((totalMs * 3) / 10), healMsMin(options.nodes));
+  // Half of the time is chaos at least, also when healing then takes longer than was asked for.
+  const chaosMs = Math.max(totalMs - healMs, totalMs >> 1);
   const calm = options.calm === true;
-  const machines = drawMachines(rng.fork('machines'), options.nodes, totalMs, calm);
+  const machines = drawMachines(rng.fork('machines'), options.nodes, chaosMs + healMs, calm);
   const network = rng.fork('network');
   return {
     seed: options.seed,

@@ -1,5 +1,6 @@
 /** Many seeds on several threads; what they saw, added up. */
 import { Worker } from 'node:worker_threads';
+import type { PlanOptions } from './plan.ts';
 import type { RunReport } from './universe.ts';
 
 export interface SweepOptions {
@@ -36,11 +37,7 @@ export interface SweepReport {
 }
 
 /** What one worker is asked and answers. */
-export interface SeedTask {
-  readonly seed: number;
-  readonly nodes: number;
-  readonly minutes: number;
-}
+export type SeedTask = PlanOptions;
 
 /** Runs the seeds `from..to`, both included. Rejects when a worker dies. */
 export async function sweep(options: SweepOptions): Promise<SweepReport> {

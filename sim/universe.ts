@@ -123,6 +123,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
   const auditor = createAuditor(engine, rng.fork('audits'), {
     nodes,
     shards: plan.shards,
+    open: (from, to) => network.open(from.index, to.index),
     send: (from, to, message) => ports.send(from, to.id, message),
   });
   const signer = createSigner(plan.seed, count);

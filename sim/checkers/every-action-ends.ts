@@ -1,14 +1,23 @@
 /**
  * Every action that a client asked for is answered: after healing by the end of the run, and at any time within a bound,
- * whatever the mesh does. The time that the client's own machine was down or standing still does not count.
+ * whatever the mesh does. The time that the client's own machine was down or standing still does not count. Where nothing
+ * goes wrong the mesh carries every action: none is run apart from it because nobody answered.
  */
+import { submitterLimits } from '../../mesh/core/agents/limits.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** The budgets of the submitter, and a queue of long actions on a machine with few slots. */
 const patienceMs = 240_000;
 
+interface Open {
+  readonly node: number;
+  readonly key: string;
+  readonly atMs: number;
+  upMs: number;
+}
+
 export const everyActionEnds: CheckerFactory = (world, fail) => {
-  const open = new Map<string, { readonly node: number; readonly life: number; readonly key: string; upMs: number }>();
+  const open = new Map<string, Open>();
   let observed = 0;
   let joined = 0;
   const cancelledAtMs = new Map<string, number>();
@@ -31,7 +40,7 @@ export const everyActionEnds: CheckerFactory = (world, fail) => {
       if (others > 0) joined += 1;
       if (world.nowMs() - (cancelledAtMs.get(item.key) ?? Number.NEGATIVE_INFINITY) < 1_000) raced += 1;
       keysOpen.set(item.key, others + 1);
-      open.set(item.request, { node: node.index, life: node.life(), key: item.key, upMs: 0 });
+      open.set(item.request, { node: node.index, key: item.key, atMs: world.nowMs(), upMs: 0 });
     },
     onCancel(_node, request) {
       const one = open.get(request);
@@ -40,8 +49,12 @@ export const everyActionEnds: CheckerFactory = (world, fail) => {
       if ((keysOpen.get(one.key) ?? 0) > 1) raced += 1;
     },
     onAnswer(node, request, answer) {
-      if (!open.has(request)) return;
+      const one = open.get(request);
+      if (!one) return;
       observed += 1;
+      const waitedMs = world.nowMs() - one.atMs;
+      const alone = answer.kind === 'result' && answer.source === 'local' && waitedMs < submitterLimits.queueBudgetMs;
+      if (world.calm && alone) fail(`${request} (${one.key}) ran without the mesh after ${waitedMs} ms`);
       close(request);
       const excused = answer.kind === 'result' || answer.reason === 'cancelled' || node.disk().full;
       if (!excused) fail(`${request} failed with ${answer.reason}: no build may fail because of the mesh`);

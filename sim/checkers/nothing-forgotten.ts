@@ -1,6 +1,6 @@
 /**
- * A replica that comes back from a power cut remembers what it had said: its term, its vote, and the entries that it
- * acknowledged (Raft, figure 3.1: updated on stable storage before responding).
+ * A replica stands by what it said: it votes once a term and keeps the entries that it acknowledged; and after a power cut
+ * it remembers its term, its vote and those entries (Raft, figure 3.1: updated on stable storage before responding).
  */
 import type { Checker, CheckerFactory } from './checker.ts';
 
@@ -25,6 +25,10 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
   function remember(replica: string, history: string, what: Partial<Said> & { readonly term: number }): void {
     const histories = said.get(replica) ?? new Map<string, Said>();
     const before = histories.get(history) ?? { term: 0, votedFor: undefined, ackedIndex: 0, ackedTerm: 0 };
+    const twice = what.term === before.term && what.votedFor !== undefined && before.votedFor !== undefined;
+    if (twice && what.votedFor !== before.votedFor) {
+      fail(`${replica} voted for ${before.votedFor} and for ${what.votedFor} in term ${what.term} of ${history}`);
+    }
     const votedFor = what.term > before.term ? what.votedFor : (what.votedFor ?? before.votedFor);
     const term = Math.max(what.term, before.term);
     if (what.term >= before.term) histories.set(history, { ...before, ...what, votedFor, term });
@@ -34,7 +38,7 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
   const checker: Checker = {
     name: 'nothing-forgotten',
     observed: () => observed,
-    onSend(_node, _to, message) {
+    onSend(node, _to, message) {
       if (message.kind !== 'raft') return;
       const { shard, generation, from, to, message: inner } = message;
       const history = `${shard}/${generation.number}:${generation.hash}`;
@@ -42,6 +46,17 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
         remember(from, history, { term: inner.term, votedFor: to });
       } else if (inner.kind === 'appended' && inner.accepted) {
         remember(from, history, { term: inner.term, ackedIndex: inner.index, ackedTerm: inner.term });
+      } else if (inner.kind === 'appended' && inner.refusedIndex > 0) {
+        // What it has in common with this term's leader does not shrink while the term lasts, unless it left the group, and
+        // remembers where its log ended.
+        const before = said.get(from)?.get(history);
+        if (before?.ackedTerm !== inner.term || inner.index >= before.ackedIndex) return;
+        const forgotten = node.peer()?.coordination.groupOf(shard)?.disk().forgotten.index ?? 0;
+        if (forgotten < before.ackedIndex) {
+          fail(
+            `${from} acknowledged ${before.ackedIndex} of ${history} in term ${inner.term} and holds ${inner.index}`,
+          );
+        }
       }
     },
     onBoot(node) {
@@ -50,6 +65,7 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
       const peer = node.peer();
       if (!histories || !peer) return;
       const kept = new Map<string, Kept>();
+      const newest = new Map<number, number>();
       for (const { of, record } of peer.checkpoint(node.clock.nowMs())) {
         if (of !== 'coordination') continue;
         const inner = record.record;
@@ -57,6 +73,7 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
         const history = `${shard}/${generation.number}:${generation.hash}`;
         const group = kept.get(history) ?? { term: 0, vote: undefined, lastIndex: 0, superseded: false };
         kept.set(history, group);
+        newest.set(shard, Math.max(newest.get(shard) ?? 0, generation.number));
         if (inner.kind === 'hardState') {
           group.term = inner.term;
           group.vote = inner.vote;
@@ -67,7 +84,9 @@ export const nothingForgotten: CheckerFactory = (_world, fail) => {
       }
       for (const [history, one] of histories) {
         const group = kept.get(history) ?? { term: 0, vote: undefined, lastIndex: 0, superseded: false };
-        if (group.superseded) continue;
+        const [shard, number] = history.split(/[/:]/).map(Number) as [number, number];
+        // No older history than the newest that it knows begins again there, so nothing of them has to be kept.
+        if (group.superseded || number < (newest.get(shard) ?? 0)) continue;
         observed += 1;
         if (group.term < one.term)
           fail(`${replica} spoke in term ${one.term} of ${history} and came back in ${group.term}`);

@@ -2,13 +2,8 @@
  * Once faults have ended, every node sees every other one alive, and the same of it, within O(log n) protocol periods;
  * and at no time does anybody believe in a member that does not exist, or in an incarnation that its subject never made.
  */
-import { periodMs } from '../../mesh/core/membership/limits.ts';
-import { doublings } from '../../mesh/core/membership/membership.ts';
+import { convergeMs } from '../plan.ts';
 import type { CheckerFactory } from './checker.ts';
-
-/** Periods to find an absent member again, and per doubling of the mesh to tell everybody. */
-const periodsToMeet = 24;
-const periodsPerDoubling = 6;
 
 export const viewsConverge: CheckerFactory = (world, fail) => {
   const issued = new Map<string, number>();
@@ -47,8 +42,7 @@ export const viewsConverge: CheckerFactory = (world, fail) => {
         agreedAtMs = world.nowMs();
         return;
       }
-      const periods = periodsToMeet + periodsPerDoubling * doublings(world.nodes.length);
-      if (world.nowMs() - healedAtMs > periods * periodMs) {
+      if (world.nowMs() - healedAtMs > convergeMs(world.nodes.length)) {
         fail(`views still differ ${world.nowMs() - healedAtMs} ms after healing`);
       }
     },

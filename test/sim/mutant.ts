@@ -16,7 +16,7 @@ export interface Mutant extends AsyncDisposable {
 }
 
 /** Makes a mutant. Throws when an edit does not apply to exactly one place: the source has moved on. */
-export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes' | 'minutes'>): Mutant {
+export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes' | 'minutes' | 'calm'>): Mutant {
   const dir = mkdtempSync(join(tmpdir(), 'potluck-mutant-'));
   for (const path of copied) cpSync(join(root, path), join(dir, path), { recursive: true });
   for (const { file, find, replace } of mutation.edits) {
@@ -39,6 +39,7 @@ export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes'
         seed,
         nodes: mutation.nodes ?? mutationNodes,
         minutes: mutation.minutes ?? mutationMinutes,
+        calm: mutation.calm ?? false,
       };
       return new Promise((resolve, reject) => {
         worker.once('error', reject);

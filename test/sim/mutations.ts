@@ -11,6 +11,8 @@ export interface Mutation {
   readonly checker: string;
   readonly nodes?: number;
   readonly minutes?: number;
+  /** Without any fault. */
+  readonly calm?: boolean;
 }
 
 const claims = 'mesh/core/claims/claims.ts';
@@ -238,15 +240,13 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: registers,
-        find: "    if (current.kind === 'tombstone') return current.result === offered.result ? 'same' : 'tombstoned';\n    if (current.result !== offered.result) return 'occupied';",
+        find: "    if (offered.token && offered.token.generation >= context.generation) return 'stale';\n",
         replace:
-          "    if (current.kind === 'tombstone' && offered.kind === 'result') {\n      const { promises, ...entry } = offered;\n      write(key, { ...entry, holders: mergeHolders([], promises, shardMs), writtenAtMs: shardMs });\n      return 'accepted';\n    }\n    if (current.kind === 'tombstone' || current.result !== offered.result) return 'occupied';",
+          "    if (offered.token && offered.token.generation >= context.generation) return 'stale';\n    if (offered.kind === 'tombstone') return 'occupied';\n",
       },
     ],
     seed: 0,
     checker: 'tombstones',
-    nodes: 10,
-    minutes: 8,
   },
   {
     name: 'unclaimed result overwrites a claimed one',
@@ -357,6 +357,11 @@ export const mutations: readonly Mutation[] = [
         find: '      if (request.highest && compareTokens(fetch.handOver.token, request.highest) < 0) return;\n',
         replace: '',
       },
+      {
+        file: submitter,
+        find: 'if (request.highest && compareTokens(token, request.highest) < 0) {',
+        replace: 'if (request.highest && compareTokens(token, request.highest) < -1e9) {',
+      },
     ],
     seed: 25,
     checker: 'outputs-promised',
@@ -399,12 +404,8 @@ export const mutations: readonly Mutation[] = [
         replace: 'return false;',
       },
       { file: submitter, find: 'if (event.leader !== undefined) offer(moved, nowMs);', replace: '' },
-      {
-        file: submitter,
-        find: 'runHere(request);\n    const { claimedAtMs }',
-        replace: 'void 0;\n    const { claimedAtMs }',
-      },
     ],
+    calm: true,
     seed: 15,
     checker: 'every-action-ends',
   },

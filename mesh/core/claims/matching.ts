@@ -36,15 +36,20 @@ export function createMatching(table: TaskTable, port: MatchingPort): Matching {
     if (served(pull)) pulls.delete(pull.node);
   }
 
-  /** Somebody is free now: what another only reserved and has not started goes to it. */
+  /**
+   * Somebody is free now: of what others only reserved and have not started, the longest goes to it. Those who reserved the
+   * rest start it soon; what takes long decides when a build ends.
+   */
   function steal(pull: WaitingPull, nowMs: number): boolean {
+    let longest: Task | undefined;
     for (const task of table.reserved) {
       if (task.claim?.executor === pull.node || !fits(task, pull)) continue;
-      port.takeBack(task);
-      port.grant(task, pull, false, nowMs);
-      return true;
+      if (!longest || task.expectedMs > longest.expectedMs) longest = task;
     }
-    return false;
+    if (!longest) return false;
+    port.takeBack(longest);
+    port.grant(longest, pull, false, nowMs);
+    return true;
   }
 
   return {

@@ -41,7 +41,7 @@ export function createTaskTable(): TaskTable {
     ready,
     reserved,
     add(item) {
-      const { key, request, shard, invocation, requires, spaceBytes, inputs, doNotCache, priority } = item;
+      const { key, request, shard, invocation, requires, spaceBytes, inputs, doNotCache, expectedMs, priority } = item;
       const task: Task = {
         id: taskId(key, request, doNotCache),
         shard,
@@ -51,6 +51,7 @@ export function createTaskTable(): TaskTable {
         spaceBytes,
         inputs,
         doNotCache,
+        expectedMs,
         priority,
         waiters: new Map(),
         claim: undefined,

@@ -86,6 +86,8 @@ export interface Task {
   readonly spaceBytes: number;
   readonly inputs: TreeSketch;
   readonly doNotCache: boolean;
+  /** How long its first submitter thinks that it runs; 0 when nobody knows. */
+  readonly expectedMs: number;
   priority: number;
   readonly waiters: Map<RequestId, Waiter>;
   claim: Claim | undefined;

@@ -134,8 +134,13 @@ export function createRegisters(state: RegistersState = emptyRegisters): Registe
       }
       return 'accepted';
     }
-    if (current.kind === 'tombstone') return current.result === offered.result ? 'same' : 'tombstoned';
-    if (current.result !== offered.result) return 'occupied';
+    if (current.result !== offered.result) return current.kind === 'tombstone' ? 'tombstoned' : 'occupied';
+    if (current.kind === 'tombstone') {
+      // What is merely lost here may be brought back; what another history found wrong may not.
+      if (offered.kind === 'result' || offered.reason === 'lost' || current.reason !== 'lost') return 'same';
+      write(key, tombstoneOf(current, offered.reason, shardMs));
+      return 'accepted';
+    }
     if (offered.kind === 'result') return addHolders(key, current, offered);
     // The blobs that history lost may well be held in this one; what it found to be wrong is wrong here too.
     if (offered.reason === 'lost') return 'occupied';

@@ -83,7 +83,23 @@ export function createReplicas(
       nowMs,
     );
     groups.set(shard, group);
+    forgetOlder(shard);
     return group;
+  }
+
+  /** The newest history of the shard that this disk remembers; no older one begins again here. */
+  function newestOf(shard: ShardId): number {
+    let newest = groups.get(shard)?.generation.number ?? 0;
+    for (const one of past.values()) if (one.shard === shard) newest = Math.max(newest, one.generation.number);
+    return newest;
+  }
+
+  /** So that a disk remembers of each shard no more than its newest history, and those whose registers are still offered. */
+  function forgetOlder(shard: ShardId): void {
+    const newest = newestOf(shard);
+    for (const [key, one] of past) {
+      if (one.shard === shard && one.generation.number < newest && one.superseded !== 'yes') past.delete(key);
+    }
   }
 
   function begin(shard: ShardId, generation: Generation, voters: readonly ReplicaId[], nowMs: number): void {
@@ -156,6 +172,7 @@ export function createReplicas(
         const voters = group.disk.snapshot?.configuration.voters ?? [];
         if (superseded === 'no') directory.learn(firstHeardOf(shard, generation, voters));
       }
+      for (let shard = 0; shard < shards; shard++) forgetOlder(shard);
     },
     receive(sender, envelope, nowMs) {
       const { shard, generation, from, to, message } = envelope;
@@ -170,7 +187,8 @@ export function createReplicas(
       const brings = message.kind === 'append' || message.kind === 'snapshot' || message.kind === 'heartbeat';
       // A voter that gave up its log still counts in the majority: it answers by what it remembers of where that ended.
       const votes = message.kind === 'vote' && directory.get(shard)?.configuration.voters.includes(self) === true;
-      if (groups.has(shard) || !(brings || votes) || (before && before.superseded !== 'no')) return;
+      const over = (before && before.superseded !== 'no') || generation.number < newestOf(shard);
+      if (groups.has(shard) || !(brings || votes) || over) return;
       past.delete(groupKey(shard, generation));
       start(shard, generation, before?.disk ?? blankDisk(), nowMs).receive(from, message, nowMs);
     },
@@ -180,7 +198,7 @@ export function createReplicas(
       if (!port.consentedTo(shard, generation) || !voters.includes(self)) return;
       if (generation.hash !== generationHash(shard, generation.number, voters)) return;
       if (group && group.generation.number >= generation.number) return;
-      if (past.has(groupKey(shard, generation))) return;
+      if (past.has(groupKey(shard, generation)) || generation.number < newestOf(shard)) return;
       learn(firstHeardOf(shard, generation, voters), nowMs);
       const known = directory.get(shard);
       if (known && sameGeneration(known.generation, generation)) begin(shard, generation, voters, nowMs);
@@ -201,6 +219,7 @@ export function createReplicas(
       const record = { kind: 'removed' as const, forgotten: disk.forgotten };
       port.persistNext({ kind: 'group', shard, generation, record });
       past.set(groupKey(shard, generation), { ...known, superseded: 'offered', disk });
+      forgetOlder(shard);
     },
     onDisk() {
       const all = new Map<string, GroupOnDisk>(past);
