@@ -29,6 +29,7 @@ export function alwaysEmpty(inner: LocalBlobStore): LocalBlobStore {
     },
     findByHash: async (fn, hash) => (hash === emptyDigest(fn).hash ? emptyDigest(fn) : inner.findByHash(fn, hash)),
     pin: (digests) => inner.pin(stored(digests)),
+    arrive: (digest, options) => inner.arrive(digest, options),
     copyTo: (digest, path, options) => inner.copyTo(digest, path, options),
     linkTo: (digest, path, options) => inner.linkTo(digest, path, options),
     putFile: (fn, path, options) => inner.putFile(fn, path, options),

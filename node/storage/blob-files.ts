@@ -16,6 +16,7 @@ export interface BlobFiles {
   openRead(digest: Digest): Promise<FsFile | undefined>;
   /** A new file, read-only for everyone but its handle. */
   createTemp(): Promise<TempFile>;
+  openPath(path: string): Promise<FsFile>;
   /** A path in the temporary directory that nothing has. */
   tempPath(): string;
   /** The contents of `file` are on the medium. */
@@ -75,6 +76,7 @@ export function createBlobFiles({ fs, dataDir, sync, onNewDirectory }: BlobFiles
       const path = tempPath();
       return { path, file: await fs.create(path, 0o444) };
     },
+    openPath: (path) => fs.openRead(path),
     tempPath,
     sync: (file) => (sync ? file.sync() : Promise.resolve()),
     async land(path, digest) {

@@ -61,6 +61,23 @@ export interface Pin extends Disposable {
   readonly missing: readonly Digest[];
 }
 
+/**
+ * A blob that comes piece by piece, in any order. Nobody but its holder sees it before it is whole, verified and durable;
+ * disposing of it before that drops it.
+ */
+export interface Arrival extends AsyncDisposable {
+  readonly digest: Digest;
+  /** Takes bytes that begin at `offset`; resolves when `read` finds them. Throws INVALID_ARGUMENT beyond the blob's end. */
+  write(offset: number, chunks: readonly Uint8Array[]): Promise<void>;
+  /** Bytes that were written before, unverified. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * Makes the blob durable and visible. Throws INVALID_ARGUMENT when the bytes are not its bytes, or not all there;
+   * nothing is left of them then.
+   */
+  finish(): Promise<void>;
+}
+
 /** What a store on this machine's disk offers beyond bytes. */
 export interface LocalBlobStore extends BlobStore {
   /** The digest of a held blob of which only the hash is known (HTTP caches name no size); `undefined` when none is held. */
@@ -68,6 +85,9 @@ export interface LocalBlobStore extends BlobStore {
 
   /** Pins the held ones of `digests`; the pin names the others. */
   pin(digests: readonly Digest[]): Promise<Pin>;
+
+  /** Room for a blob that comes piece by piece. Throws RESOURCE_EXHAUSTED when there is none. */
+  arrive(digest: Digest, options?: CallOptions): Promise<Arrival>;
 
   /**
    * Makes the file `path` with the blob's bytes: a private copy (reflink where the file system can), mode 0644 or 0755.

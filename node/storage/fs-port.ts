@@ -21,6 +21,8 @@ export interface FsFile {
   read(into: Uint8Array, position: number): Promise<number>;
   /** Appends all of `chunks`. */
   append(chunks: readonly Uint8Array[]): Promise<void>;
+  /** Writes all of `chunks`, one behind the other, from `position` on. Not for files that are appended to. */
+  write(chunks: readonly Uint8Array[], position: number): Promise<void>;
   stat(): Promise<FileStat>;
   /** Contents and size are on the medium. */
   sync(): Promise<void>;
@@ -109,21 +111,27 @@ function wrap(handle: fs.FileHandle): FsFile {
       }
       return filled;
     },
-    async append(chunks) {
-      let rest = chunks;
-      while (rest.length > 0) {
-        let { bytesWritten } = await handle.writev(rest);
-        const after: Uint8Array[] = [];
-        for (const chunk of rest) {
-          if (bytesWritten < chunk.byteLength) after.push(chunk.subarray(bytesWritten));
-          bytesWritten = Math.max(0, bytesWritten - chunk.byteLength);
-        }
-        rest = after;
-      }
-    },
+    append: (chunks) => writeAll(handle, chunks),
+    write: (chunks, position) => writeAll(handle, chunks, position),
     stat: async () => statOf(await handle.stat({ bigint: true })),
     sync: () => handle.sync(),
     chmod: (mode) => handle.chmod(mode),
     close: () => handle.close(),
   };
+}
+
+/** Without a position: at the end of what was written before. */
+async function writeAll(handle: fs.FileHandle, chunks: readonly Uint8Array[], position?: number): Promise<void> {
+  let rest = chunks;
+  let at = position;
+  while (rest.length > 0) {
+    let { bytesWritten } = await handle.writev(rest, at);
+    if (at !== undefined) at += bytesWritten;
+    const after: Uint8Array[] = [];
+    for (const chunk of rest) {
+      if (bytesWritten < chunk.byteLength) after.push(chunk.subarray(bytesWritten));
+      bytesWritten = Math.max(0, bytesWritten - chunk.byteLength);
+    }
+    rest = after;
+  }
 }

@@ -7,6 +7,7 @@ import { rm } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { alwaysEmpty } from './always-empty.ts';
+import { createArrivals } from './arrivals.ts';
 import { type BlobFiles, casDir, createBlobFiles, tempDir } from './blob-files.ts';
 import { createBlobReading } from './blob-reading.ts';
 import { createCommitter } from './committer.ts';
@@ -93,7 +94,8 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   const reading = createBlobReading({ index, committer, recency, residency, files, linkCopies, counters, onWarning });
   const diskStore = createDiskStore({ index, committer, residency, space, files, reading, counters });
   const local = createLocalFiles({ fs, store: diskStore, reading, files, linkCopies, space });
-  const held = alwaysEmpty({ ...diskStore, ...local });
+  const arrivals = createArrivals({ store: diskStore, reading, files, space });
+  const held = alwaysEmpty({ ...diskStore, ...local, ...arrivals });
   const actions = createDiskActionCache({ index, committer, recency, residency, space, blobs: held, counters });
   const maintenance = createMaintenance({ fs, dataDir, index, committer, residency, files, reading });
 

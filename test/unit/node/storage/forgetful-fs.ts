@@ -117,6 +117,14 @@ export function createForgetfulFs(random: Random): ForgetfulFs {
           file.seen = Buffer.concat([file.seen, ...chunks]);
           file.modifiedNs = clockNs++;
         }),
+      write: (chunks, position) =>
+        operate(() => {
+          const written = Buffer.concat(chunks);
+          const sizeBytes = Math.max(file.seen.byteLength, position + written.byteLength);
+          file.seen = Buffer.concat([file.seen], sizeBytes);
+          file.seen.set(written, position);
+          file.modifiedNs = clockNs++;
+        }),
       stat: () => operate(() => statOf(file)),
       sync: () =>
         operate(() => {

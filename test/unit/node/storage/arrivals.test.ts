@@ -1,0 +1,95 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as fc from 'fast-check';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Store } from '../../../../node/storage/open-store.ts';
+import { openStore } from '../../../../node/storage/open-store.ts';
+import { randomBlob } from '../../../contract/blobs.ts';
+
+let dataDir: string;
+let store: Store;
+
+beforeEach(async () => {
+  dataDir = await mkdtemp(join(tmpdir(), 'potluck-arrivals-'));
+  store = await openStore({ dataDir, sizeLimitBytes: 64 * 1024 ** 2, durability: 'fast' });
+});
+afterEach(async () => {
+  await store.close();
+  await rm(dataDir, { recursive: true });
+});
+
+const leftOvers = () => readdir(join(dataDir, 'tmp'));
+
+test('pieces in any order, overlapping and repeated, make the blob', async () => {
+  const pieces = fc.array(fc.tuple(fc.nat(299_999), fc.integer({ min: 1, max: 120_000 })), { maxLength: 12 });
+  await fc.assert(
+    fc.asyncProperty(pieces, fc.boolean(), async (some, inParallel) => {
+      const { digest, bytes } = randomBlob(300_000);
+      await using arrival = await store.blobs.arrive(digest);
+      const write = ([from, length]: [number, number]) => {
+        const part = bytes.subarray(from, from + length);
+        return arrival.write(from, [part.subarray(0, 10), part.subarray(10)]);
+      };
+      const all: [number, number][] = [...some, [150_000, 150_000], [0, 150_000]];
+      if (inParallel) await Promise.all(all.map(write));
+      else for (const piece of all) await write(piece);
+      expect(Buffer.from(await arrival.read(140_000, 20_000)).equals(bytes.subarray(140_000, 160_000))).toBe(true);
+      expect(await store.blobs.missing([digest])).toEqual([digest]);
+      await arrival.finish();
+      expect(Buffer.from((await store.blobs.get(digest)) ?? []).equals(bytes)).toBe(true);
+    }),
+    { numRuns: 40 },
+  );
+  expect(await leftOvers()).toEqual([]);
+});
+
+test('a byte that was brought cannot be changed any more', async () => {
+  const { digest, bytes } = randomBlob(100_000);
+  await using arrival = await store.blobs.arrive(digest);
+  await arrival.write(0, [bytes]);
+  await arrival.write(0, [Buffer.alloc(100_000)]);
+  await arrival.finish();
+  expect(Buffer.from((await store.blobs.get(digest)) ?? []).equals(bytes)).toBe(true);
+});
+
+test.each([
+  ['wrong', (bytes: Buffer) => Buffer.concat([Buffer.of((bytes[0] ?? 0) ^ 1), bytes.subarray(1)])],
+  ['short', (bytes: Buffer) => bytes.subarray(0, -1)],
+])('%s bytes are refused, and nothing is left of them', async (_, damage) => {
+  const { digest, bytes } = randomBlob(100_000);
+  await using arrival = await store.blobs.arrive(digest);
+  await arrival.write(0, [damage(bytes)]);
+  await expect(arrival.finish()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  expect(await store.blobs.missing([digest])).toEqual([digest]);
+  expect(await leftOvers()).toEqual([]);
+});
+
+test('bytes beyond the end are refused', async () => {
+  const { digest, bytes } = randomBlob(100_000);
+  await using arrival = await store.blobs.arrive(digest);
+  await expect(arrival.write(1, [bytes])).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+});
+
+test('an arrival that is dropped gives its room back, and one that came by another way ends well', async () => {
+  const usedBytes = store.stats().usedBytes;
+  const { digest, bytes } = randomBlob(100_000);
+  {
+    await using arrival = await store.blobs.arrive(digest);
+    await arrival.write(0, [bytes.subarray(0, 50_000)]);
+    expect(store.stats().usedBytes).toBeGreaterThanOrEqual(usedBytes + 100_000);
+  }
+  expect(store.stats().usedBytes).toBe(usedBytes);
+  await using arrival = await store.blobs.arrive(digest);
+  await arrival.write(0, [bytes]);
+  await store.blobs.putMany([{ digest, bytes }]);
+  await arrival.finish();
+  expect(await store.blobs.missing([digest])).toEqual([]);
+  expect(await leftOvers()).toEqual([]);
+});
+
+test('an arrival for which there is no room is refused', async () => {
+  await expect(store.blobs.arrive({ ...randomBlob(1).digest, sizeBytes: 1e9 })).rejects.toMatchObject({
+    code: 'RESOURCE_EXHAUSTED',
+  });
+});
