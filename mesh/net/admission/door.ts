@@ -1,0 +1,143 @@
+/**
+ * The door of a node: what happens on an encrypted connection, whose far peer id is authenticated, before any protocol of
+ * libp2p runs on it. Both ends prove membership; whoever dials speaks first, and a stranger who dials hears nothing.
+ *
+ * A second thing can be said there: a request to join, which ends the connection either way.
+ */
+import { Buffer } from 'node:buffer';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { MessageStream } from '@libp2p/interface';
+import { lpStream } from '@libp2p/utils';
+import {
+  type Contact,
+  GrantSchema,
+  type Hello,
+  HelloSchema,
+  JoinGrantSchema,
+  type JoinRequest,
+} from '../../../protos/gen/potluck/mesh/v1/admission_pb.ts';
+import type { NodeId } from '../../core/ids.ts';
+import type { CertifiedMember } from '../identity/certificate.ts';
+import type { Identity } from '../identity/identity.ts';
+import { prove } from '../identity/invitation.ts';
+import { admit } from '../identity/issuer.ts';
+import * as limits from './limits.ts';
+
+/** Decides on encrypted connections. Both resolve when the far end is a member, and throw otherwise. */
+export interface Door {
+  /** This node dialled. */
+  dialled(connection: MessageStream, far: NodeId): Promise<void>;
+  /** The far end dialled. */
+  accepted(connection: MessageStream, far: NodeId): Promise<void>;
+}
+
+export interface DoorOptions {
+  readonly identity: Identity;
+  readonly onMember: (member: CertifiedMember) => void;
+  /** A new member was signed for; it will dial. */
+  readonly onJoined: (peerId: NodeId, name: string) => void;
+  /** For the log: who was turned away, and why. The far end is not told. */
+  readonly onRefused: (far: NodeId, reason: string) => void;
+  /** Who else a new member can turn to. */
+  readonly contacts: () => readonly Contact[];
+}
+
+/** Ends a connection on purpose. */
+export class Refused extends Error {
+  override readonly name = 'Refused';
+}
+
+export function createDoor(options: DoorOptions): Door {
+  const { identity } = options;
+
+  function ownHello(): Uint8Array {
+    const kind = { case: 'member', value: { certificate: identity.certificate() } } as const;
+    return toBinary(HelloSchema, create(HelloSchema, { kind }));
+  }
+
+  function check(far: NodeId, hello: Hello | undefined): void {
+    if (hello?.kind.case !== 'member') throw refuse(far, 'said no hello');
+    const { member, reason } = identity.verifyMember(far, hello.kind.value.certificate);
+    if (!member) throw refuse(far, `certificate: ${reason}`);
+    options.onMember(member);
+  }
+
+  function refuse(far: NodeId, reason: string): Refused {
+    options.onRefused(far, reason);
+    return new Refused(`${far} is not admitted: ${reason}`);
+  }
+
+  return {
+    async dialled(connection, far) {
+      await within(connection, async (signal) => {
+        const frames = lpStream(connection, { maxDataLength: limits.helloBytesMax });
+        await frames.write(ownHello(), { signal });
+        const answer = await frames.read({ signal }).catch(() => {
+          throw refuse(far, 'it closed the connection at our certificate');
+        });
+        check(far, parseHello(answer.subarray()));
+        frames.unwrap();
+      });
+    },
+
+    async accepted(connection, far) {
+      await within(connection, async (signal) => {
+        const frames = lpStream(connection, { maxDataLength: limits.helloBytesMax });
+        const hello = parseHello((await frames.read({ signal })).subarray());
+        if (hello?.kind.case === 'join') {
+          const grant = grantTo(far, hello.kind.value);
+          await frames.write(grant, { signal });
+          // The grant is on its way until the far end hangs up.
+          await frames
+            .read({ signal: AbortSignal.any([signal, AbortSignal.timeout(limits.partingMs)]) })
+            .catch(() => {});
+          throw new Refused('joined; it dials again as a member');
+        }
+        check(far, hello);
+        await frames.write(ownHello(), { signal });
+        frames.unwrap();
+      });
+    },
+  };
+
+  function grantTo(far: NodeId, request: JoinRequest): Uint8Array {
+    const joining = { issuer: identity.peerId, joiner: far, nonce: request.nonce };
+    const { invitationId, proof, name } = request;
+    const admission = admit(identity, { ...joining, invitationId, proof, name });
+    if ('refused' in admission) throw refuse(far, `join: ${admission.refused}`);
+    const grant = toBinary(
+      GrantSchema,
+      create(GrantSchema, {
+        mesh: identity.mesh.bytes,
+        certificate: admission.certificate,
+        revocations: identity.revocations.all(),
+        contacts: options.contacts().slice(0, limits.contactsMax),
+      }),
+    );
+    options.onJoined(far, name);
+    const granted = create(JoinGrantSchema, { grant, proof: prove(admission.secret, 'grant', joining, grant) });
+    return toBinary(JoinGrantSchema, granted);
+  }
+}
+
+/** Runs one admission under its time limit; whatever goes wrong ends the connection. */
+export async function within<T>(connection: MessageStream, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Refused('no answer in time')), limits.admissionMs);
+  try {
+    return await work(late.signal);
+  } catch (error) {
+    connection.abort(error instanceof Error ? error : new Refused(String(error)));
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function parseHello(bytes: Uint8Array): Hello | undefined {
+  try {
+    return fromBinary(HelloSchema, Buffer.from(bytes));
+  } catch {
+    return undefined;
+  }
+}

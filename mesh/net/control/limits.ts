@@ -1,0 +1,25 @@
+/** Bounds of the control streams, each with its unit and its reason. */
+
+/** One frame: a part of a whole view, or the places of one announcement, several times over. */
+export const frameBytesMax = 1024 * 1024;
+/** Frames and bytes that wait for one member; beyond it the newest are dropped, as a lossy network would. */
+export const framesWaiting = 4_096;
+export const bytesWaiting = 4 * 1024 * 1024;
+/** Frames that could not be sent for so long, because there is no connection, are old news. */
+export const frameAgeMs = 2_000;
+/** For opening a stream on a connection. */
+export const openMs = 1_000;
+/** Between two echoes on a link: keeps it from timing out and measures its round trip. */
+export const echoMs = 15_000;
+/** A far end that reads nothing for so long is gone, whatever TCP says. */
+export const stuckMs = 10_000;
+/** Share of a new sample in the smoothed round trip (RFC 6298). */
+export const roundTripGain = 1 / 8;
+/** Lists and texts within one message. */
+export const rumoursMax = 128;
+export const placesMax = 16_384;
+export const nodesMax = 4_096;
+export const contactsMax = 256;
+export const noticesMax = 256;
+export const textMax = 512;
+export const blobsMax = 8_192;

@@ -1,0 +1,28 @@
+/** Bounds of the libp2p host, each with its unit and its reason. */
+
+/** For one address: connecting, encryption and admission over a link of 200 ms need about two seconds. */
+export const addressDialMs = 4_000;
+/** For all addresses of a peer. */
+export const dialMs = 12_000;
+/** For an inbound connection until it is admitted. */
+export const inboundUpgradeMs = 5_000;
+/** Connections a second from one address: the machines of an office come from behind one. */
+export const inboundPerSecond = 100;
+/** Inbound connections that are not admitted yet. */
+export const inboundPending = 100;
+/** Connections at once. */
+export const connectionsMax = 300;
+/** A LAN's bandwidth times its delay; control streams carry no blobs. */
+export const streamWindowBytes = 1024 * 1024;
+/** Sockets without traffic for longer are closed; echoes come more often. */
+export const socketIdleMs = 120_000;
+/** Addresses tried for one peer. */
+export const addressesPerPeer = 8;
+/** A peer unseen for so long is forgotten by libp2p; the remembered peers on disk are not. */
+export const peerAgeMs = 30 * 24 * 3_600_000;
+/** Largest gossip message; what is larger goes over control streams. */
+export const gossipBytesMax = 16 * 1024;
+/** How long stopping may take before it goes on without. */
+export const stopMs = 2_000;
+/** mDNS questions are this far apart. */
+export const mdnsMs = 10_000;
