@@ -7,6 +7,7 @@ import type { Attributes, MemberStatus, RecordSigner } from './membership/record
 import type { KeepingMessage, Kept } from './keeping/types.ts';
 import type { PinRecord, Purpose } from './promises/promises.ts';
 import type { Found, ProviderMessage, ProviderNote } from './providers/types.ts';
+import type { Ring } from './providers/ring.ts';
 import type { Rng } from './rng.ts';
 
 export type SharingMessage = MembershipMessage | ProviderMessage | KeepingMessage;
@@ -102,8 +103,8 @@ export interface SharingConfig {
   readonly attributes: Attributes;
   readonly signer: RecordSigner;
   readonly rng: Rng;
-  /** Drawn when the mesh was made; the same on every node. */
-  readonly meshSalt: number;
+  /** `createRing` with the mesh's salt, which was drawn when the mesh was made and is the same on every node. */
+  readonly ringOf: (nodes: readonly NodeId[]) => Ring;
   readonly capacityBytes: number;
   /** What the blob store holds, least recently used first. */
   readonly held: readonly (readonly [BlobKey, number])[];

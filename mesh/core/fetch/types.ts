@@ -1,7 +1,7 @@
 /** What the fetch planner and the upload gate take and give. Bytes never pass through either. */
 import type { BlobKey, NodeId } from '../ids.ts';
 import type { MemberStatus } from '../membership/records.ts';
-import type { Rng } from '../rng.ts';
+import type { Found } from '../providers/types.ts';
 
 /** From near to far. */
 export type Locality = 'host' | 'subnet' | 'site' | 'other';
@@ -17,7 +17,10 @@ export interface Want {
   readonly hints: readonly NodeId[];
 }
 
-/** A piece of a blob: bytes `offset` .. `offset + lengthBytes - 1`. */
+/**
+ * A piece of a blob: bytes `offset` .. `offset + lengthBytes - 1`. Two transfers may bring the same piece; the first that
+ * was reported counts, and the other's bytes must not replace it.
+ */
 export interface Part {
   readonly blob: BlobKey;
   readonly offset: number;
@@ -28,7 +31,7 @@ export interface Part {
 
 /**
  * What became of a part. `stored`: a whole blob is verified and durable. `arrived`: a range is at hand, unverified.
- * `absent`: the holder has it not. `wrong`: the bytes do not hash to the digest, or are of another length.
+ * `absent`: the holder has it not, or not yet. `wrong`: the bytes do not hash to the digest, or are of another length.
  * `noRoom`: this node's disk is full.
  */
 export type PartOutcome = 'stored' | 'arrived' | 'absent' | 'wrong' | 'noRoom';
@@ -46,8 +49,8 @@ export type FetchEvent =
   | { readonly kind: 'gap' }
   | { readonly kind: 'want'; readonly wants: readonly Want[] }
   | { readonly kind: 'unwant'; readonly want: number }
-  /** Answer to `locate`. `last`: nothing more will come for this blob. */
-  | { readonly kind: 'located'; readonly blob: BlobKey; readonly holders: readonly NodeId[]; readonly last: boolean }
+  /** Answer to `locate`, in one or more parts: each blob is named once. */
+  | { readonly kind: 'located'; readonly found: readonly Pick<Found, 'blob' | 'holders'>[] }
   | { readonly kind: 'progress'; readonly transfer: number; readonly receivedBytes: number }
   | { readonly kind: 'part'; readonly transfer: number; readonly blob: BlobKey; readonly outcome: PartOutcome }
   | { readonly kind: 'ended'; readonly transfer: number; readonly outcome: TransferOutcome }
@@ -87,7 +90,6 @@ export type FetchNote =
 
 export interface FetchConfig {
   readonly self: NodeId;
-  readonly rng: Rng;
 }
 
 /** The serving side: which requests of other nodes are served now. */

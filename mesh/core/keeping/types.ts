@@ -1,6 +1,6 @@
 /** Asking holders to keep blobs: what makes "present" a promise when the bytes are with others (design: two live holders). */
 import type { BlobKey, NodeId } from '../ids.ts';
-import type { BenchReason, Found } from '../providers/types.ts';
+import type { Found } from '../providers/types.ts';
 
 export type KeepingMessage =
   /** Pin these for so long, as a replica is. */
@@ -37,5 +37,4 @@ export type KeepingEffect =
   | { readonly kind: 'find'; readonly find: number; readonly blobs: readonly BlobKey[] }
   /** Pin it here for another node. */
   | { readonly kind: 'pin'; readonly pin: number; readonly blob: BlobKey; readonly forMs: number }
-  | { readonly kind: 'secured'; readonly secure: number; readonly kept: readonly Kept[] }
-  | { readonly kind: 'blame'; readonly node: NodeId; readonly reason: BenchReason };
+  | { readonly kind: 'secured'; readonly secure: number; readonly kept: readonly Kept[] };

@@ -7,8 +7,10 @@
  * On the wire a place takes eight bytes (fixed64), and every list of numbers here is packed.
  */
 import type { BlobKey, NodeId } from '../ids.ts';
+import type { Membership } from '../membership/membership.ts';
 import type { MemberStatus } from '../membership/records.ts';
 import type { Rng } from '../rng.ts';
+import type { Ring } from './ring.ts';
 
 /** First 52 bits of a blob's hash, as an integer. */
 export type Place = number;
@@ -21,6 +23,8 @@ export type ProviderMessage =
   | {
       readonly kind: 'announce';
       readonly seq: number;
+      /** Drawn at each start of the sender: within one life, numbers only rise. */
+      readonly life: number;
       /** Store generation of the sender; records of an earlier one are void. */
       readonly generation: number;
       readonly add: readonly Place[];
@@ -58,15 +62,8 @@ export type ProviderEvent =
   /** The machine slept: whatever was asked is old, and what was told may be lost. */
   | { readonly kind: 'gap' }
   | { readonly kind: 'message'; readonly from: NodeId; readonly message: ProviderMessage }
-  /** A member as this node sees it now, this node included. */
-  | {
-      readonly kind: 'member';
-      readonly node: NodeId;
-      readonly status: MemberStatus;
-      readonly generation: number;
-      readonly site: string;
-      readonly subnet: string;
-    }
+  /** What this node sees of a member changed; `members` of the configuration shows it already. */
+  | { readonly kind: 'member'; readonly node: NodeId; readonly before: MemberStatus | undefined }
   /** Durable in the store, and to be announced. */
   | { readonly kind: 'stored'; readonly blobs: readonly BlobKey[] }
   /** Evicted, lost or rotten. */
@@ -108,8 +105,10 @@ export interface ProvidersConfig {
   readonly self: NodeId;
   /** Store generation of this node: another number whenever blobs may have vanished unannounced. */
   readonly generation: number;
-  /** Chosen when the mesh is made; places of nodes depend on it, so that nobody knows them before. */
-  readonly meshSalt: number;
+  /** Every node's view of the members, itself included. */
+  readonly members: Pick<Membership, 'get' | 'members'>;
+  /** Makes a ring with the mesh's salt (see ring.ts); equal rings may be one object. */
+  readonly ringOf: (nodes: readonly NodeId[]) => Ring;
   readonly rng: Rng;
   /** What the store holds. */
   readonly held: Iterable<BlobKey>;
