@@ -52,7 +52,7 @@ export function createFinder(
   const finds = new Map<number, Find>();
   const questions = new Map<number, Question>();
   const silentUntilMs = new Map<NodeId, number>();
-  let seq = context.rng.next();
+  let seq = context.rng.below(2 ** 30);
 
   function keepersOf(place: Place): NodeId[] {
     const ring = context.ring();
