@@ -9,6 +9,7 @@ import { valueOf } from './args.ts';
 import { type Command, type Flags, jsonFlag, type ParsedArgs } from './command.ts';
 import { CliError, exitCodes } from './exit-codes.ts';
 import { count, formatTable } from './format.ts';
+import { compareScenarios, runScenarioFile, sweepScenario, sweepSteps } from './scenario.ts';
 import { print, printError } from './terminal.ts';
 
 const sizeFlags: Flags = {
@@ -24,10 +25,24 @@ const simRun: Command = {
   name: 'sim run',
   summary: 'simulate one mesh under faults',
   description:
-    'Draws machines, network, workload and faults from the seed, runs the real decision machines on virtual time and checks every invariant. Exit status 1 says that one broke.',
-  flags: { ...seedFlag, ...sizeFlags, ...jsonFlag },
-  examples: [{ about: 'seed 7 with five machines', line: 'potluck sim run --seed 7 --nodes 5' }],
+    'Draws machines, network, workload and faults from the seed, runs the real decision machines on virtual time and checks every invariant. Exit status 1 says that one broke.\nWith --scenario all of that comes from a file that you wrote (docs/scenarios.md), and the report says what happens to its builds, beside each machine alone and a central cache. Exit status 1 says that an expectation of the file is broken, 2 that the file has a mistake.',
+  flags: {
+    scenario: { value: 'FILE', about: 'a scenario to run instead' },
+    html: { value: 'FILE', about: 'also write the report of the scenario as a page' },
+    ...seedFlag,
+    ...sizeFlags,
+    ...jsonFlag,
+  },
+  examples: [
+    { about: 'seed 7 with five machines', line: 'potluck sim run --seed 7 --nodes 5' },
+    {
+      about: 'what lids do to the builds of an office',
+      line: 'potluck sim run --scenario sim/scenarios/office-with-lids.yaml --html report.html',
+    },
+  ],
   async run(args) {
+    const scenario = scenarioOf(args, ['nodes', 'minutes'], ['html']);
+    if (scenario !== undefined) return runScenarioFile(args, scenario);
     const { simulate } = await import('../../sim/simulate.ts');
     const report = simulate(planOptions(args, readInteger(args, 'seed', 1, 0)));
     return showRun(args, report);
@@ -37,15 +52,32 @@ const simRun: Command = {
 const simSweep: Command = {
   name: 'sim sweep',
   summary: 'simulate a range of seeds',
-  description: 'Runs every seed of the range, several at once, and adds up what the checkers saw.',
+  description:
+    'Runs every seed of the range, several at once, and adds up what the checkers saw.\nWith --scenario and --vary one scenario is run once for each value of one of its keys instead: a list, or a range whose ends may lie far apart. Exit status 1 says that an expectation was broken for some value.',
   flags: {
+    scenario: { value: 'FILE', about: 'a scenario to run with several values' },
+    vary: { value: 'KEY=VALUES', about: 'what to vary, such as link.bandwidth=10..1000 or node.laptop.count=2,4,8' },
+    steps: { value: 'N', about: 'values of a range', fallback: String(sweepSteps) },
+    seed: { value: 'N', about: 'of the scenario, instead of its own' },
     seeds: { value: 'A..B', about: 'first and last seed', fallback: '1..100' },
     ...sizeFlags,
     jobs: { value: 'N', about: 'seeds at once', fallback: 'number of processors' },
     ...jsonFlag,
   },
-  examples: [{ about: 'the range that a release must hold', line: 'potluck sim sweep --seeds 1..2000' }],
+  examples: [
+    { about: 'the range that a release must hold', line: 'potluck sim sweep --seeds 1..2000' },
+    {
+      about: 'how much a faster link would help',
+      line: 'potluck sim sweep --scenario sim/scenarios/two-offices.yaml --vary link.bandwidth=10..1000',
+    },
+  ],
   async run(args) {
+    const scenario = scenarioOf(args, ['seeds', 'nodes', 'minutes', 'jobs'], ['vary', 'steps', 'seed']);
+    if (scenario !== undefined) {
+      const vary = valueOf(args, 'vary');
+      if (vary === undefined) throw new CliError('sim sweep --scenario needs --vary KEY=VALUES', exitCodes.usage);
+      return sweepScenario(args, scenario, vary, readInteger(args, 'steps', sweepSteps, 2));
+    }
     const [from, to] = readRange(valueOf(args, 'seeds') ?? '1..100');
     const { nodes, minutes } = planOptions(args, from);
     const jobs = readInteger(args, 'jobs', availableParallelism(), 1);
@@ -125,7 +157,36 @@ const simShrink: Command = {
   },
 };
 
-export const simCommands: readonly Command[] = [simRun, simSweep, simReplay, simShrink];
+const simCompare: Command = {
+  name: 'sim compare',
+  summary: 'run two scenarios and compare them',
+  operands: 'A B',
+  operandsMax: 2,
+  description:
+    'Each is a scenario file, or a report that "sim run --scenario FILE --json" printed into a file named .json. Exit status 1 says that an expectation of one of them is broken.',
+  flags: { ...jsonFlag },
+  examples: [{ about: 'with and without a second office', line: 'potluck sim compare one.yaml two.yaml' }],
+  async run(args) {
+    const [a, b] = args.positionals;
+    if (a === undefined || b === undefined) throw new CliError('sim compare needs two files', exitCodes.usage);
+    return compareScenarios(args, [a, b]);
+  },
+};
+
+export const simCommands: readonly Command[] = [simRun, simSweep, simCompare, simReplay, simShrink];
+
+/** The scenario file, if there is one. Flags of drawn meshes do not go with it, and its own flags not without it. */
+function scenarioOf(
+  args: ParsedArgs,
+  drawnOnly: readonly string[],
+  scenarioOnly: readonly string[],
+): string | undefined {
+  const path = valueOf(args, 'scenario');
+  const wrong = (path === undefined ? scenarioOnly : drawnOnly).find((name) => args.values.has(name));
+  if (wrong === undefined) return path;
+  const why = path === undefined ? 'goes with --scenario FILE only' : 'does not go with --scenario, which has its own';
+  throw new CliError(`--${wrong} ${why}`, exitCodes.usage);
+}
 
 function planOptions(args: ParsedArgs, seed: number): PlanOptions {
   return { seed, nodes: readInteger(args, 'nodes', 20, 1), minutes: readInteger(args, 'minutes', 10, 1) };

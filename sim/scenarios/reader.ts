@@ -112,7 +112,7 @@ export function scalar<T>(what: string, parse: (text: string) => T | undefined):
   };
 }
 
-export const text = scalar('a text', (given) => given || undefined);
+export const text = scalar('a text', (given) => given);
 
 export const flag = scalar('true or false', (given) =>
   given === 'true' ? true : given === 'false' ? false : undefined,

@@ -21,6 +21,7 @@ import { createInputs } from './inputs.ts';
 import type { Scenario, ScenarioNode } from './load.ts';
 import { planScenario, type ScenarioPlan } from './plan.ts';
 import { createRecorder, type Recording } from './recorder.ts';
+import type { ScenarioFaultKind } from './schema.ts';
 import { createTopology, type Topology } from './topology.ts';
 
 /** Invariants of safety, which hold at any time; those of healing are for the sweeps. */
@@ -72,6 +73,7 @@ export interface BuildReport {
 }
 
 export interface FaultReport {
+  readonly kind: ScenarioFaultKind;
   readonly what: string;
   readonly atMs: number;
   readonly forMs: number;
@@ -321,6 +323,7 @@ function faultsOf(scenario: Scenario, recording: Recording): FaultReport[] {
     const never = [...(record?.interrupted ?? [])].some((request) => open.has(request));
     const recoveryMs = record && record.interrupted.size > 0 ? record.lastAnswerMs - scenario.warmUpMs - atMs : 0;
     return {
+      kind: fault.kind,
       what: describeFault(scenario, index),
       atMs,
       forMs: fault.for.to,
