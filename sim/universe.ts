@@ -103,6 +103,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       }
     : undefined;
 
+  const flawless = plan.lossPerMillion + plan.duplicatePerMillion + plan.stragglePerMillion === 0;
   const world: World = {
     nodes,
     shards: plan.shards,
@@ -113,9 +114,9 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     },
     healedAtMs: () => healedAtMs,
     faults: () => faultsApplied,
-    disturbances: () => faultsApplied + disturbances,
+    disturbances: () => faultsApplied + disturbances + (flawless ? 0 : 1),
     excused: (node) => excused.has(node.index),
-    calm: plan.faults.length === 0 && plan.lossPerMillion === 0,
+    calm: plan.faults.length === 0 && flawless && !options.world,
     after: (delayMs, act) => engine.after(delayMs * 1_000, act),
     action: (key) => actions.get(key),
   };

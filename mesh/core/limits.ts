@@ -126,10 +126,10 @@ export const claimLimits = {
   retryEarnedPerMille: 100,
   /** Submitters whose budget is remembered. */
   retryBudgets: 1_024,
-  /** Cancelled requests are remembered so long, in case that the cancel overtook the submission. */
-  cancelMemoryMs: 60_000,
+  /** Requests that were cancelled or served are remembered so long, in case that their submission comes late or twice. */
+  settledMemoryMs: 60_000,
   /** ...and at most so many. */
-  cancelsRemembered: 4_096,
+  settledRemembered: 4_096,
   /** Ready actions of one invocation that are compared for how much of their inputs the executor holds. */
   affinityWindow: 16,
   /** Actions granted in answer to one pull. */

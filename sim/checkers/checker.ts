@@ -23,11 +23,11 @@ export interface World {
   healedAtMs(): number | undefined;
   /** Every fault that has begun. */
   faults(): number;
-  /** Faults, and owners and batteries that came and went. */
+  /** Faults, owners and batteries that came and went, and a network that loses, repeats or delays messages all the time. */
   disturbances(): number;
   /** The node has lied, or lost blobs by a fault: what it promised proves nothing. */
   excused(node: SimNode): boolean;
-  /** True when the plan has no faults and its network loses nothing. */
+  /** A drawn world without faults, whose network neither loses, repeats nor delays anything. */
   readonly calm: boolean;
   /** Calls back in virtual time. */
   after(delayMs: number, act: () => void): void;

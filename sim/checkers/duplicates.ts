@@ -25,6 +25,11 @@ export const duplicates: CheckerFactory = (world, fail) => {
       if (key !== undefined) wanted.set(key, (wanted.get(key) ?? 0) + 1);
     },
     onNote(_node, note) {
+      // Nobody may have room to keep the result; then it is made again for whoever asks next.
+      if (note.kind === 'pinRefused' && note.reason === 'budget') {
+        const key = note.blob.slice('result/'.length).split('#')[0] as string;
+        wanted.set(key, (wanted.get(key) ?? 0) + 1);
+      }
       // A dropped result has to be made again; the first replica to say so counts.
       if (note.kind !== 'registerWritten' || note.command !== 'invalidate' || note.outcome !== 'accepted') return;
       const write = `${note.shard}/${note.generation.number}:${note.generation.hash}/${note.index} ${note.key}`;

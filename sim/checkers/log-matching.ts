@@ -13,6 +13,8 @@ export const logMatching: CheckerFactory = (world, fail) => {
   const entries = new Map<string, string>();
   const committed = new Map<string, Map<number, number>>();
   const texts = new WeakMap<object, string>();
+  // The last entry of each replica's log when it was looked at; a log with the same end has not changed.
+  const ends = new WeakMap<object, object>();
   let observed = 0;
   let seconds = 0;
 
@@ -27,6 +29,9 @@ export const logMatching: CheckerFactory = (world, fail) => {
     if (!group) return;
     const history = `${shard}/${group.generation.number}:${group.generation.hash}`;
     const log = group.disk().entries;
+    const end = log.at(-1);
+    if (!end || ends.get(group) === end) return;
+    ends.set(group, end);
     for (let at = Math.max(1, log.length - depth); at < log.length; at++) {
       const [before, entry] = [log[at - 1], log[at]];
       if (!before || !entry) continue;

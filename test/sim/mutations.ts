@@ -324,7 +324,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     seed: 1,
-    checker: '',
+    checker: 'log-matching',
   },
   {
     name: 'guests welcome while the owner is there',

@@ -163,6 +163,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   const byClaim = new Map<string, Run>();
   const ownQueue: { readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }[] = [];
   const pulls = new Map<NodeId, Pull>();
+  const leaders = new Map<ShardId, NodeId | undefined>();
   let slots = 0;
   let guests = false;
   let capabilities: readonly string[] = [];
@@ -265,6 +266,9 @@ export function createExecutor(config: ExecutorConfig): Executor {
     };
     runs.set(run.run, run);
     byClaim.set(claimName(run.key, claim.token), run);
+    // The grant was under way when the leadership changed.
+    const leader = leaders.get(run.shard);
+    if (leader !== undefined && leader !== from) follow(run, leader, nowMs);
     renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
     effects.push({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
   }
@@ -497,8 +501,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
         if (message.outcome === 'lost') {
           run.registering = true;
           registerAtMs = nowMs;
-        } else if (message.outcome === 'notPromised') giveBack(run);
-        else end(run);
+        } else end(run);
         return;
       }
       case 'handedOver': {
@@ -534,12 +537,17 @@ export function createExecutor(config: ExecutorConfig): Executor {
   }
 
   function onLeader(shard: ShardId, leader: NodeId | undefined, nowMs: number): void {
+    leaders.set(shard, leader);
     for (const run of runs.values()) {
-      if (run.token === undefined || run.shard !== shard || run.leader === leader) continue;
-      run.leader = leader;
-      run.registering = true;
-      registerAtMs = nowMs;
+      if (run.token !== undefined && run.shard === shard && run.leader !== leader) follow(run, leader, nowMs);
     }
+  }
+
+  /** Another leader has to adopt the claim before it counts. */
+  function follow(run: Run, leader: NodeId | undefined, nowMs: number): void {
+    run.leader = leader;
+    run.registering = true;
+    registerAtMs = nowMs;
   }
 
   /** Keeps one pull at every leader that may have work, for as many slots as are free. */

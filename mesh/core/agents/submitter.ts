@@ -80,6 +80,8 @@ interface Request {
   item: SubmitItem;
   readonly startedAtMs: number;
   leader: NodeId | undefined;
+  /** Some leader was asked, and may have given it to somebody whether or not its answer came. */
+  offered: boolean;
   offeredAtMs: number;
   heardAtMs: number;
   renewedAtMs: number;
@@ -149,6 +151,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       request.offeredAtMs = nowMs;
       request.leader = leaderOf(request.item.shard);
       if (request.leader === undefined) continue;
+      request.offered = true;
       const items = byLeader.get(request.leader);
       if (items) items.push(request.item);
       else byLeader.set(request.leader, [request.item]);
@@ -497,6 +500,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
           item: { ...event.item, reoffer: false },
           startedAtMs: nowMs,
           leader: undefined,
+          offered: false,
           offeredAtMs: nowMs,
           heardAtMs: nowMs,
           renewedAtMs: nowMs,
@@ -522,7 +526,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       case 'leader': {
         const moved = [...requests.values()].filter(({ item }) => item.shard === event.shard);
         for (const request of moved) {
-          if (request.accepted) request.item = { ...request.item, reoffer: true };
+          if (request.offered) request.item = { ...request.item, reoffer: true };
           request.accepted = false;
         }
         if (event.leader !== undefined) offer(moved, nowMs);

@@ -47,7 +47,8 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   const led = new Map<ShardId, Led>();
   const table = createTaskTable();
   const matching = createMatching(table, { grant, takeBack: (task) => revoke(task, 'stolen') });
-  const cancelled = new Map<RequestId, number>();
+  // Requests whose submission may come late or twice: cancelled ones, and those that were told of a result, by its token.
+  const settled = new Map<RequestId, { readonly served: Token | undefined; readonly untilMs: number }>();
   const budgets = createRetryBudgets();
   const outbox = createOutbox();
   const commits = createCommits(table, view, outbox, {
@@ -55,10 +56,9 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     emit: (effect) => void effects.push(effect),
     drop,
     revoke,
-    fail: onFail,
     makeReady,
-    tellWaiters,
-    hint,
+    finish,
+    settle,
   });
   let sweepAtMs = Number.POSITIVE_INFINITY;
   let effects: ClaimsEffect[] = [];
@@ -93,6 +93,20 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     tellWaiters(task, (request) => ({ kind: 'ended', shard: task.shard, request, reason }));
     hint(task, 'done');
     table.remove(task);
+  }
+
+  /** The action ran: its waiters are told, its claim is over and so is the task. */
+  function finish(task: Task, state: (request: RequestId) => RequestState): void {
+    tellWaiters(task, state);
+    if (task.claim) revoke(task, 'done');
+    hint(task, 'done');
+    table.remove(task);
+  }
+
+  function settle(request: RequestId, served: Token | undefined, nowMs: number): void {
+    sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
+    if (settled.size < limits.settledRemembered)
+      settled.set(request, { served, untilMs: nowMs + limits.settledMemoryMs });
   }
 
   function hint(task: Task, state: 'ready' | 'claimed' | 'done'): void {
@@ -159,15 +173,18 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     const shardLed = led.get(shard);
     if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
     const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason });
+    const last = settled.get(request);
     // The cancel overtook the submission.
-    if (cancelled.has(request)) return ended('cancelled');
+    if (last && !last.served) return ended('cancelled');
     const known = table.ofRequest(request);
     if (known) {
       table.addWaiter(known, request, from, nowMs);
       return outbox.tell(from, stateOf(known, request));
     }
     const register = view.register(shard, key);
-    if (register?.kind === 'result' && !item.skipCacheLookup && !item.doNotCache) {
+    // Who refuses the cache gets what was made for this very request.
+    const own = register?.token && last?.served && compareTokens(register.token, last.served) === 0;
+    if (register?.kind === 'result' && (!item.skipCacheLookup || own) && !item.doNotCache) {
       const { result, executor, token } = register;
       return outbox.tell(from, { kind: 'succeeded', shard, request, result, executor, token });
     }
@@ -215,8 +232,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       if (!led.has(shard)) continue;
       const task = table.ofRequest(request);
       if (task && task.waiters.get(request)?.node !== from) continue;
-      if (cancelled.size < limits.cancelsRemembered) cancelled.set(request, nowMs + limits.cancelMemoryMs);
-      sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
+      settle(request, undefined, nowMs);
       if (task) removeWaiter(task, request, 'cancelled');
     }
   }
@@ -305,7 +321,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
 
   /** The executor came before its submitter: the request is taken as read until its lease runs out. */
   function adoptTask(running: RunningClaim, executor: NodeId, nowMs: number): Task | undefined {
-    if (table.tasks.size >= limits.tasksMax || cancelled.has(running.request)) return undefined;
+    if (table.tasks.size >= limits.tasksMax || settled.has(running.request)) return undefined;
     const { shard, key, request, requires, spaceBytes, doNotCache } = running;
     const task = newTask(
       {
@@ -353,7 +369,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   }
 
   function sweep(nowMs: number): void {
-    for (const [request, untilMs] of cancelled) if (untilMs <= nowMs) cancelled.delete(request);
+    for (const [request, { untilMs }] of settled) if (untilMs <= nowMs) settled.delete(request);
     matching.expire(nowMs);
     for (const task of [...table.tasks.values()]) {
       for (const waiter of [...task.waiters.values()]) {
@@ -362,7 +378,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const { claim } = task;
       if (claim && claim.committing === undefined && claim.expiresAtMs <= nowMs) onLost(task, true, 'expired', nowMs);
     }
-    const idle = table.tasks.size === 0 && matching.waiting === 0 && cancelled.size === 0;
+    const idle = table.tasks.size === 0 && matching.waiting === 0 && settled.size === 0;
     sweepAtMs = idle ? Number.POSITIVE_INFINITY : nowMs + limits.sweepMs;
   }
 
@@ -395,7 +411,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       case 'fail':
         return onFail(from, message.claim, message.reason, nowMs);
       case 'commit':
-        return commits.onCommit(from, message, nowMs);
+        return commits.onCommit(from, message);
       case 'register':
         for (const running of message.claims) onRegister(from, running, nowMs);
         return;

@@ -2,10 +2,10 @@
  * A claimed result on its way into the log: checked here against the claim that is current, judged again by the register
  * when the entry is applied. While it is in the log, its claim neither ends nor moves.
  */
-import type { NodeId, RequestId, ShardId } from '../ids.ts';
+import type { NodeId, RequestId, ShardId, Token } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { ApplyOutcome } from '../registers/types.ts';
-import type { ClaimMessage, ClaimRef, FailureReason, RequestState, RevokeReason } from './messages.ts';
+import type { ClaimMessage, ClaimRef, RequestState, RevokeReason } from './messages.ts';
 import type { Outbox } from './outbox.ts';
 import type { TaskTable } from './table.ts';
 import type { ClaimsEffect, ClaimsView, DropReason, Led, Task } from './types.ts';
@@ -15,14 +15,15 @@ export interface CommitsPort {
   emit(effect: ClaimsEffect): void;
   drop(task: Task, reason: DropReason): void;
   revoke(task: Task, reason: RevokeReason): void;
-  fail(from: NodeId, ref: ClaimRef, reason: FailureReason, nowMs: number): void;
   makeReady(task: Task, readyAtMs: number, nowMs: number): void;
-  tellWaiters(task: Task, state: (request: RequestId) => RequestState): void;
-  hint(task: Task, state: 'done'): void;
+  /** The action ran: its waiters are told, its claim is over and so is the task. */
+  finish(task: Task, state: (request: RequestId) => RequestState): void;
+  /** The request was told of the result under this token. */
+  settle(request: RequestId, served: Token | undefined, nowMs: number): void;
 }
 
 export interface Commits {
-  onCommit(from: NodeId, message: Extract<ClaimMessage, { kind: 'commit' }>, nowMs: number): void;
+  onCommit(from: NodeId, message: Extract<ClaimMessage, { kind: 'commit' }>): void;
   /** What became of a proposed commit; `lost` when it did not come into the log, or nobody can say. */
   onApplied(proposal: number, outcome: ApplyOutcome | 'lost', nowMs: number): void;
 }
@@ -38,21 +39,19 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
   }
 
   /** Ends the task with what its register says; false when that is no result. */
-  function succeed(task: Task | undefined): boolean {
+  function succeed(task: Task | undefined, nowMs: number): boolean {
     if (!task || task.doNotCache) return false;
     const register = view.register(task.shard, task.key);
     if (register?.kind !== 'result') return false;
     const { shard } = task;
     const { result, executor, token } = register;
-    port.tellWaiters(task, (request) => ({ kind: 'succeeded', shard, request, result, executor, token }));
-    if (task.claim) port.revoke(task, 'done');
-    port.hint(task, 'done');
-    table.remove(task);
+    for (const request of task.waiters.keys()) port.settle(request, token, nowMs);
+    port.finish(task, (request) => ({ kind: 'succeeded', shard, request, result, executor, token }));
     return true;
   }
 
   return {
-    onCommit(from, message, nowMs) {
+    onCommit(from, message) {
       const { claim: ref, result } = message;
       const { shard, key, token } = ref;
       const led = port.led(shard);
@@ -65,16 +64,17 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
       const promises = message.promises.filter(
         ({ holder, pinnedForMs }) => pinnedForMs >= limits.promiseMsMin && (holder === from || view.isAlive(holder)),
       );
-      if (promises.length === 0) {
-        outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
-        return port.fail(from, ref, 'executorFault', nowMs);
-      }
       if (task?.doNotCache) {
-        port.tellWaiters(task, (request) => ({ kind: 'finished', shard, request, token }));
         outbox.send(from, { kind: 'committed', claim: ref, outcome: 'accepted' });
         port.drop(task, 'done');
-        port.hint(task, 'done');
-        return table.remove(task);
+        return port.finish(task, (request) => ({ kind: 'finished', shard, request, token }));
+      }
+      if (promises.length === 0) {
+        outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
+        if (!task) return;
+        // No disk has room to keep it for others. Who waits may fetch it while it is there; running it again helps nobody.
+        port.drop(task, 'done');
+        return port.finish(task, (request) => ({ kind: 'succeeded', shard, request, result, executor: from, token }));
       }
       // A token from before this leader's term is judged where it counts: when the entry is applied.
       const proposal = ++nextProposal;
@@ -102,10 +102,10 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
       else refuseStale(executor, ref);
       if (task) {
         port.drop(task, 'done');
-        if (!succeed(task)) port.makeReady(task, 0, nowMs);
+        if (!succeed(task, nowMs)) port.makeReady(task, 0, nowMs);
       } else if (accepted) {
         // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
-        succeed(table.tasks.get(ref.key));
+        succeed(table.tasks.get(ref.key), nowMs);
       }
     },
   };

@@ -29,6 +29,9 @@ import type { CoordinationEffect, CoordinationEvent, CoordinationNote, MemberVie
 
 export { recoverCoordination } from './recovery.ts';
 
+const offerIdMin = 2 ** 40;
+const offerIdsPerLife = 256;
+
 export interface CoordinationInit {
   readonly self: NodeId;
   /** Number of this disk's life; another one after the disk was lost. */
@@ -74,7 +77,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   let leaving = false;
   let effects: CoordinationEffect[] = [];
   let stepMs = startMs;
-  let nextRequest = 0;
+  // Apart from the submitter's, which counts from 1, and from those of a life before a reboot.
+  let nextRequest = offerIdMin + rng.fork('requests').next() * offerIdsPerLife;
   const helm = createHelm(replica, startMs);
   let formCheckAtMs = startMs + shardLimits.formCheckMs;
 
@@ -264,7 +268,7 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
   }
 
   function onRegisterMessage(from: NodeId, message: RegisterMessage): void {
-    if (message.kind === 'written') return void merging.onWritten(message.id, message.outcomes, stepMs);
+    if (message.kind === 'written') return void merging.onWritten(message.id, message.shard, message.outcomes, stepMs);
     // Answers to this node's own lookups and uploads; the peer takes them to who asked.
     if (message.kind === 'lookedUp' || message.kind === 'redirect') return;
     const group = groups.get(message.shard);

@@ -24,7 +24,7 @@ export interface MergingPort {
 export interface Merging {
   add(heirloom: Heirloom, nowMs: number): void;
   /** True when the answer was for an offer from here. */
-  onWritten(id: number, outcomes: readonly ApplyOutcome[], nowMs: number): boolean;
+  onWritten(id: number, shard: ShardId, outcomes: readonly ApplyOutcome[], nowMs: number): boolean;
   /** Sends what is due. */
   advance(nowMs: number): void;
   readonly dueAtMs: number;
@@ -72,9 +72,9 @@ export function createMerging(port: MergingPort, nextRequestId: () => number): M
     add(heirloom, nowMs) {
       offers.push({ heirloom, id: 0, answered: 0, accepted: 0, retryAtMs: nowMs });
     },
-    onWritten(id, outcomes, nowMs) {
-      const offer = offers.find((candidate) => candidate.id === id);
-      if (!offer) return false;
+    onWritten(id, shard, outcomes, nowMs) {
+      const offer = offers.find((candidate) => candidate.id === id && candidate.heirloom.shard === shard);
+      if (!offer || outcomes.length !== batchOf(offer).length) return false;
       offer.answered += outcomes.length;
       offer.accepted += outcomes.filter((outcome) => outcome === 'accepted').length;
       offer.id = 0;

@@ -45,14 +45,18 @@ test('batches follow each other as they are answered; an unanswered one is sent 
   expect(sent).toHaveLength(1);
   merging.advance(shardLimits.offerRetryMs);
   expect(sent).toHaveLength(2);
-  expect(merging.onWritten(sent[0]?.id ?? 0, [], 4_000)).toBe(false);
+  expect(merging.onWritten(sent[0]?.id ?? 0, 0, [], 4_000)).toBe(false);
+  // Somebody else's answer under the same number, of another shard or of another size.
+  expect(merging.onWritten(sent[1]?.id ?? 0, 1, ['accepted'], 4_000)).toBe(false);
+  expect(merging.onWritten(sent[1]?.id ?? 0, 0, ['accepted'], 4_000)).toBe(false);
   merging.onWritten(
     sent[1]?.id ?? 0,
+    0,
     Array.from({ length: registerLimits.registersPerOffer }, () => 'accepted' as const),
     4_000,
   );
   expect(sent[2]?.registers.map(({ key }) => key)).toEqual(['k256', 'k257', 'k258']);
-  merging.onWritten(sent[2]?.id ?? 0, ['accepted', 'occupied', 'same'], 4_000);
+  merging.onWritten(sent[2]?.id ?? 0, 0, ['accepted', 'occupied', 'same'], 4_000);
   expect(done).toEqual([registerLimits.registersPerOffer + 1]);
   expect(merging.dueAtMs).toBe(Number.POSITIVE_INFINITY);
 });
@@ -67,7 +71,7 @@ test('without a leader, or before the surviving history is known, it waits and d
     world.known = true;
     world.leader = 'ann';
     merging.advance(merging.dueAtMs);
-    merging.onWritten(sent[0]?.id ?? 0, ['accepted'], 9_000);
+    merging.onWritten(sent[0]?.id ?? 0, 0, ['accepted'], 9_000);
     expect(done).toEqual([1]);
   }
 });
