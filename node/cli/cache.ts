@@ -140,6 +140,7 @@ function statsRows(dataDir: string, stats: StoreStats): string[][] {
     ['In use', formatBytes(stats.usedBytes)],
     ['Blobs', `${stats.blobs.toLocaleString('en-US')} (${formatBytes(stats.blobBytes)})`],
     ['  in the index', `${stats.smallBlobs.toLocaleString('en-US')} (${formatBytes(stats.smallBlobBytes)})`],
+    ['  as lists of others', `${stats.chunkedBlobs.toLocaleString('en-US')} (${formatBytes(stats.chunkedBlobBytes)})`],
     ['Action results', stats.results.toLocaleString('en-US')],
     ['Index', formatBytes(stats.indexBytes)],
   ];

@@ -6,7 +6,7 @@ import {
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { ByteStream } from '../../protos/gen/google/bytestream/bytestream_pb.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
-import type { BlobStore } from '../storage/blob-store.ts';
+import type { BlobStore, LocalBlobStore } from '../storage/blob-store.ts';
 import { createActionCache } from './action-cache.ts';
 import { createByteStream } from './byte-stream.ts';
 import { createCapabilities } from './capabilities.ts';
@@ -17,7 +17,7 @@ import { createSplitSplice } from './split-splice.ts';
 import { splitWriteRequest } from './write-request.ts';
 
 export interface CacheServicesOptions {
-  readonly blobs: BlobStore;
+  readonly blobs: BlobStore & Pick<LocalBlobStore, 'putChunked'>;
   readonly actions: ActionCache;
   /** The largest blob taken; advertised, and at most what the store can ever hold. */
   readonly maxBlobBytes: number;

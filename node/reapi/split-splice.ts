@@ -16,7 +16,7 @@ import {
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { digestOf } from '../../protos/hasher.ts';
 import { StatusError } from '../../protos/status.ts';
-import type { BlobReader, BlobStore } from '../storage/blob-store.ts';
+import type { BlobReader, BlobStore, LocalBlobStore } from '../storage/blob-store.ts';
 import { chunkStream, createChunker } from './fastcdc.ts';
 import type { ServiceHandlers } from './handler.ts';
 import type { InstanceCheck } from './instances.ts';
@@ -25,7 +25,7 @@ import { limits } from './limits.ts';
 type CasHandlers = ServiceHandlers<typeof ContentAddressableStorage>;
 
 export function createSplitSplice(
-  blobs: BlobStore,
+  blobs: BlobStore & Pick<LocalBlobStore, 'putChunked'>,
   checkInstance: InstanceCheck,
   maxBlobBytes: number,
 ): Pick<CasHandlers, 'splitBlob' | 'spliceBlob'> {
@@ -69,6 +69,15 @@ export function createSplitSplice(
     return digests;
   };
 
+  const chunksOf = async (digest: Digest, known: readonly Digest[] | undefined, signal: AbortSignal) => {
+    await using reader = await blobs.open(digest, { signal });
+    if (!reader) throw new StatusError('NOT_FOUND', `blob ${digest.hash}/${digest.sizeBytes} is not held here`);
+    if (digest.sizeBytes === 0) return [];
+    if (digest.sizeBytes < chunker.maxBytes) return [digest];
+    if (known && (await blobs.missing(known, { signal })).length === 0) return known;
+    return split(reader, signal);
+  };
+
   return {
     async splitBlob(request, { signal }) {
       checkInstance(request.instanceName);
@@ -78,15 +87,12 @@ export function createSplitSplice(
           chunkDigests: chunks.map(toWireDigest),
           chunkingFunction: ChunkingFunction_Value.FAST_CDC_2020,
         });
-      await using reader = await blobs.open(digest, { signal });
-      if (!reader) throw new StatusError('NOT_FOUND', `blob ${digest.hash}/${digest.sizeBytes} is not held here`);
-      if (digest.sizeBytes === 0) return respond([]);
-      if (digest.sizeBytes < chunker.maxBytes) return respond([digest]);
       const key = digestKey(digest);
-      const known = remembered.get(key);
-      if (known && (await blobs.missing(known, { signal })).length === 0) return respond(known);
-      const chunks = await split(reader, signal);
+      const chunks = await chunksOf(digest, remembered.get(key), signal);
+      if (digest.sizeBytes < chunker.maxBytes) return respond(chunks);
       remember(key, chunks);
+      // Its chunks are all that is kept of it from now on.
+      await blobs.putChunked(digest, chunks, { signal });
       return respond(chunks);
     },
 
@@ -105,14 +111,9 @@ export function createSplitSplice(
       const chunks = request.chunkDigests.map((wire) => fromWireDigest(wire, request.digestFunction, 'a chunk digest'));
       checkFunction(digest, chunks);
       const response = create(SpliceBlobResponseSchema, { blobDigest: toWireDigest(digest) });
-      const [missingChunks, missingBlobs] = await Promise.all([
-        blobs.missing(chunks, { signal }),
-        blobs.missing([digest], { signal }),
-      ]);
-      if (missingBlobs.length === 0) return response;
+      if ((await blobs.missing([digest], { signal })).length === 0) return response;
       checkTotal(digest, chunks);
-      if (missingChunks.length > 0) throw chunksMissing(missingChunks);
-      await blobs.put(digest, concatenate(blobs, chunks, signal), { signal });
+      await blobs.putChunked(digest, chunks, { signal });
       return response;
     },
   };
@@ -130,22 +131,4 @@ function checkTotal(digest: Digest, chunks: readonly Digest[]): void {
   if (total !== digest.sizeBytes) {
     throw new StatusError('INVALID_ARGUMENT', `the chunks have ${total} bytes together, the blob ${digest.sizeBytes}`);
   }
-}
-
-async function* concatenate(
-  blobs: BlobStore,
-  chunks: readonly Digest[],
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  for (const chunk of chunks) {
-    await using reader = await blobs.open(chunk, { signal });
-    if (!reader) throw chunksMissing([chunk]);
-    yield* reader.read(undefined, { signal });
-  }
-}
-
-function chunksMissing(chunks: readonly Digest[]): StatusError {
-  const list = chunks.slice(0, 10).map(({ hash, sizeBytes }) => `${hash}/${sizeBytes}`);
-  const more = chunks.length > list.length ? ` and ${chunks.length - list.length} more` : '';
-  return new StatusError('NOT_FOUND', `chunks not held here: ${list.join(', ')}${more}`);
 }

@@ -120,6 +120,17 @@ export async function appendChecked(digest: Digest, chunks: AsyncIterable<Uint8A
   checkArrived(digest, sizeBytes, () => hasher.hex());
 }
 
+/** Throws INVALID_ARGUMENT like `collect`; keeps nothing. */
+export async function checkContent(digest: Digest, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+  const hasher = await createHasher(digest.fn);
+  let sizeBytes = 0;
+  for await (const chunk of chunks) {
+    sizeBytes += chunk.byteLength;
+    hasher.update(chunk);
+  }
+  checkArrived(digest, sizeBytes, () => hasher.hex());
+}
+
 function checkArrived(digest: Digest, sizeBytes: number, hash: () => string): void {
   if (sizeBytes !== digest.sizeBytes) {
     throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: only ${sizeBytes} bytes came`);

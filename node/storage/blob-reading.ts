@@ -3,11 +3,13 @@ import { type Digest, digestKey } from '../../protos/digest.ts';
 import { toStatusError, StatusError } from '../../protos/status.ts';
 import { BadBlobError, isIntact, readChunks, readHashing } from './blob-content.ts';
 import type { BlobFiles } from './blob-files.ts';
+import { type Chunk, createChunkLists } from './chunk-lists.ts';
 import type { BlobReader, ByteRange } from './blob-store.ts';
 import type { Committer } from './committer.ts';
 import type { Counters } from './counters.ts';
-import { blobName } from './entry-key.ts';
+import { blobName, type EntryName } from './entry-key.ts';
 import type { FileStat, FsFile } from './fs-port.ts';
+import * as limits from './limits.ts';
 import type { LinkCopies } from './link-copies.ts';
 import type { Recency } from './recency.ts';
 import type { Residency } from './residency.ts';
@@ -15,21 +17,35 @@ import type { StoreIndex } from './store-index.ts';
 import { createVerifiedFiles, type VerifiedFiles } from './verified-files.ts';
 
 export interface BlobReading {
+  isHeld(digest: Digest): boolean;
   /** Whether it is held; if so it was used just now. */
   touch(digest: Digest): boolean;
+  /** The blob's name and those of its chunks: what must be pinned for it to stay. */
+  partNames(digest: Digest): string[];
   /**
-   * The bytes of a small blob, checked; or the open file of a large one, pinned and of the right size; or `undefined`.
-   * Its life is lengthened unless it is opened for another reason than being used.
+   * The bytes of a small blob, checked; or the open file of a large one, pinned and of the right size; or its chunks, all
+   * held and pinned; or `undefined`. Its life is lengthened unless it is opened for another reason than being used.
    */
-  open(digest: Digest, how?: { readonly isUse: boolean }): Promise<Uint8Array | OpenFile | undefined>;
-  /** Hashes the file unless that was done before; false when it was bad and has been dropped. */
-  verify(open: OpenFile, signal?: AbortSignal): Promise<boolean>;
+  open(digest: Digest, how?: { readonly isUse: boolean }): Promise<Uint8Array | OpenBlob | undefined>;
+  /** Hashes the files unless that was done before; false when one was bad and has been dropped. */
+  verify(open: OpenBlob, signal?: AbortSignal): Promise<boolean>;
   /** Hashes the file in any case. */
   verifyAnew(open: OpenFile, signal?: AbortSignal): Promise<boolean>;
-  /** All bytes of the file, checked, or `undefined` when it was bad and has been dropped. */
-  whole(open: OpenFile): Promise<Uint8Array | undefined>;
-  reader(digest: Digest, open: Uint8Array | OpenFile): BlobReader;
+  /** All bytes of the blob, checked, or `undefined` when it was bad and has been dropped. */
+  whole(open: OpenBlob): Promise<Uint8Array | undefined>;
+  reader(digest: Digest, open: Uint8Array | OpenBlob): BlobReader;
   readonly verified: VerifiedFiles;
+}
+
+export type OpenBlob = OpenFile | OpenChunks;
+
+interface OpenChunks extends AsyncDisposable {
+  readonly digest: Digest;
+  readonly chunks: readonly Chunk[];
+}
+
+export function isChunked(open: OpenBlob): open is OpenChunks {
+  return 'chunks' in open;
 }
 
 interface OpenFile extends AsyncDisposable {
@@ -52,6 +68,33 @@ export interface BlobReadingOptions {
 export function createBlobReading(options: BlobReadingOptions): BlobReading {
   const { index, committer, recency, residency, files, linkCopies, counters, onWarning } = options;
   const verified = createVerifiedFiles();
+  const lists = createChunkLists(index);
+
+  /** Of a held blob: its chunks, if it is kept so; `false` when one of them is gone, and with it the blob. */
+  function chunksOf(digest: Digest, name: EntryName): readonly Chunk[] | undefined | false {
+    const chunks = lists.of(digest, name);
+    if (!chunks || (chunks.length > 0 && chunks.every((chunk) => residency.has(chunk.name)))) return chunks;
+    const removal = committer.commit([{ kind: 'remove', key: name.key }]).then(() => linkCopies.drop(digest));
+    residency.leave(name.text, removal);
+    return false;
+  }
+
+  function use(name: EntryName, chunks: readonly Chunk[] | undefined): void {
+    recency.touch(name);
+    for (const chunk of chunks ?? []) recency.touch(chunk.name);
+  }
+
+  function openChunks(digest: Digest, { text }: EntryName, chunks: readonly Chunk[]): OpenChunks {
+    const texts = [text, ...chunks.map((chunk) => chunk.name.text)];
+    for (const part of texts) residency.pin(part);
+    return {
+      digest,
+      chunks,
+      [Symbol.asyncDispose]: async () => {
+        for (const part of texts.splice(0)) residency.unpin(part);
+      },
+    };
+  }
 
   /** Drops a blob whose file `inode` is bad, or is gone; a file that took its place since is left alone. */
   async function dropFile(digest: Digest, why: string, inode: bigint | undefined): Promise<void> {
@@ -115,7 +158,32 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
   }
 
   const isVerified = (open: OpenFile): boolean => verified.isVerified(blobName(open.digest).text, open.stat);
-  const verify: BlobReading['verify'] = async (open, signal) => isVerified(open) || verifyAnew(open, signal);
+  async function verify(open: OpenBlob, signal?: AbortSignal): Promise<boolean> {
+    if (!isChunked(open)) return isVerified(open) || verifyAnew(open, signal);
+    for (const { digest } of open.chunks) {
+      const chunk = await openBlob(digest, { isUse: false });
+      if (!chunk) return false;
+      if (chunk instanceof Uint8Array) continue;
+      await using file = chunk;
+      if (!(await verify(file, signal))) return false;
+    }
+    return true;
+  }
+
+  async function* readParts(open: OpenChunks, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    const end = range.offset + range.length;
+    let start = 0;
+    for (const { digest } of open.chunks) {
+      const from = Math.max(range.offset - start, 0);
+      const length = Math.min(end - start, digest.sizeBytes) - from;
+      start += digest.sizeBytes;
+      if (length <= 0) continue;
+      const chunk = await openBlob(digest, { isUse: false });
+      if (!chunk) throw notFound(open.digest);
+      await using part = reader(digest, chunk);
+      yield* part.read({ offset: from, length }, signal && { signal });
+    }
+  }
 
   async function* readFile(open: OpenFile, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
     const { digest, file } = open;
@@ -138,33 +206,76 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     }
   }
 
+  async function openBlob(digest: Digest, { isUse } = { isUse: true }): Promise<Uint8Array | OpenBlob | undefined> {
+    const name = blobName(digest);
+    const entry = residency.has(name) ? index.find(name.key) : undefined;
+    const chunks = entry && chunksOf(digest, name);
+    if (!entry || chunks === false) return undefined;
+    if (isUse) use(name, chunks);
+    if (chunks) return openChunks(digest, name, chunks);
+    if (entry.place === 'file') {
+      return openFile(digest).catch((error: unknown) => {
+        throw toStatusError(error, `reading blob ${digestKey(digest)}`);
+      });
+    }
+    const bytes = index.value(entry);
+    if (bytes && isIntact(digest, bytes)) return bytes;
+    await drop(digest, 'its value in the index is damaged');
+    return undefined;
+  }
+
+  function reader(digest: Digest, open: Uint8Array | OpenBlob): BlobReader {
+    const isBytes = open instanceof Uint8Array;
+    return {
+      digest,
+      read: (range = { offset: 0, length: digest.sizeBytes }, { signal } = {}) => {
+        if (isBytes) return bytesOf(open, range);
+        return isChunked(open) ? readParts(open, range, signal) : readFile(open, range, signal);
+      },
+      [Symbol.asyncDispose]: async () => {
+        if (!isBytes) await open[Symbol.asyncDispose]();
+      },
+    };
+  }
+
   return {
     verified,
+    reader,
+    open: openBlob,
+    isHeld(digest) {
+      const name = blobName(digest);
+      return residency.has(name) && chunksOf(digest, name) !== false;
+    },
     touch(digest) {
       const name = blobName(digest);
       if (!residency.has(name)) return false;
-      recency.touch(name);
+      if (digest.sizeBytes <= limits.chunkBytesMax) {
+        recency.touch(name);
+        return true;
+      }
+      const chunks = chunksOf(digest, name);
+      if (chunks === false) return false;
+      use(name, chunks);
       return true;
     },
-    async open(digest, { isUse } = { isUse: true }) {
+    partNames(digest) {
       const name = blobName(digest);
-      const entry = residency.has(name) ? index.find(name.key) : undefined;
-      if (!entry) return undefined;
-      if (isUse) recency.touch(name);
-      if (entry.place === 'file') {
-        return openFile(digest).catch((error: unknown) => {
-          throw toStatusError(error, `reading blob ${digestKey(digest)}`);
-        });
-      }
-      const bytes = index.value(entry);
-      if (bytes && isIntact(digest, bytes)) return bytes;
-      await drop(digest, 'its value in the index is damaged');
-      return undefined;
+      return [name.text, ...(lists.of(digest, name) ?? []).map((chunk) => chunk.name.text)];
     },
     verify,
     verifyAnew,
     async whole(open) {
       const { digest } = open;
+      if (isChunked(open)) {
+        const parts: Uint8Array[] = [];
+        try {
+          for await (const part of readParts(open, { offset: 0, length: digest.sizeBytes })) parts.push(part);
+        } catch (error) {
+          if (error instanceof StatusError && error.code === 'NOT_FOUND') return undefined;
+          throw error;
+        }
+        return Buffer.concat(parts, digest.sizeBytes);
+      }
       const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
       // What cannot be read is as bad as what reads wrong.
       const count = await open.file.read(bytes, 0).catch((error: NodeJS.ErrnoException) => {
@@ -179,14 +290,6 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       verified.add(blobName(digest).text, open.stat);
       return bytes;
     },
-    reader: (digest, open) => ({
-      digest,
-      read: (range = { offset: 0, length: digest.sizeBytes }, { signal } = {}) =>
-        open instanceof Uint8Array ? bytesOf(open, range) : readFile(open, range, signal),
-      [Symbol.asyncDispose]: async () => {
-        if (!(open instanceof Uint8Array)) await open[Symbol.asyncDispose]();
-      },
-    }),
   };
 }
 

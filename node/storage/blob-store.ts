@@ -86,6 +86,13 @@ export interface LocalBlobStore extends BlobStore {
   /** Pins the held ones of `digests`; the pin names the others. */
   pin(digests: readonly Digest[]): Promise<Pin>;
 
+  /**
+   * Stores a blob that held ones make up, in this order; large ones are kept as the list of their chunks, without bytes of
+   * their own, and so is one that is held already. Throws NOT_FOUND naming chunks that are not held, INVALID_ARGUMENT when
+   * they do not make the blob.
+   */
+  putChunked(digest: Digest, chunks: readonly Digest[], options?: CallOptions): Promise<void>;
+
   /** Room for a blob that comes piece by piece. Throws RESOURCE_EXHAUSTED when there is none. */
   arrive(digest: Digest, options?: CallOptions): Promise<Arrival>;
 

@@ -5,10 +5,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestKey, makeDigest } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
-import { appendChecked, collect, dismiss, interruptible, isIntact } from './blob-content.ts';
+import { appendChecked, checkContent, collect, dismiss, interruptible, isIntact } from './blob-content.ts';
 import type { BlobFiles } from './blob-files.ts';
 import type { BlobReading } from './blob-reading.ts';
-import type { BlobStore, Pin } from './blob-store.ts';
+import type { BlobStore, CallOptions, LocalBlobStore, Pin } from './blob-store.ts';
+import { canBeList, encodeChunkList } from './chunk-lists.ts';
 import { changeBytes, type Committer } from './committer.ts';
 import type { Counters } from './counters.ts';
 import { blobName, digestOfKey, diskBytes, type EntryName, isResultKey } from './entry-key.ts';
@@ -28,9 +29,7 @@ export interface DiskStoreOptions {
   readonly counters: Counters;
 }
 
-export interface DiskStore extends BlobStore {
-  findByHash(fn: Digest['fn'], hash: string): Promise<Digest | undefined>;
-  pin(digests: readonly Digest[]): Promise<Pin>;
+export interface DiskStore extends BlobStore, Pick<LocalBlobStore, 'findByHash' | 'pin' | 'putChunked'> {
   /** Stores bytes known to hash to `digest`, in the index. */
   storeInline(digest: Digest, bytes: Uint8Array): Promise<void>;
   /** Stores the file at `path` in the temporary directory, known to hash to `digest`, under an open lease. */
@@ -184,6 +183,95 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     await storeFile(digest, (file) => file.append([bytes]).then(() => true), signal);
   }
 
+  async function put(digest: Digest, content: AsyncIterable<Uint8Array>, { signal }: CallOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    if (reading.touch(digest)) {
+      dismiss(content[Symbol.asyncIterator]());
+      return;
+    }
+    await putStream(digest, blobName(digest), content, signal).catch((error: unknown) => {
+      throw toStatusError(error, label(digest));
+    });
+  }
+
+  function pin(digests: readonly Digest[]): Pin {
+    const pinned: string[] = [];
+    const missing = new Map<string, Digest>();
+    for (const digest of digests) {
+      if (!reading.touch(digest)) missing.set(digestKey(digest), digest);
+      else pinned.push(...reading.partNames(digest));
+    }
+    for (const text of pinned) residency.pin(text);
+    return {
+      missing: [...missing.values()],
+      [Symbol.dispose]() {
+        for (const text of pinned.splice(0)) residency.unpin(text);
+      },
+    };
+  }
+
+  async function* concatenated(chunks: readonly Digest[], signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    for (const digest of chunks) {
+      const open = await reading.open(digest, { isUse: false });
+      if (!open) throw chunksMissing([digest]);
+      await using chunk = reading.reader(digest, open);
+      yield* chunk.read(undefined, signal && { signal });
+    }
+  }
+
+  async function putChunked(digest: Digest, chunks: readonly Digest[], { signal }: CallOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    const call = signal && { signal };
+    using chunkPin = pin(chunks);
+    if (chunkPin.missing.length > 0) throw chunksMissing(chunkPin.missing);
+    if (!canBeList(digest, chunks)) return put(digest, concatenated(chunks, signal), call);
+    const name = blobName(digest);
+    /** A file that somebody reads stays. */
+    const isGood = (): boolean =>
+      reading.touch(digest) && (index.find(name.key)?.place !== 'file' || !residency.canLeave(name.text));
+    if (isGood()) return;
+    await checkContent(digest, concatenated(chunks, signal));
+    const list: IndexChange = { kind: 'inline', key: name.key, value: encodeChunkList(chunks) };
+    const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(list) }, label(digest), call);
+    try {
+      if (!reading.touch(digest)) {
+        await residency.land(name, () => committer.commit([list], lease.release));
+        counters.storedBlobs++;
+      } else if (!isGood()) {
+        await exchangeFile(digest, chunks, list, lease);
+      }
+    } finally {
+      lease.release();
+    }
+  }
+
+  /** From now on the list stands for the blob; its file goes when those who have opened it meanwhile are done. */
+  async function exchangeFile(
+    digest: Digest,
+    chunks: readonly Digest[],
+    list: IndexChange,
+    lease: Lease,
+  ): Promise<void> {
+    const { key, text } = blobName(digest);
+    const bytes = diskBytes(digest.sizeBytes);
+    const exchanged = Promise.withResolvers<void>();
+    const change = async (): Promise<void> => {
+      // Who pinned the blob as long as it was a file did not pin these.
+      using _ = pin(chunks);
+      await committer.commit([{ kind: 'remove', key }, list], () => {
+        lease.release();
+        space.addLoose(bytes);
+      });
+      exchanged.resolve();
+      await residency.unpinned(text);
+      await files.remove(digest);
+      space.addLoose(-bytes);
+    };
+    // A file that cannot be removed stays, and counts.
+    residency.change(text, change).catch(exchanged.reject);
+    await exchanged.promise;
+  }
+
   return {
     storeInline,
     landFile,
@@ -198,6 +286,8 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       return [...missing.values()];
     },
 
+    putChunked,
+
     async open(digest, { signal } = {}) {
       signal?.throwIfAborted();
       const open = await reading.open(digest);
@@ -208,20 +298,11 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       signal?.throwIfAborted();
       const open = await reading.open(digest);
       if (!open || open instanceof Uint8Array) return open;
-      await using file = open;
-      return await reading.whole(file);
+      await using held = open;
+      return await reading.whole(held);
     },
 
-    async put(digest, content, { signal } = {}) {
-      signal?.throwIfAborted();
-      if (reading.touch(digest)) {
-        dismiss(content[Symbol.asyncIterator]());
-        return;
-      }
-      await putStream(digest, blobName(digest), content, signal).catch((error: unknown) => {
-        throw toStatusError(error, label(digest));
-      });
-    },
+    put,
 
     async putMany(blobs, { signal } = {}) {
       const outcomes: (Error | undefined)[] = new Array<undefined>(blobs.length);
@@ -246,28 +327,15 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       const { key } = blobName(makeDigest(fn, hash, 0));
       const [found] = index.keysAfter(key, 1);
       const digest = found && !isResultKey(found) ? digestOfKey(found) : undefined;
-      return digest?.hash === hash && digest.fn === fn && residency.has(blobName(digest)) ? digest : undefined;
+      return digest?.hash === hash && digest.fn === fn && reading.touch(digest) ? digest : undefined;
     },
 
-    async pin(digests) {
-      const pinned: string[] = [];
-      const missing = new Map<string, Digest>();
-      for (const digest of digests) {
-        const { text } = blobName(digest);
-        if (!reading.touch(digest)) missing.set(text, digest);
-        else {
-          residency.pin(text);
-          pinned.push(text);
-        }
-      }
-      let isPinned = true;
-      return {
-        missing: [...missing.values()],
-        [Symbol.dispose]() {
-          if (isPinned) for (const text of pinned) residency.unpin(text);
-          isPinned = false;
-        },
-      };
-    },
+    pin: async (digests) => pin(digests),
   };
+}
+
+function chunksMissing(chunks: readonly Digest[]): StatusError {
+  const list = chunks.slice(0, 10).map(({ hash, sizeBytes }) => `${hash}/${sizeBytes}`);
+  const more = chunks.length > list.length ? ` and ${chunks.length - list.length} more` : '';
+  return new StatusError('NOT_FOUND', `chunks not held here: ${list.join(', ')}${more}`);
 }

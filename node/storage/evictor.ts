@@ -49,8 +49,9 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       }
       // All of them are in use, so they are the young end of the order.
       spared += oldest.length;
-      const { fileBlobs, smallBlobs, results } = index.totals();
-      if (oldest.length === 0 || spared >= (place === 'file' ? fileBlobs : smallBlobs + results)) return 0;
+      const { fileBlobs, smallBlobs, chunkedBlobs, results } = index.totals();
+      const all = place === 'file' ? fileBlobs : smallBlobs + chunkedBlobs + results;
+      if (oldest.length === 0 || spared >= all) return 0;
       await committer.commit(oldest.map((key) => ({ kind: 'touch', key })));
     }
   }
@@ -62,9 +63,10 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       const text = keyText(key);
       if (!residency.canLeave(text) || recency.isTouched(text)) continue;
       victims.push(key);
-      // A result's size is not in its key; it is about that of a few changes.
+      // What a result or a list of chunks takes is not in its key; it is about that of a few changes.
       const sizeBytes = isResultKey(key) ? 0 : keySizeBytes(key);
-      freedBytes += place === 'file' ? diskBytes(sizeBytes) : sizeBytes + limits.indexBytesPerChange;
+      const valueBytes = sizeBytes > limits.smallBlobBytesMax ? 0 : sizeBytes;
+      freedBytes += place === 'file' ? diskBytes(sizeBytes) : valueBytes + limits.indexBytesPerChange;
       if (freedBytes >= excessBytes) break;
     }
     return victims;

@@ -3,6 +3,13 @@
 /** Larger blobs are a file each, smaller ones a value in the index: two 4 KiB pages less their headers (ADR 0003). */
 export const smallBlobBytesMax = 8_000;
 
+/** The longest chunk of a blob that is kept as a list of chunks: that of FastCDC with the average REAPI recommends. */
+export const chunkBytesMax = 2 * 1024 * 1024;
+/** A list of shorter chunks, on average, is not worth its reads. */
+export const chunkMeanBytesMin = 32 * 1024;
+/** Chunks in lists that are kept decoded (about 300 bytes each). */
+export const knownChunksMax = 50_000;
+
 /** Below this the index itself would be most of the cache. */
 export const sizeLimitMinBytes = 8 * 1024 * 1024;
 /** Eviction goes on until this share of the limit is in use, so that it runs seldom and in large strides. */

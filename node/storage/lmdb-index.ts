@@ -6,7 +6,7 @@
 import { type Database, open, type RootDatabase, type RootDatabaseOptionsWithPath } from 'lmdb';
 import { StatusError } from '../../protos/status.ts';
 import { diskBytes, isResultKey, keySizeBytes, keyText } from './entry-key.ts';
-import { indexShareMax } from './limits.ts';
+import { indexShareMax, smallBlobBytesMax } from './limits.ts';
 import { checkEnvironment } from './lmdb-file.ts';
 import { claimOwnership, nobody } from './owner.ts';
 import type { IndexEntry, IndexTotals, StoreIndex } from './store-index.ts';
@@ -30,6 +30,8 @@ const noTotals: Totals = {
   fileDiskBytes: 0,
   smallBlobs: 0,
   smallBytes: 0,
+  chunkedBlobs: 0,
+  chunkedBytes: 0,
   results: 0,
 };
 
@@ -240,7 +242,7 @@ function mapBytes(sizeLimitBytes: number): number {
 
 function readTotals(meta: Table): Totals {
   const text = meta.get(totalsKey)?.toString();
-  return text === undefined ? noTotals : (JSON.parse(text) as Totals);
+  return text === undefined ? noTotals : { ...noTotals, ...(JSON.parse(text) as Partial<Totals>) };
 }
 
 function count(
@@ -258,6 +260,9 @@ function count(
     totals.fileBlobs += by;
     totals.fileBytes += by * sizeBytes;
     totals.fileDiskBytes += by * diskBytes(sizeBytes);
+  } else if (sizeBytes > smallBlobBytesMax) {
+    totals.chunkedBlobs += by;
+    totals.chunkedBytes += by * sizeBytes;
   } else {
     totals.smallBlobs += by;
     totals.smallBytes += by * sizeBytes;

@@ -4,7 +4,7 @@ import { createHasher } from '../../protos/hasher.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { BadBlobError, isIntact, readChunks } from './blob-content.ts';
 import type { BlobFiles } from './blob-files.ts';
-import type { BlobReading } from './blob-reading.ts';
+import { type BlobReading, isChunked } from './blob-reading.ts';
 import type { LocalBlobStore } from './blob-store.ts';
 import { type DiskStore, fileNeed, isSmall } from './disk-store.ts';
 import type { FileStat, FsFile, FsPort } from './fs-port.ts';
@@ -20,27 +20,28 @@ export interface LocalFilesOptions {
   readonly space: Space;
 }
 
+/** A path, or the bytes piece by piece. */
+type Source = string | readonly Uint8Array[] | AsyncIterable<Uint8Array>;
+
 export type LocalFiles = Pick<LocalBlobStore, 'copyTo' | 'linkTo' | 'putFile'>;
 
 export function createLocalFiles({ fs, store, reading, files, linkCopies, space }: LocalFilesOptions): LocalFiles {
   /** Calls `use` with the bytes or the path of the blob, checked and pinned; false when it is not held. */
-  async function withSource(
-    digest: Digest,
-    use: (source: Uint8Array | string, mode?: number) => Promise<void>,
-  ): Promise<boolean> {
+  async function withSource(digest: Digest, use: (source: Source, mode?: number) => Promise<void>): Promise<boolean> {
     const open = isEmptyDigest(digest) ? new Uint8Array() : await reading.open(digest);
     if (!open) return false;
     if (open instanceof Uint8Array) {
-      await use(open);
+      await use([open]);
       return true;
     }
-    await using file = open;
-    if (!(await reading.verify(file))) return false;
-    await use(files.pathOf(digest), file.stat.mode);
+    await using held = open;
+    if (!(await reading.verify(held))) return false;
+    if (isChunked(held)) await use(reading.reader(digest, held).read());
+    else await use(files.pathOf(digest), held.stat.mode);
     return true;
   }
 
-  async function write(source: Uint8Array | string, path: string, mode: number): Promise<void> {
+  async function write(source: Source, path: string, mode: number): Promise<void> {
     if (typeof source === 'string') {
       await fs.copy(source, path);
       await fs.chmod(path, mode);
@@ -48,7 +49,7 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     }
     const file = await fs.create(path, mode);
     try {
-      await file.append([source]);
+      for await (const bytes of source) await file.append([bytes]);
       // Whatever the umask is.
       await file.chmod(mode);
     } finally {

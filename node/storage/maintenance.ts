@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestFunctionNames, digestKey } from '../../protos/digest.ts';
 import { BadBlobError, readHashing } from './blob-content.ts';
 import { type BlobFiles, casDir, ignoreAbsent } from './blob-files.ts';
-import type { BlobReading } from './blob-reading.ts';
+import { type BlobReading, isChunked } from './blob-reading.ts';
 import type { CallOptions } from './blob-store.ts';
 import type { Committer } from './committer.ts';
 import { blobName, digestOfFile, digestOfKey, isResultKey } from './entry-key.ts';
@@ -77,8 +77,9 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
   async function check(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
     const open = await reading.open(digest, { isUse: false });
     if (!open || open instanceof Uint8Array) return open !== undefined;
-    await using file = open;
-    return await reading.verifyAnew(file, signal);
+    await using held = open;
+    // Chunks are checked for themselves, and that they make the blob was seen when it was stored.
+    return isChunked(held) || (await reading.verifyAnew(held, signal));
   }
 
   async function* blobKeys(): AsyncGenerator<Buffer> {
@@ -95,14 +96,14 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
 
   const verify: Maintenance['verify'] = async ({ signal, onProgress, keepStrays = false } = {}) => {
     const totals = index.totals();
-    const progress = progressTo(onProgress, totals.fileBlobs + totals.smallBlobs);
+    const progress = progressTo(onProgress, totals.fileBlobs + totals.smallBlobs + totals.chunkedBlobs);
     const dropped: string[] = [];
     const keys = blobKeys();
     const worker = async (): Promise<void> => {
       for await (const key of keys) {
         signal?.throwIfAborted();
         const digest = digestOfKey(key);
-        const isHeld = residency.has(blobName(digest));
+        const isHeld = reading.isHeld(digest);
         if (isHeld && !(await check(digest, signal))) dropped.push(digestKey(digest));
         if (isHeld) progress.add(digest.sizeBytes);
       }

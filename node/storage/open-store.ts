@@ -183,10 +183,12 @@ function statsOf(totals: IndexTotals, indexBytes: number): Omit<StoreStats, 'cou
   return {
     sizeLimitBytes: 0,
     usedBytes: totals.fileDiskBytes + indexBytes,
-    blobs: totals.fileBlobs + totals.smallBlobs,
+    blobs: totals.fileBlobs + totals.smallBlobs + totals.chunkedBlobs,
     blobBytes: totals.fileBytes + totals.smallBytes,
     smallBlobs: totals.smallBlobs,
     smallBlobBytes: totals.smallBytes,
+    chunkedBlobs: totals.chunkedBlobs,
+    chunkedBlobBytes: totals.chunkedBytes,
     indexBytes,
     results: totals.results,
     pinnedBlobs: 0,

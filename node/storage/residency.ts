@@ -17,6 +17,10 @@ export interface Residency {
    * Resolves when the blob is held.
    */
   land(name: EntryName, store: () => Promise<void>): Promise<void>;
+  /** Changes how a held blob is kept, while nobody stores or evicts it: `canLeave` was true just now. */
+  change(text: string, work: () => Promise<void>): Promise<void>;
+  /** Resolves when nobody has it pinned. */
+  unpinned(text: string): Promise<void>;
   /** Resolves when no removal of the entry is under way. */
   settle(text: string): Promise<void>;
   /** True while nobody else stores, evicts or holds the blob open; then `leave` has it to itself. */
@@ -34,6 +38,7 @@ export function createResidency(index: StoreIndex): Residency {
   const landing = new Map<string, Promise<void>>();
   const leaving = new Map<string, Promise<void>>();
   const listeners = new Map<string, Set<() => void>>();
+  const unpinning = new Map<string, PromiseWithResolvers<void>>();
 
   const has = ({ key, text }: EntryName): boolean => !leaving.has(text) && index.has(key);
 
@@ -42,8 +47,10 @@ export function createResidency(index: StoreIndex): Residency {
     pin: (text) => void pins.set(text, (pins.get(text) ?? 0) + 1),
     unpin(text) {
       const count = (pins.get(text) ?? 1) - 1;
-      if (count === 0) pins.delete(text);
-      else pins.set(text, count);
+      if (count > 0) return void pins.set(text, count);
+      pins.delete(text);
+      unpinning.get(text)?.resolve();
+      unpinning.delete(text);
     },
     isPinned: (text) => pins.has(text),
     pinnedCount: () => pins.size,
@@ -62,6 +69,18 @@ export function createResidency(index: StoreIndex): Residency {
         landing.delete(text);
       }
       for (const listener of listeners.get(text) ?? []) listener();
+    },
+    async change(text, work) {
+      const changed = work();
+      landing.set(text, changed);
+      await changed.finally(() => landing.delete(text));
+    },
+    async unpinned(text) {
+      while (pins.has(text)) {
+        const waiting = unpinning.get(text) ?? Promise.withResolvers<void>();
+        unpinning.set(text, waiting);
+        await waiting.promise;
+      }
     },
     async settle(text) {
       for (let removal = leaving.get(text); removal; removal = leaving.get(text)) await removal.catch(() => {});

@@ -25,6 +25,9 @@ export interface IndexTotals {
   readonly fileDiskBytes: number;
   readonly smallBlobs: number;
   readonly smallBytes: number;
+  /** Kept as lists of other blobs. */
+  readonly chunkedBlobs: number;
+  readonly chunkedBytes: number;
   readonly results: number;
 }
 

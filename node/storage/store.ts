@@ -28,11 +28,14 @@ export interface StoreStats {
   /** Disk space in use or reserved by writes under way; at most the limit. */
   readonly usedBytes: number;
   readonly blobs: number;
-  /** Sum of the sizes of all blobs. */
+  /** Sum of the sizes of all blobs that have bytes of their own. */
   readonly blobBytes: number;
   /** Those of `blobs` that live inside the index instead of in a file each. */
   readonly smallBlobs: number;
   readonly smallBlobBytes: number;
+  /** Those of `blobs` that are kept as lists of others; their bytes are in no other sum. */
+  readonly chunkedBlobs: number;
+  readonly chunkedBlobBytes: number;
   readonly indexBytes: number;
   readonly results: number;
   readonly pinnedBlobs: number;

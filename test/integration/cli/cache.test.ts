@@ -36,6 +36,8 @@ test('beside a serving node stats are shown, and what changes the cache is refus
     blobBytes: expect.any(Number),
     smallBlobs: expect.any(Number),
     smallBlobBytes: expect.any(Number),
+    chunkedBlobs: 0,
+    chunkedBlobBytes: 0,
     indexBytes: expect.any(Number),
     results: 1,
   });

@@ -8,7 +8,7 @@ import { openStore } from '../../../node/storage/open-store.ts';
 import { type Digest, digestKey } from '../../../protos/digest.ts';
 
 export interface ObservedStore extends AsyncDisposable {
-  readonly blobs: BlobStore & Pick<LocalBlobStore, 'putFile'>;
+  readonly blobs: BlobStore & Pick<LocalBlobStore, 'putFile' | 'putChunked'>;
   readonly actions: ActionCache;
   /** From now on the blob is not held, until it is stored again. */
   lose(digest: Digest): void;
@@ -30,6 +30,10 @@ export async function openObservedStore(): Promise<ObservedStore> {
     actions,
     blobs: {
       putFile: (fn, path, options) => blobs.putFile(fn, path, options),
+      async putChunked(digest, chunks, options) {
+        await blobs.putChunked(digest, chunks, options);
+        lost.delete(digestKey(digest));
+      },
       async missing(digests, options) {
         const missing = new Set((await blobs.missing(digests, options)).map(digestKey));
         const seen = new Set<string>();

@@ -12,6 +12,8 @@ const stats: StoreStats = {
   blobBytes: 400,
   smallBlobs: 1,
   smallBlobBytes: 10,
+  chunkedBlobs: 0,
+  chunkedBlobBytes: 0,
   indexBytes: 100,
   results: 2,
   pinnedBlobs: 1,

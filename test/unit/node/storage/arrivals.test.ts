@@ -59,7 +59,7 @@ test.each([
 ])('%s bytes are refused, and nothing is left of them', async (_, damage) => {
   const { digest, bytes } = randomBlob(100_000);
   await using arrival = await store.blobs.arrive(digest);
-  await arrival.write(0, [damage(bytes)]);
+  await arrival.write(0, [damage(Buffer.from(bytes))]);
   await expect(arrival.finish()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   expect(await store.blobs.missing([digest])).toEqual([digest]);
   expect(await leftOvers()).toEqual([]);
