@@ -478,11 +478,13 @@ export function createPlanner(config: FetchConfig): Planner {
       }
       case 'located':
         unsettled = true;
-        for (const { blob, holders: found } of event.found) {
+        for (const { blob, holders: found, sure } of event.found) {
           const fetch = fetches.get(blob);
           if (!fetch?.locating) continue;
           fetch.locating = false;
-          fetch.located = fetch.located === 'no' ? 'once' : 'thoroughly';
+          // Nobody at all is believed; otherwise there may be more of them than were named.
+          const nobody = found.length === 0 && sure === 'asked';
+          fetch.located = fetch.located === 'no' && !nobody ? 'once' : 'thoroughly';
           for (const node of found) if (node !== self) addSource(fetch, node, false);
         }
         return;

@@ -50,7 +50,7 @@ export type FetchEvent =
   | { readonly kind: 'want'; readonly wants: readonly Want[] }
   | { readonly kind: 'unwant'; readonly want: number }
   /** Answer to `locate`, in one or more parts: each blob is named once. */
-  | { readonly kind: 'located'; readonly found: readonly Pick<Found, 'blob' | 'holders'>[] }
+  | { readonly kind: 'located'; readonly found: readonly Found[] }
   | { readonly kind: 'progress'; readonly transfer: number; readonly receivedBytes: number }
   | { readonly kind: 'part'; readonly transfer: number; readonly blob: BlobKey; readonly outcome: PartOutcome }
   | { readonly kind: 'ended'; readonly transfer: number; readonly outcome: TransferOutcome }

@@ -33,8 +33,8 @@ export function createBench(): Bench {
         mark.absences = 0;
       }
       // A node that behaved for as long as the longest bench begins anew.
-      if (nowMs - mark.untilMs > limits.benchMsMax) mark.times = 0;
-      const forMs = Math.min(limits.benchMsMax, limits.benchMs[reason] * 2 ** mark.times);
+      if (nowMs - mark.untilMs > limits.benchMsMax[reason]) mark.times = 0;
+      const forMs = Math.min(limits.benchMsMax[reason], limits.benchMs[reason] * 2 ** mark.times);
       mark.times = Math.min(mark.times + 1, 16);
       mark.untilMs = nowMs + forMs;
       return forMs;

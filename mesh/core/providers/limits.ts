@@ -68,9 +68,9 @@ export const findBudgetMs = 600;
 /** Finds under way; more are answered at once with nothing. */
 export const findsMax = 1_024;
 
-/** First bench of a node, by reason; each further one doubles, up to `benchMsMax`. */
+/** First bench of a node, by reason, and the longest: each further one doubles. Only lies are held against it for long. */
 export const benchMs = { wrong: 5 * 60 * 1_000, absent: 10_000, unreachable: 5_000 } as const;
-export const benchMsMax = 30 * 60 * 1_000;
+export const benchMsMax = { wrong: 30 * 60 * 1_000, absent: 60_000, unreachable: 30_000 } as const;
 /** Blobs that a node may lack in `strikesMs` before it is benched: an eviction overtakes its announcement. */
 export const strikes = 3;
 export const strikesMs = 60_000;

@@ -62,7 +62,7 @@ export function createBench(nodes: { readonly [node: string]: Locality }): Plann
       bench.step({ kind: 'want', wants: [{ want: wants, blob, sizeBytes, budgetMs, hints }] });
       return wants;
     },
-    located: (blob, ...holders) => bench.step({ kind: 'located', found: [{ blob, holders }] }),
+    located: (blob, ...holders) => bench.step({ kind: 'located', found: [{ blob, holders, sure: 'asked' }] }),
     running: () => bench.of('transfer').filter(({ transfer }) => !over.has(transfer)),
     part(transfer, outcome, blob = transfer.parts[0]?.blob as string) {
       bench.step({ kind: 'part', transfer: transfer.transfer, blob, outcome });

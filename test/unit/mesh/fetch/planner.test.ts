@@ -78,7 +78,7 @@ test('small blobs located together travel together, within the bounds of a batch
     wants: blobs.map((blob, i) => ({ want: i, blob, sizeBytes: 10 * kib, budgetMs: 60_000, hints: [] })),
   });
   expect(bench.of('locate').length).toBe(1);
-  bench.step({ kind: 'located', found: blobs.map((blob) => ({ blob, holders: ['anna'] })) });
+  bench.step({ kind: 'located', found: blobs.map((blob) => ({ blob, holders: ['anna'], sure: 'asked' as const })) });
   while (bench.running().length > 0) {
     for (const { parts } of bench.running()) {
       expect(parts.length).toBeLessThanOrEqual(limits.batchBlobsMax);
@@ -143,7 +143,10 @@ test('when a holder of a striped blob breaks off, the others take over its range
 test('a holder that sent wrong bytes is dropped at once, everywhere', () => {
   const bench = createBench(near);
   for (const blob of ['a', 'b', 'c']) bench.want(blob, 2 * mib);
-  bench.step({ kind: 'located', found: ['a', 'b', 'c'].map((blob) => ({ blob, holders: ['anna', 'ben'] })) });
+  bench.step({
+    kind: 'located',
+    found: ['a', 'b', 'c'].map((blob) => ({ blob, holders: ['anna', 'ben'], sure: 'asked' as const })),
+  });
   const liar = first(bench.running());
   bench.part(liar, 'wrong');
   expect(bench.of('blame')).toEqual([{ kind: 'blame', node: liar.from, reason: 'wrong' }]);
@@ -249,9 +252,13 @@ test('what nobody has is missing at once: after one search when it says so, afte
   const bench = createBench(near);
   bench.want('a', kib);
   bench.located('a');
-  expect(bench.of('locate').map(({ thorough }) => thorough)).toEqual([false, true]);
-  bench.located('a');
+  expect(bench.of('locate').map(({ thorough }) => thorough)).toEqual([false]);
   expect(bench.of('failed').map(({ reason }) => reason)).toEqual(['missing']);
+  bench.want('b', kib);
+  bench.step({ kind: 'located', found: [{ blob: 'b', holders: [], sure: 'budget' }] });
+  expect(bench.of('locate').map(({ thorough }) => thorough)).toEqual([false, false, true]);
+  bench.step({ kind: 'located', found: [{ blob: 'b', holders: [], sure: 'budget' }] });
+  expect(bench.of('failed').length).toBe(2);
 });
 
 test('after every holder failed, others are searched for once, and then it is missing', () => {
