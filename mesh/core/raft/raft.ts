@@ -132,7 +132,7 @@ export function createRaft<Command, State>(init: RaftInit<Command, State>): Raft
     get dueAtMs() {
       if (g.asleep) return Number.POSITIVE_INFINITY;
       if (g.role === 'leader') return Math.min(g.heartbeatAtMs, g.quorumCheckAtMs);
-      return mayCampaign(g) ? g.electionAtMs : Number.POSITIVE_INFINITY;
+      return g.leader !== undefined || mayCampaign(g) ? g.electionAtMs : Number.POSITIVE_INFINITY;
     },
     get leader() {
       return g.leader;
@@ -342,7 +342,10 @@ function onPersisted<Command, State>(g: GroupState<Command, State>, id: number, 
 function onWake<Command, State>(g: GroupState<Command, State>, nowMs: number): void {
   if (g.asleep) return;
   if (g.role !== 'leader') {
-    if (nowMs >= g.electionAtMs && mayCampaign(g)) preCampaign(g, nowMs);
+    if (nowMs < g.electionAtMs) return;
+    if (mayCampaign(g)) preCampaign(g, nowMs);
+    // Who must not stand for election at least does not take the silent one for its leader any more.
+    else becomeFollower(g, g.term, undefined, nowMs);
     return;
   }
   if (g.transfer && nowMs >= g.transfer.untilMs) g.transfer = undefined;

@@ -307,9 +307,11 @@ test('a replica that was removed, forgot its log and is taken back neither leads
   const snapshot = { index: 1, term: 1, configuration: makeConfiguration([a]), state: [], sizeBytes: 0 };
   raft.step({ kind: 'message', from: b, message: { kind: 'snapshot', term: 4, snapshot } }, 0);
   expect(raft.status.configuration.voters).toEqual([a]);
-  expect(raft.dueAtMs).toBe(Number.POSITIVE_INFINITY);
+  expect(raft.status.leader).toBe(b);
   raft.step({ kind: 'wake' }, 10_000);
-  expect(raft.status.role).toBe('follower');
+  // The silent leader is none any more, so that the shard may be formed anew.
+  expect(raft.status).toMatchObject({ role: 'follower', leader: undefined });
+  expect(raft.dueAtMs).toBe(Number.POSITIVE_INFINITY);
   const ask = (lastIndex: number) =>
     sent(raft.step({ kind: 'message', from: c, message: vote({ term: lastIndex, lastIndex, lastTerm: 3 }) }, 10_000));
   expect(ask(29)).toMatchObject([{ granted: false }]);
