@@ -43,6 +43,8 @@ export interface HostOptions {
 }
 
 export interface Host {
+  /** Begins to listen. Throws FAILED_PRECONDITION when the address cannot be listened on. */
+  start(): Promise<void>;
   /** Where this host listens and can be reached, `host:port`. */
   addresses(): string[];
   /** Members with an open connection. */
@@ -67,7 +69,7 @@ export interface Host {
   stop(): Promise<void>;
 }
 
-/** Throws FAILED_PRECONDITION when the address cannot be listened on. */
+/** Makes a host that is silent until it is started. */
 export async function createHost(options: HostOptions): Promise<Host> {
   const { identity, door } = options;
   const listen = toMultiaddr(`${bracketed(options.listen.host)}:${options.listen.port}`);
@@ -160,21 +162,23 @@ export async function createHost(options: HostOptions): Promise<Host> {
   node.services.gossip.addEventListener('message', ({ detail }) => {
     if (detail.topic === topic && detail.data.byteLength <= limits.gossipBytesMax) options.onGossip(detail.data);
   });
-  try {
-    await node.start();
-  } catch (error) {
-    await node.stop();
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new StatusError(
-      'FAILED_PRECONDITION',
-      `the mesh cannot listen on ${options.listen.host}:${options.listen.port}; choose another with --mesh-listen (${reason})`,
-      { cause: error },
-    );
-  }
-  node.services.gossip.subscribe(topic);
-
   const connectionsOf = (peer: NodeId): Connection[] => node.getConnections(peerIdFromString(peer));
   return {
+    async start() {
+      try {
+        await node.start();
+      } catch (error) {
+        await node.stop();
+        const { host, port } = options.listen;
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new StatusError(
+          'FAILED_PRECONDITION',
+          `the mesh cannot listen on ${host}:${port}; choose another address with --mesh-listen (${reason})`,
+          { cause: error },
+        );
+      }
+      node.services.gossip.subscribe(topic);
+    },
     addresses: () => texts(node.getMultiaddrs()),
     connected: () => [...open.keys()],
     isConnected: (peer) => open.has(peer),

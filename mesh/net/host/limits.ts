@@ -26,3 +26,15 @@ export const gossipBytesMax = 16 * 1024;
 export const stopMs = 2_000;
 /** mDNS questions are this far apart. */
 export const mdnsMs = 10_000;
+/** Members remembered on disk, and how much older a time of last sight may get there. */
+export const rememberedMax = 512;
+export const seenStepMs = 3_600_000;
+/** How often it is looked whom to dial. */
+export const reconnectRoundMs = 1_000;
+/** Between two tries at one target: from the first failure, doubling, to the longest. */
+export const pauseMsMin = 1_000;
+export const pauseMsMax = 60_000;
+/** Dials of our own at once. */
+export const dialsAtOnce = 16;
+/** With so many members connected, the others are dialled when there is something to say to them. */
+export const connectedEnough = 64;

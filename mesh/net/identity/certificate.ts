@@ -34,6 +34,8 @@ export interface CertifiedMember {
   readonly name: string;
   readonly roles: readonly string[];
   readonly issuer: NodeId;
+  /** Of the issuer's office. */
+  readonly delegationSerial: bigint;
   readonly serial: bigint;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
@@ -125,7 +127,7 @@ export function verifyMembership(
   if (revocations.isIssuerRemoved(delegation.issuer, delegation.serial, peerId)) return { reason: 'issuer removed' };
   const timely = timeliness(membership, nowMs);
   if (timely) return { reason: timely };
-  return { member: memberOf(membership, delegation.issuer) };
+  return { member: memberOf(membership, delegation) };
 }
 
 /** A delegation that the administrator of this mesh signed. Its time is not looked at. */
@@ -143,12 +145,13 @@ export function timeliness(
   return undefined;
 }
 
-export function memberOf(membership: Membership, issuer: NodeId): CertifiedMember {
+function memberOf(membership: Membership, delegation: Delegation): CertifiedMember {
   return {
     peerId: membership.peerId,
     name: membership.name,
     roles: membership.roles,
-    issuer,
+    issuer: delegation.issuer,
+    delegationSerial: delegation.serial,
     serial: membership.serial,
     notBeforeMs: Number(membership.notBeforeMs),
     notAfterMs: Number(membership.notAfterMs),

@@ -14,6 +14,7 @@ import {
   verifyMembership,
 } from './certificate.ts';
 import { createVerifier, type Domain, openKey, readKey, type SigningKey, type Verifier } from './keys.ts';
+import { skewMs } from './limits.ts';
 import { type Mesh, readMesh } from './mesh.ts';
 import { createRevocations, type Revocations } from './revocations.ts';
 import { identityPaths, openState, type StateFile } from './state.ts';
@@ -40,6 +41,9 @@ export interface Identity {
   /** Whether these certificate bytes make this authenticated peer a member now. */
   verifyMember(peerId: NodeId, certificate: Uint8Array): Verdict;
   isRevoked(peerId: NodeId): boolean;
+  /** Whether a membership that was good has ended by revocation since: its own, or that of its issuer. */
+  isMembershipVoid(member: CertifiedMember): boolean;
+  isExpired(member: CertifiedMember): boolean;
   /** Takes revocations in; durable when it returns. Returns those that were new. */
   addRevocations(notices: readonly RevocationNotice[]): RevocationNotice[];
   /** Calls `listener` after revocations arrived or were made here. Returns how to stop that. */
@@ -99,6 +103,9 @@ export function openIdentity(options: IdentityOptions): Identity | undefined {
     verify: (peerId, domain, bytes, signature) => verifier.verify(peerId, domain, bytes, signature),
     verifyMember: (peerId, certificate) => verifyMembership(context, certificate, peerId, nowMs()),
     isRevoked: (peerId) => revocations.isRevoked(peerId),
+    isMembershipVoid: ({ peerId, issuer, delegationSerial }) =>
+      revocations.isRevoked(peerId) || revocations.isIssuerRemoved(issuer, delegationSerial, peerId),
+    isExpired: ({ notAfterMs }) => nowMs() - skewMs > notAfterMs,
     addRevocations(notices) {
       const fresh = notices.filter((notice) => revocations.add(notice));
       if (fresh.length === 0) return [];

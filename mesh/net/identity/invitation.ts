@@ -98,7 +98,7 @@ export function prove(
   secret: Uint8Array,
   side: 'join' | 'grant',
   joining: Joining,
-  granted = new Uint8Array(),
+  granted: Uint8Array = new Uint8Array(),
 ): Buffer {
   const hmac = createHmac('sha256', secret);
   for (const part of [`potluck/${side}/1`, joining.issuer, joining.joiner, joining.nonce, granted]) {

@@ -1,0 +1,220 @@
+/**
+ * Links to members: frames go out on one long-lived stream of ours per member, and come in on the one the member opened.
+ * A link is made when there is something to say. What cannot be said within `frameAgeMs` is dropped: the machines above
+ * take it for a loss, as they must be able to.
+ */
+import type { Stream } from '@libp2p/interface';
+import type { Control } from '../../../protos/gen/potluck/mesh/v1/control_pb.ts';
+import type { NodeId } from '../../core/ids.ts';
+import type { Host } from '../host/host.ts';
+import { type ControlBody, decodeControl, encodeControl } from './codec.ts';
+import * as limits from './limits.ts';
+
+export const controlProtocol = '/potluck/control/1.0.0';
+
+export interface LinksOptions {
+  readonly host: Pick<Host, 'open' | 'connect' | 'isConnected' | 'cut'>;
+  /** Milliseconds of a clock that never goes back. */
+  readonly nowMs: () => number;
+  /** Frames of one member come in order. Throwing says that the frame breaks the protocol. */
+  readonly onFrame: (from: NodeId, body: Control['message']) => void;
+  readonly onRoundTrip: (peer: NodeId, ms: number) => void;
+  /** The stream to a member is open. */
+  readonly onOpen: (peer: NodeId) => void;
+  /** A member spoke nonsense; its connection is cut. */
+  readonly onNonsense: (peer: NodeId, reason: string) => void;
+}
+
+export interface Links {
+  /** Queues a frame; connects when there is no connection. */
+  send(to: NodeId, body: ControlBody): void;
+  /** Takes a stream that a member opened. */
+  accept(stream: Stream, from: NodeId): void;
+  /** Smoothed, milliseconds; `undefined` before the first echo. */
+  roundTripMs(peer: NodeId): number | undefined;
+  /** Frames that were dropped because a member did not take them. */
+  dropped(): number;
+  /** Members with an open stream of ours. */
+  open(): number;
+  close(): void;
+}
+
+interface Waiting {
+  readonly bytes: Uint8Array;
+  readonly sinceMs: number;
+}
+
+interface Link {
+  readonly peer: NodeId;
+  stream: Stream | undefined;
+  readonly waiting: Waiting[];
+  waitingBytes: number;
+  /** Opening or writing. */
+  busy: boolean;
+  echo: { readonly number: number; readonly sentMs: number } | undefined;
+  roundTripMs: number | undefined;
+}
+
+export function createLinks(options: LinksOptions): Links {
+  const { host, nowMs } = options;
+  const links = new Map<NodeId, Link>();
+  const closing = new AbortController();
+  let dropped = 0;
+  let echoes = 0;
+  const echoTimer = setInterval(echoAll, limits.echoMs).unref();
+
+  function linkTo(peer: NodeId): Link {
+    let link = links.get(peer);
+    if (!link) {
+      link = {
+        peer,
+        stream: undefined,
+        waiting: [],
+        waitingBytes: 0,
+        busy: false,
+        echo: undefined,
+        roundTripMs: undefined,
+      };
+      links.set(peer, link);
+    }
+    return link;
+  }
+
+  function send(to: NodeId, body: ControlBody): void {
+    if (closing.signal.aborted) return;
+    const link = linkTo(to);
+    const bytes = encodeControl(body);
+    if (
+      bytes.byteLength > limits.frameBytesMax ||
+      link.waiting.length >= limits.framesWaiting ||
+      link.waitingBytes + bytes.byteLength > limits.bytesWaiting
+    ) {
+      dropped += 1;
+      return;
+    }
+    link.waiting.push({ bytes, sinceMs: nowMs() });
+    link.waitingBytes += bytes.byteLength;
+    if (!link.busy) void work(link);
+  }
+
+  /** Opens the stream if need be, then writes as fast as the member takes. One at a time per link. */
+  async function work(link: Link): Promise<void> {
+    link.busy = true;
+    try {
+      while (link.waiting.length > 0) {
+        link.stream ??= await openStream(link);
+        const stream = link.stream;
+        const frames = takeFrames(link);
+        if (frames && !stream.send(frames)) {
+          await stream.onDrain({ signal: AbortSignal.timeout(limits.stuckMs) });
+        }
+      }
+    } catch (error) {
+      link.stream?.abort(error instanceof Error ? error : new Error(String(error)));
+      link.stream = undefined;
+      dropped += link.waiting.length;
+      link.waiting.length = 0;
+      link.waitingBytes = 0;
+    } finally {
+      link.busy = false;
+    }
+  }
+
+  /** Everything that waits and is no old news, as one write. */
+  function takeFrames(link: Link): Uint8Array | undefined {
+    const oldestMs = nowMs() - limits.frameAgeMs;
+    const frames: Uint8Array[] = [];
+    for (const { bytes, sinceMs } of link.waiting) {
+      if (sinceMs < oldestMs) {
+        dropped += 1;
+        continue;
+      }
+      const header = Buffer.allocUnsafe(4);
+      header.writeUInt32BE(bytes.byteLength);
+      frames.push(header, bytes);
+    }
+    link.waiting.length = 0;
+    link.waitingBytes = 0;
+    return frames.length > 0 ? Buffer.concat(frames) : undefined;
+  }
+
+  async function openStream(link: Link): Promise<Stream> {
+    const { peer } = link;
+    if (!host.isConnected(peer)) await host.connect(peer, { signal: closing.signal });
+    const stream = await host.open(peer, controlProtocol, { signal: AbortSignal.timeout(limits.openMs) });
+    stream.addEventListener('close', () => {
+      if (link.stream === stream) link.stream = undefined;
+      link.echo = undefined;
+    });
+    queueMicrotask(() => {
+      options.onOpen(peer);
+      echo(link);
+    });
+    return stream;
+  }
+
+  function echoAll(): void {
+    for (const link of links.values()) {
+      if (link.stream) echo(link);
+      else if (link.waiting.length === 0 && !host.isConnected(link.peer)) links.delete(link.peer);
+    }
+  }
+
+  function echo(link: Link): void {
+    echoes = (echoes + 1) >>> 0;
+    link.echo = { number: echoes, sentMs: nowMs() };
+    send(link.peer, { case: 'echo', value: { number: echoes } });
+  }
+
+  function onEcho(peer: NodeId, number: number): void {
+    const link = links.get(peer);
+    if (link?.echo?.number !== number) return;
+    const ms = Math.max(0, nowMs() - link.echo.sentMs);
+    link.echo = undefined;
+    link.roundTripMs =
+      link.roundTripMs === undefined ? ms : link.roundTripMs + (ms - link.roundTripMs) * limits.roundTripGain;
+    options.onRoundTrip(peer, link.roundTripMs);
+  }
+
+  function onBody(from: NodeId, body: Control['message']): void {
+    if (body.case === 'echo') send(from, { case: 'echoReply', value: { number: body.value.number } });
+    else if (body.case === 'echoReply') onEcho(from, body.value.number);
+    else options.onFrame(from, body);
+  }
+
+  return {
+    send,
+    accept(stream, from) {
+      let buffer = Buffer.alloc(0);
+      const nonsense = (reason: string): void => {
+        stream.abort(new Error(reason));
+        options.onNonsense(from, reason);
+        host.cut(from, reason);
+      };
+      stream.addEventListener('message', ({ data }) => {
+        buffer = Buffer.concat([buffer, data.subarray()]);
+        while (buffer.byteLength >= 4) {
+          const size = buffer.readUInt32BE();
+          if (size > limits.frameBytesMax) return nonsense(`a frame of ${size} bytes`);
+          if (buffer.byteLength < 4 + size) return;
+          const frame = buffer.subarray(4, 4 + size);
+          buffer = buffer.subarray(4 + size);
+          try {
+            onBody(from, decodeControl(frame));
+          } catch (error) {
+            return nonsense(error instanceof Error ? error.message : String(error));
+          }
+        }
+      });
+    },
+    roundTripMs: (peer) => links.get(peer)?.roundTripMs,
+    dropped: () => dropped,
+    open: () => [...links.values()].filter(({ stream }) => stream).length,
+    close() {
+      clearInterval(echoTimer);
+      closing.abort();
+      for (const link of links.values()) link.stream?.abort(new Error('the node stops'));
+      links.clear();
+    },
+  };
+}

@@ -1,0 +1,93 @@
+/**
+ * Keeps a node in touch: dials remembered members, bootstrap addresses and whoever is heard of on the local network, again
+ * and again with growing pauses, and forgets nobody for being away.
+ */
+import type { NodeId } from '../../core/ids.ts';
+import type { AddressBook } from './address-book.ts';
+import type { Host } from './host.ts';
+import * as limits from './limits.ts';
+
+export interface ReconnectOptions {
+  readonly host: Pick<Host, 'connect' | 'connectTo' | 'isConnected' | 'connected' | 'learn'>;
+  readonly book: AddressBook;
+  readonly self: NodeId;
+  /** host:port. */
+  readonly bootstrap: readonly string[];
+  readonly isRevoked: (peer: NodeId) => boolean;
+  readonly nowMs: () => number;
+  /** From 0 up to 1, for pauses that do not beat together. */
+  readonly random: () => number;
+}
+
+export interface Reconnect {
+  /** Dials a peer now, or soon when it failed a moment ago. */
+  heardOf(peer: NodeId, addresses: readonly string[]): void;
+  /** The network may be another one now: every pause is over. */
+  hurry(): void;
+  close(): Promise<void>;
+}
+
+interface Pause {
+  failures: number;
+  untilMs: number;
+}
+
+export function createReconnect(options: ReconnectOptions): Reconnect {
+  const { host, book, nowMs } = options;
+  const pauses = new Map<string, Pause>();
+  const running = new Map<string, Promise<void>>();
+  /** Who answered at a bootstrap address. */
+  const behind = new Map<string, NodeId>();
+  const closing = new AbortController();
+  const timer = setInterval(round, limits.reconnectRoundMs).unref();
+  round();
+
+  function round(): void {
+    for (const address of options.bootstrap) {
+      const peer = behind.get(address);
+      if (peer !== undefined && (peer === options.self || host.isConnected(peer))) continue;
+      attempt(address, async (signal) => void behind.set(address, await host.connectTo(address, { signal })));
+    }
+    if (host.connected().length >= limits.connectedEnough) return;
+    for (const [peer, { addresses }] of book.peers()) dial(peer, addresses);
+  }
+
+  function dial(peer: NodeId, addresses: readonly string[]): void {
+    if (peer === options.self || host.isConnected(peer) || options.isRevoked(peer)) return;
+    attempt(peer, async (signal) => {
+      await host.learn(peer, addresses);
+      await host.connect(peer, { signal });
+    });
+  }
+
+  function attempt(target: string, work: (signal: AbortSignal) => Promise<void>): void {
+    if (closing.signal.aborted || running.has(target) || running.size >= limits.dialsAtOnce) return;
+    if ((pauses.get(target)?.untilMs ?? 0) > nowMs()) return;
+    const timeout = AbortSignal.timeout(limits.dialMs);
+    const done = work(AbortSignal.any([closing.signal, timeout])).then(
+      () => void pauses.delete(target),
+      () => {
+        const failures = (pauses.get(target)?.failures ?? 0) + 1;
+        const longest = Math.min(limits.pauseMsMax, limits.pauseMsMin * 2 ** (failures - 1));
+        pauses.set(target, { failures, untilMs: nowMs() + longest * (0.5 + options.random() / 2) });
+      },
+    );
+    running.set(
+      target,
+      done.finally(() => running.delete(target)),
+    );
+  }
+
+  return {
+    heardOf: dial,
+    hurry() {
+      pauses.clear();
+      round();
+    },
+    async close() {
+      clearInterval(timer);
+      closing.abort();
+      await Promise.all(running.values());
+    },
+  };
+}
