@@ -4,7 +4,7 @@ import type { PeerMessage } from '../mesh/core/peer.ts';
 import type { Rng } from '../mesh/core/rng.ts';
 import type { Engine } from './engine.ts';
 import type { Network } from './network.ts';
-import type { SimNode } from './node.ts';
+import { type SimNode, shutdownUs } from './node.ts';
 import type { Fault } from './plan.ts';
 
 export interface FaultContext {
@@ -62,7 +62,7 @@ export function applyFault(context: FaultContext, fault: Fault): void {
       return atEnd(() => each((node) => node.boot()));
     case 'shutdown':
       each((node) => node.shutdown());
-      return atEnd(() => each((node) => node.boot()));
+      return engine.after(fault.forMs * 1_000 + shutdownUs, () => each((node) => node.boot()));
     case 'diskSwap':
       each((node) => {
         node.crash();

@@ -95,6 +95,9 @@ export interface SimNode {
   loseBlobs(rng: Rng): void;
 }
 
+/** Goodbyes leave the machine within this time before the process ends. */
+export const shutdownUs = 200_000;
+
 /** Messages that a paused machine's sockets hold; more are lost, as a full receive buffer loses its connection. */
 const backlogMax = 20_000;
 
@@ -397,9 +400,9 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     shutdown() {
       if (state !== 'up') return;
       driver?.deliver({ kind: 'goodbye', presence: 'left' });
-      // Goodbyes leave the machine before the process ends; the disk is synced by the operating system.
+      // The disk is synced by the operating system.
       const mine = life;
-      engine.after(200_000, () => {
+      engine.after(shutdownUs, () => {
         if (mine === life && state === 'up') loseProcess();
       });
     },
