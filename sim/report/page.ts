@@ -29,7 +29,7 @@ ${result.about ? `<p>${escape(result.about)}</p>` : ''}
 <p class="verdict${holds ? '' : ' bad'}">${verdict(expectations, result)}</p>
 ${comparison(result)}
 ${facts(result)}
-${timeline(result)}
+${timeline(run)}
 ${faultTable(result)}
 ${expectationTable(expectations)}
 ${buildTable(result)}
@@ -72,11 +72,7 @@ function comparison({ mesh, alone, central, speedup, speedupOverCache }: Scenari
   });
   return `<h2>How long a build takes</h2>
 <div class="bars">${bars.join('\n')}</div>
-<p class="soft">Mean of all builds. ${factorSentence(speedup, 'alone')}${central ? ` ${factorSentence(speedupOverCache, 'with a central cache')}` : ''}</p>`;
-}
-
-function factorSentence(factor: number | undefined, other: string): string {
-  return factor === undefined ? '' : `They take ${show('factor', factor)} as long ${other}.`;
+<p class="soft">Mean of all builds. They take ${show('factor', speedup)} as long alone${central ? `, and ${show('factor', speedupOverCache)} as long with a central cache` : ''}.</p>`;
 }
 
 function facts({ mesh, recoveryMs, faults }: ScenarioResult): string {
@@ -91,18 +87,19 @@ function facts({ mesh, recoveryMs, faults }: ScenarioResult): string {
   return `<ul class="facts">${items.map(([value, what]) => `<li><b>${value}</b><span class="soft">${what}</span></li>`).join('')}</ul>`;
 }
 
-function timeline(result: ScenarioResult): string {
+function timeline({ result, recording }: ScenarioRun): string {
+  const seen = new Set(recording.presence.map(({ presence }) => presence));
   const swatch = (name: string, text: string): string => `<li><i style="background:var(--${name})"></i>${text}</li>`;
   return `<h2 id="timeline-title">What every machine did</h2>
-<p>One row for each machine; each thin line in it is one of its slots, in which it runs one action at a time. Time goes from left to right.</p>
+<p>One row for each machine; each thin line in it is one of its slots, which runs one action at a time. Time goes from left to right, in minutes and seconds.</p>
 <ul class="legend">
 ${swatch('own', 'action for its own build')}
 ${swatch('guest', 'action for another machine’s build')}
 ${swatch('broken', 'run that was broken off')}
 <li><i style="background:none;border-top:3px solid var(--build);border-left:2px solid var(--build);border-right:2px solid var(--build);border-radius:0"></i>a build that this machine started</li>
-${swatch('owner', 'owner at the machine')}
-${swatch('asleep', 'asleep')}
-${swatch('off', 'off')}
+${seen.has('owner') ? swatch('owner', 'owner at the machine') : ''}
+${seen.has('asleep') ? swatch('asleep', 'asleep') : ''}
+${seen.has('down') ? swatch('off', 'off') : ''}
 ${result.faults.length > 0 ? `<li><i style="background:var(--faultshade);border-left:2px dashed var(--fault)"></i>a fault, numbered as in the table below</li>` : ''}
 </ul>
 <div class="tools"><button id="in" type="button">Zoom in</button><button id="out" type="button">Zoom out</button><button id="left" type="button" aria-label="Earlier">←</button><button id="right" type="button" aria-label="Later">→</button><button id="all" type="button">Show all</button>
@@ -139,11 +136,11 @@ function faultTable({ faults }: ScenarioResult): string {
   return `<h2>What went wrong, and what came of it</h2>
 <div class="scroll"><table><thead><tr><th class="number">#</th><th>fault</th><th>meaning</th><th class="number">at</th><th class="number">for</th><th class="number">actions interrupted</th><th>all of them answered</th><th></th></tr></thead>
 <tbody>${rows.join('\n')}</tbody></table></div>
-<p class="soft">An action counts as interrupted when the machine that ran it, or the one that coordinated it, was hit or out of reach just then.</p>`;
+<p class="soft">An action counts as interrupted when it was just running for somebody else on a machine that was hit or cut off.</p>`;
 }
 
 function recovered({ interrupted, recoveryMs }: ScenarioResult['faults'][number]): string {
-  if (interrupted === 0) return 'nobody noticed';
+  if (interrupted === 0) return 'nothing to recover';
   return recoveryMs === undefined ? '<span class="fails">never</span>' : `after ${show('ms', recoveryMs)}`;
 }
 
@@ -234,7 +231,7 @@ function pageData(scenario: Scenario, { recording, result, planned }: ScenarioRu
     spans,
     nodes: scenario.nodes.map((node, index) => ({
       name: node.name,
-      what: `${node.class}, ${scenario.sites[node.site]?.name}, ${node.slots} slots`,
+      what: `${node.class}, ${node.slots} slots, ${scenario.sites[node.site]?.name}`,
       lanes: lanes.get(index) ?? 0,
     })),
     presence: recording.presence.flatMap(({ node, presence, fromMs, toMs }) => {

@@ -9,7 +9,7 @@ const canvas = document.getElementById('timeline');
 const hint = document.getElementById('hint');
 const said = document.getElementById('said');
 const g = canvas.getContext('2d');
-const gutter = 150, axisHeight = 26, faultHeight = 22, laneHeight = 7, rowGap = 10, buildHeight = 6;
+const gutter = 172, axisHeight = 26, faultHeight = 22, laneHeight = 7, rowGap = 10, buildHeight = 6;
 let width = 0, height = 0, from = 0, to = data.endMs;
 let row = 0, picked = -1, dragged = null;
 
@@ -32,6 +32,11 @@ function time(ms) {
   if (Math.abs(s) < 60) return (Math.round(s * 10) / 10) + ' s';
   const m = Math.floor(s / 60), rest = Math.round((s - m * 60) * 10) / 10;
   return m + ' min' + (rest > 0 ? ' ' + rest + ' s' : '');
+}
+function clock(ms) {
+  const s = ms / 1000, m = Math.floor(s / 60), h = Math.floor(m / 60), rest = s - m * 60;
+  const seconds = (rest < 10 ? '0' : '') + (to - from < 8000 ? rest.toFixed(1) : Math.round(rest));
+  return h > 0 ? h + ':' + (m % 60 < 10 ? '0' : '') + (m % 60) + ':' + seconds : m + ':' + seconds;
 }
 const steps = [100, 200, 500, 1000, 2000, 5000, 10000, 15000, 30000, 60000, 120000, 300000, 600000, 1200000, 3600000];
 
@@ -59,7 +64,7 @@ function draw() {
   g.strokeStyle = c.line; g.fillStyle = c.soft; g.lineWidth = 1; g.textAlign = 'center';
   for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
     g.beginPath(); g.moveTo(x(t), axisHeight - 6); g.lineTo(x(t), height); g.stroke();
-    g.fillText(t === 0 ? '0' : time(t), Math.min(Math.max(x(t), gutter + 14), width - 24), axisHeight / 2 - 1);
+    g.fillText(clock(t), Math.min(Math.max(x(t), gutter + 16), width - 20), axisHeight / 2 - 1);
   }
   // Who was there.
   for (const [n, kind, a, b] of data.presence) {

@@ -36,7 +36,7 @@ p { margin: .35rem 0; max-width: 46rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
-td.number, th.number { text-align: right; }
+td.number, th.number { text-align: right; white-space: nowrap; }
 .holds { color: var(--good); font-weight: 600; } .fails { color: var(--broken); font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: .5rem 0; padding: 0; list-style: none; }
 .legend i { display: inline-block; width: 1.5rem; height: .8rem; margin-right: .4rem; border-radius: .15rem; vertical-align: -.05rem; }

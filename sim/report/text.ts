@@ -62,7 +62,7 @@ export function textReport(
           show('ms', fault.atMs),
           show('ms', fault.forMs),
           show('count', fault.interrupted),
-          fault.recoveryMs === undefined ? 'never' : fault.interrupted === 0 ? 'at once' : show('ms', fault.recoveryMs),
+          fault.recoveryMs === undefined ? 'never' : fault.interrupted === 0 ? '–' : show('ms', fault.recoveryMs),
         ]),
       ]),
     );

@@ -1,6 +1,5 @@
 /** Watches a run and remembers what a report needs: builds, requests, runs, what each fault interrupted, and who was there when. */
 import type { ActionKey, RequestId } from '../../mesh/core/ids.ts';
-import { shardOf } from '../../mesh/core/shards/placement.ts';
 import type { CheckerFactory, RunEnd, World } from '../checkers/checker.ts';
 import type { SimNode } from '../node.ts';
 import type { Fault } from '../plan.ts';
@@ -31,7 +30,7 @@ export interface BuildRecord {
 }
 
 export interface FaultRecord {
-  /** Requests whose run, leader or transfer it hit. */
+  /** Requests whose run it hit. */
   readonly interrupted: Set<RequestId>;
   lastAnswerMs: number;
 }
@@ -195,22 +194,19 @@ export function createRecorder(
     },
   });
 
+  /** Requests of others whose run is on a machine that the fault hits, or beyond a link that it cuts. */
   function interruptedBy(world: World, fault: Fault): RequestId[] {
-    const hit = new Set(fault.nodes.map((index) => world.nodes[index]?.id));
-    const blocked = new Set((fault.links ?? []).map(([from, to]) => `${world.nodes[from]?.id} ${world.nodes[to]?.id}`));
-    const executors = new Map<RequestId, SimNode>();
-    for (const span of running.values()) executors.set(span.request, world.nodes[span.node] as SimNode);
-    return [...open].flatMap(([request, { key, node }]) => {
-      // Whoever sleeps or is off asks for nothing meanwhile.
-      if (hit.has(node.id) && fault.kind !== 'liar' && fault.kind !== 'blobsLost') return [];
-      const executor = executors.get(request)?.id;
-      const leader =
-        fault.kind === 'ownerBack' ? undefined : node.peer()?.coordination.leaderOf(shardOf(key, plan.shards));
-      const reached = [executor, leader].every(
-        (other) => other === undefined || (!hit.has(other) && !blocked.has(`${node.id} ${other}`)),
-      );
-      return reached ? [] : [request];
-    });
+    const index = faultOf.get(fault);
+    // Faults of one line of the scenario begin together: whoever sleeps too asks for nothing meanwhile.
+    const hit = new Set(plan.faults.flatMap((other) => (faultOf.get(other) === index ? other.nodes : [])));
+    const blocked = new Set((fault.links ?? []).map(([from, to]) => `${from} ${to}`));
+    const interrupted: RequestId[] = [];
+    for (const { node: executor, request } of running.values()) {
+      const client = open.get(request)?.node.index;
+      if (client === undefined || client === executor || !world.nodes[executor]) continue;
+      if ((hit.has(executor) && !hit.has(client)) || blocked.has(`${client} ${executor}`)) interrupted.push(request);
+    }
+    return interrupted;
   }
 
   function sample(world: World): void {

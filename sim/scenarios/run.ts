@@ -77,7 +77,7 @@ export interface FaultReport {
   readonly what: string;
   readonly atMs: number;
   readonly forMs: number;
-  /** Actions that were asked for and that it hit. */
+  /** Actions that ran for others on the machines that it hit, or beyond the link that it cut. */
   readonly interrupted: number;
   /** From its beginning until the last of those was answered; 0 when it hit none, undefined when one never was. */
   readonly recoveryMs: number | undefined;
