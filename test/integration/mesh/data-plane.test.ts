@@ -264,7 +264,7 @@ describe('strangers', () => {
       () => {
         const victim = mesh.join();
         const thief = newKey();
-        return { ...victim.credentials, sign: thief.sign };
+        return { ...victim.credentials, sign: (...about) => thief.sign(...about) };
       },
     ],
     [
@@ -286,7 +286,7 @@ describe('strangers', () => {
       server.port,
       (socket) =>
         introduce(socket, anna.peer, {
-          credentials: { ...credentials, verify: anna.credentials.verify },
+          credentials: { ...credentials, verify: (shown) => anna.credentials.verify(shown) },
           identity: otherIdentity,
         }),
       own,

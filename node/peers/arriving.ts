@@ -1,0 +1,105 @@
+/** Blobs that are being received, readable as far as they are there. */
+import { type Digest, digestKey } from '../../protos/digest.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { Arrival, BlobStore, ByteRange } from '../storage/blob-store.ts';
+import { createIntervals } from '../storage/intervals.ts';
+import * as limits from './limits.ts';
+
+export interface ArrivingBlob {
+  readonly digest: Digest;
+  write(offset: number, chunks: readonly Uint8Array[]): Promise<void>;
+  /** See `Arrival.finish`. */
+  finish(): Promise<void>;
+  /** It will not become whole; readers are told. Does nothing once it is stored. */
+  drop(): Promise<void>;
+  /** Some bytes of the range are there. */
+  hasBegun(range: ByteRange): boolean;
+  /** Resolves at the next change: more bytes, stored, or dropped. */
+  changed(): Promise<void>;
+  state(): 'arriving' | 'stored' | 'dropped';
+  /**
+   * Bytes of a range as they come; the end of the blob only once the whole is verified. Throws ABORTED when it was
+   * dropped.
+   */
+  read(range: ByteRange, options?: { readonly signal?: AbortSignal }): AsyncGenerator<Uint8Array, void, undefined>;
+}
+
+/** @param store - where the blob is read from once it is there */
+export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>): ArrivingBlob {
+  const { digest } = arrival;
+  const written = createIntervals();
+  let state: 'arriving' | 'stored' | 'dropped' = 'arriving';
+  let change = Promise.withResolvers<void>();
+
+  function tell(): void {
+    change.resolve();
+    change = Promise.withResolvers();
+  }
+
+  /** Where the bytes end that may be handed out now from `from` on. */
+  function readableTo(from: number, to: number): number {
+    const end = written.gaps(from, to)[0]?.[0] ?? to;
+    return Math.max(from, Math.min(end, digest.sizeBytes - limits.heldBackBytes));
+  }
+
+  return {
+    digest,
+    async write(offset, chunks) {
+      const length = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
+      await arrival.write(offset, chunks);
+      written.add(offset, offset + length);
+      tell();
+    },
+    async finish() {
+      try {
+        await arrival.finish();
+        state = 'stored';
+      } catch (error) {
+        state = 'dropped';
+        throw error;
+      } finally {
+        tell();
+      }
+    },
+    async drop() {
+      if (state !== 'arriving') return;
+      state = 'dropped';
+      tell();
+      await arrival[Symbol.asyncDispose]();
+    },
+    hasBegun: ({ offset, length }) => readableTo(offset, offset + length) > offset,
+    changed: () => change.promise,
+    state: () => state,
+    async *read({ offset, length }, { signal } = {}) {
+      const end = Math.min(offset + length, digest.sizeBytes);
+      let at = offset;
+      while (at < end && state === 'arriving') {
+        signal?.throwIfAborted();
+        const changed = change.promise;
+        const to = Math.min(readableTo(at, end), at + limits.readChunkBytes);
+        // It cannot be read while it is being stored or dropped.
+        const chunk = to > at ? await arrival.read(at, to - at).catch(() => undefined) : undefined;
+        if (!chunk || chunk.byteLength === 0) {
+          await untilChange(changed, signal);
+          continue;
+        }
+        at += chunk.byteLength;
+        yield chunk;
+      }
+      if (at >= end) return;
+      if (state === 'dropped') throw new StatusError('ABORTED', `blob ${digestKey(digest)} did not arrive`);
+      await using reader = await store.open(digest, signal && { signal });
+      if (!reader) throw new StatusError('NOT_FOUND', `blob ${digestKey(digest)} is gone again`);
+      yield* reader.read({ offset: at, length: end - at }, signal && { signal });
+    },
+  };
+}
+
+async function untilChange(change: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (!signal) return change;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  change.then(resolve, reject);
+  await promise.finally(() => signal.removeEventListener('abort', onAbort));
+}

@@ -1,0 +1,44 @@
+/** Bounds of sharing blobs with other nodes, each with its unit and its reason. */
+
+/** What a client waits for one blob at most: this, and longer for large ones at the slowest rate worth waiting for. */
+export const fetchBaseMs = 5_000;
+export const fetchBytesPerMs = 1_000;
+/** A blob that nobody had is missing at once for so long, however often it is asked for. */
+export const missingMs = 2_000;
+/** Blobs remembered as missing. */
+export const missingMax = 65_536;
+/** Wants gathered into one request to the planner. */
+export const wantsPerTurn = 4_096;
+
+/** Larger blobs are handed to the client while they still come; smaller ones once they are whole and verified. */
+export const streamedBytesMin = 8 * 1024 * 1024;
+/** Handed out only when the whole blob is verified: the end of a blob, without which nobody takes it for whole. */
+export const heldBackBytes = 64 * 1024;
+/** What readers of an arriving blob get at a time. */
+export const readChunkBytes = 256 * 1024;
+/** A reader that waits for a transfer to begin looks this often. */
+export const arrivalPollMs = 10;
+/** Bytes gathered before they are written. */
+export const writeGatherBytes = 512 * 1024;
+/** Writes of one transfer under way while more comes in. */
+export const writesAhead = 2;
+
+/** Small blobs stored together, and bytes of them. */
+export const storedTogether = 512;
+export const storedTogetherBytes = 4 * 1024 * 1024;
+/** Progress is reported this often. */
+export const progressMs = 100;
+/** A busy holder that names no time is asked again after this. */
+export const busyMs = 100;
+
+/** Results asked for in one call, and how long further ones are waited for before it is sent. */
+export const resultsPerCall = 512;
+export const resultGatherMs = 1;
+/** A result that nobody tells within this time is not waited for any longer. */
+export const resultBudgetMs = 250;
+/** Members asked for a result. */
+export const resultPeersMax = 8;
+/** A result of more bytes is not taken from others. */
+export const resultBytesMax = 4 * 1024 * 1024;
+/** All results of one answer. */
+export const resultsBytesMax = 8 * 1024 * 1024 - 64 * 1024;

@@ -1,0 +1,99 @@
+/**
+ * Sharing with members, wired: what this node offers them, what it gets from them, and who plans that.
+ *
+ * The planner is a machine that somebody else drives: `perform` takes its effects, `report` gives it events.
+ */
+import { type DataClient, createDataClient } from '../../mesh/net/data/client.ts';
+import type { Credentials } from '../../mesh/net/data/credentials.ts';
+import type { PeerAddress } from '../../mesh/net/data/dial.ts';
+import { type DataServer, serveData, type ServedReport } from '../../mesh/net/data/server.ts';
+import { createTlsIdentity } from '../../mesh/net/data/tls-identity.ts';
+import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
+import { parseDigestKey } from '../../mesh/net/data/wire.ts';
+import type { FetchEvent } from '../../mesh/core/fetch/types.ts';
+import type { Digest } from '../../protos/digest.ts';
+import type { LocalBlobStore } from '../storage/blob-store.ts';
+import { createFetches, type Fetches } from './fetches.ts';
+import { peerStore } from './peer-store.ts';
+import type { PlannedEffect } from './planning.ts';
+import { blobSource } from './source.ts';
+import { createTransfers } from './transfers.ts';
+
+export interface BlobSharingOptions {
+  readonly local: LocalBlobStore;
+  readonly credentials: Credentials;
+  readonly listen: PeerAddress;
+  /** Where a member serves its data plane, most likely first. */
+  readonly addressesOf: (peer: string) => readonly PeerAddress[];
+  readonly report: (event: FetchEvent) => void;
+  readonly uploadLimits?: () => UploadLimits;
+  /** A blob came from a member, verified and durable; of several that brought parts of it, one is named. */
+  readonly onReceived?: (peer: string, digest: Digest) => void;
+  readonly onServed?: (report: ServedReport) => void;
+  readonly onRefused?: (address: string, reason: string) => void;
+}
+
+export interface BlobSharing {
+  /** The local store with the mesh behind it. */
+  readonly blobs: LocalBlobStore;
+  readonly fetches: Fetches;
+  readonly client: DataClient;
+  readonly server: DataServer;
+  perform(effect: PlannedEffect): void;
+  close(): Promise<void>;
+}
+
+export type Calls = ReadonlyMap<
+  string,
+  (peer: string, body: Uint8Array, options: { readonly signal: AbortSignal }) => Promise<Uint8Array>
+>;
+
+export async function shareBlobs(options: BlobSharingOptions, calls: Calls = new Map()): Promise<BlobSharing> {
+  const { local, credentials, addressesOf, report, onReceived = () => {}, uploadLimits, onServed, onRefused } = options;
+  const identity = await createTlsIdentity();
+  const client = createDataClient({ credentials, identity, addressesOf });
+  const transfers = createTransfers({ client, local, report });
+  const fetches = createFetches({ report });
+  const server = await serveData({
+    ...options.listen,
+    credentials,
+    identity,
+    source: {
+      ...blobSource({ local, arriving: transfers.arriving }),
+      put: (_, digest, content, { signal }) => local.put(digest, content, { signal }),
+      calls,
+    },
+    ...(uploadLimits && { uploadLimits }),
+    ...(onServed && { onServed }),
+    ...(onRefused && { onRefused }),
+  });
+
+  return {
+    blobs: peerStore({ local, fetches, arriving: transfers.arriving }),
+    fetches,
+    client,
+    server,
+    perform(effect) {
+      switch (effect.kind) {
+        case 'fetched':
+          if (effect.from !== undefined) onReceived(effect.from, parseDigestKey(effect.blob));
+          fetches.perform(effect);
+          return;
+        case 'failed':
+          fetches.perform(effect);
+          return;
+        case 'blame':
+          // Its locations are the provider index's business; the planner remembers by itself.
+          return;
+        default:
+          transfers.perform(effect);
+      }
+    },
+    async close() {
+      fetches.close();
+      await server.close();
+      client.close();
+      await transfers.close();
+    },
+  };
+}

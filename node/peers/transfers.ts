@@ -1,0 +1,284 @@
+/**
+ * Moves the bytes of transfers that the fetch planner orders (mesh/core/fetch): many small blobs in one request, large ones
+ * in ranges or whole; verified and made durable here, and reported back.
+ */
+import { type Digest, digestKey } from '../../protos/digest.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { FetchEffect, FetchEvent, Part, PartOutcome, TransferOutcome } from '../../mesh/core/fetch/types.ts';
+import type { DataClient } from '../../mesh/net/data/client.ts';
+import { PeerError } from '../../mesh/net/data/errors.ts';
+import { batchBlobBytesMax, batchBlobsMax, batchBytesMax } from '../../mesh/net/data/limits.ts';
+import { parseDigestKey } from '../../mesh/net/data/wire.ts';
+import type { LocalBlobStore } from '../storage/blob-store.ts';
+import { type ArrivingBlob, createArriving } from './arriving.ts';
+import * as limits from './limits.ts';
+
+type TransferEffect = Extract<FetchEffect, { kind: 'transfer' | 'cancelTransfer' | 'assemble' | 'discard' }>;
+
+export interface TransfersOptions {
+  readonly client: Pick<DataClient, 'read' | 'readMany'>;
+  readonly local: LocalBlobStore;
+  /** Tells the planner. Never calls back into `perform` before it returns. */
+  readonly report: (event: FetchEvent) => void;
+}
+
+export interface Transfers {
+  perform(effect: TransferEffect): void;
+  /** A blob that is being received and can be read meanwhile. */
+  readonly arriving: (digest: Digest) => ArrivingBlob | undefined;
+  close(): Promise<void>;
+}
+
+export function createTransfers({ client, local, report }: TransfersOptions): Transfers {
+  const running = new Map<number, { readonly abort: AbortController; readonly done: Promise<void> }>();
+  const arriving = new Map<string, ArrivingBlob>();
+  /** Blobs that come in ranges, one place for all of them. */
+  const striped = new Map<string, Promise<ArrivingBlob>>();
+  const closing: Promise<void>[] = [];
+
+  async function arrive(digest: Digest): Promise<ArrivingBlob> {
+    const blob = createArriving(await local.arrive(digest), local);
+    const key = digestKey(digest);
+    if (!arriving.has(key)) arriving.set(key, blob);
+    return blob;
+  }
+
+  function forget(blob: ArrivingBlob): void {
+    const key = digestKey(blob.digest);
+    if (arriving.get(key) === blob) arriving.delete(key);
+  }
+
+  async function finish(blob: ArrivingBlob): Promise<'stored' | 'wrong' | 'noRoom'> {
+    try {
+      await blob.finish();
+      return 'stored';
+    } catch (error) {
+      return verdictOf(error);
+    } finally {
+      forget(blob);
+    }
+  }
+
+  function start(transfer: number, from: string, parts: readonly Part[]): void {
+    const abort = new AbortController();
+    let receivedBytes = 0;
+    let reportedMs = 0;
+    const progress = (bytes: number): void => {
+      receivedBytes += bytes;
+      const nowMs = performance.now();
+      if (nowMs - reportedMs < limits.progressMs) return;
+      reportedMs = nowMs;
+      if (!abort.signal.aborted) report({ kind: 'progress', transfer, receivedBytes });
+    };
+    const onPart = (blob: string, outcome: PartOutcome): void => {
+      if (!abort.signal.aborted) report({ kind: 'part', transfer, blob, outcome });
+    };
+    const ask: Ask = { from, signal: abort.signal, progress, onPart };
+    const done = run(ask, parts).then(
+      (outcome) => {
+        running.delete(transfer);
+        if (!abort.signal.aborted) report({ kind: 'ended', transfer, outcome });
+      },
+      () => void running.delete(transfer),
+    );
+    running.set(transfer, { abort, done });
+  }
+
+  async function run(ask: Ask, parts: readonly Part[]): Promise<TransferOutcome> {
+    try {
+      const together = parts.filter(({ whole, lengthBytes }) => whole && lengthBytes <= batchBlobBytesMax);
+      for (const batch of batchesOf(together)) await receiveMany(ask, batch);
+      for (const part of parts) if (!together.includes(part)) await receiveOne(ask, part);
+      return { kind: 'done' };
+    } catch (error) {
+      if (error instanceof PeerError && error.failure === 'busy') {
+        return { kind: 'busy', tryNodes: error.tryPeers, retryAfterMs: limits.busyMs };
+      }
+      return { kind: 'broken' };
+    }
+  }
+
+  async function receiveMany({ from, signal, progress, onPart }: Ask, batch: readonly Digest[]): Promise<void> {
+    let storing: Promise<void> = Promise.resolve();
+    let blobs: { digest: Digest; bytes: Uint8Array }[] = [];
+    let bytes = 0;
+    const store = async (some: typeof blobs): Promise<void> => {
+      const outcomes = await local.putMany(some);
+      for (const [at, failure] of outcomes.entries()) {
+        const { digest } = some[at] as (typeof some)[number];
+        onPart(digestKey(digest), failure ? verdictOf(failure) : 'stored');
+      }
+    };
+    const flush = async (): Promise<void> => {
+      const some = blobs;
+      blobs = [];
+      bytes = 0;
+      // One group is stored while the next comes in.
+      await storing;
+      storing = store(some);
+      storing.catch(() => {});
+    };
+    try {
+      for await (const one of client.readMany(from, batch, { signal, urgency: 'build' })) {
+        if (!one.bytes) {
+          onPart(digestKey(one.digest), 'absent');
+          continue;
+        }
+        blobs.push({ digest: one.digest, bytes: one.bytes });
+        bytes += one.bytes.byteLength;
+        progress(one.bytes.byteLength);
+        if (blobs.length >= limits.storedTogether || bytes >= limits.storedTogetherBytes) await flush();
+      }
+    } finally {
+      await flush();
+      await storing;
+    }
+  }
+
+  async function receiveOne(ask: Ask, part: Part): Promise<void> {
+    const { onPart } = ask;
+    const digest = parseDigestKey(part.blob);
+    let blob: ArrivingBlob;
+    try {
+      blob = await (part.whole ? arrive(digest) : placeOf(digest));
+    } catch (error) {
+      onPart(part.blob, verdictOf(error));
+      return;
+    }
+    let isWhole = false;
+    try {
+      await receiveBytes(ask, part, digest, blob);
+      isWhole = true;
+    } catch (error) {
+      if (error instanceof PeerError && error.failure === 'missing') return onPart(part.blob, 'absent');
+      if (error instanceof PeerError && error.failure === 'lied') return onPart(part.blob, 'wrong');
+      throw error;
+    } finally {
+      if (part.whole && !isWhole) {
+        forget(blob);
+        await blob.drop();
+      }
+    }
+    if (!part.whole) return onPart(part.blob, 'arrived');
+    const outcome = await finish(blob);
+    onPart(part.blob, outcome);
+  }
+
+  function placeOf(digest: Digest): Promise<ArrivingBlob> {
+    const key = digestKey(digest);
+    const place = striped.get(key) ?? arrive(digest);
+    striped.set(key, place);
+    place.catch(() => striped.delete(key));
+    return place;
+  }
+
+  async function receiveBytes(ask: Ask, part: Part, digest: Digest, blob: ArrivingBlob): Promise<void> {
+    const { from, signal, progress } = ask;
+    const range = { offset: part.offset, length: part.lengthBytes };
+    const isAll = part.offset === 0 && part.lengthBytes === digest.sizeBytes;
+    await using answer = await client.read(from, digest, isAll ? undefined : range, { signal, urgency: 'build' });
+    const writes: Promise<void>[] = [];
+    let chunks: Uint8Array[] = [];
+    let bytes = 0;
+    let at = part.offset;
+    const flush = async (): Promise<void> => {
+      const write = blob.write(at, chunks);
+      write.catch(() => {});
+      at += bytes;
+      chunks = [];
+      bytes = 0;
+      writes.push(write);
+      if (writes.length > limits.writesAhead) await writes.shift();
+    };
+    for await (const chunk of answer.bytes) {
+      chunks.push(chunk);
+      bytes += chunk.byteLength;
+      progress(chunk.byteLength);
+      if (bytes >= limits.writeGatherBytes) await flush();
+    }
+    if (bytes > 0) await flush();
+    await Promise.all(writes);
+  }
+
+  async function discard(key: string): Promise<void> {
+    const place = striped.get(key);
+    striped.delete(key);
+    const blob = await place?.catch(() => undefined);
+    if (!blob) return;
+    forget(blob);
+    await blob.drop();
+  }
+
+  async function assemble(key: string): Promise<void> {
+    const blob = await striped.get(key)?.catch(() => undefined);
+    striped.delete(key);
+    const outcome = blob ? await finish(blob) : 'noRoom';
+    report({ kind: 'assembled', blob: key, outcome });
+  }
+
+  function settle(work: Promise<void>): void {
+    closing.push(work);
+    void work.finally(() => closing.splice(closing.indexOf(work), 1));
+  }
+
+  return {
+    perform(effect) {
+      switch (effect.kind) {
+        case 'transfer':
+          start(effect.transfer, effect.from, effect.parts);
+          return;
+        case 'cancelTransfer': {
+          const cancelled = running.get(effect.transfer);
+          running.delete(effect.transfer);
+          cancelled?.abort.abort();
+          if (cancelled) settle(cancelled.done);
+          return;
+        }
+        case 'assemble':
+          settle(assemble(effect.blob));
+          return;
+        case 'discard':
+          settle(discard(effect.blob));
+          return;
+        default:
+          effect satisfies never;
+      }
+    },
+    arriving: (digest) => arriving.get(digestKey(digest)),
+    async close() {
+      for (const { abort } of running.values()) abort.abort();
+      await Promise.allSettled([...running.values()].map(({ done }) => done));
+      await Promise.allSettled([...striped.keys()].map(discard));
+      await Promise.allSettled(closing);
+    },
+  };
+}
+
+interface Ask {
+  readonly from: string;
+  readonly signal: AbortSignal;
+  readonly progress: (bytes: number) => void;
+  readonly onPart: (blob: string, outcome: PartOutcome) => void;
+}
+
+/** Within what one request may ask for. */
+function batchesOf(parts: readonly Part[]): Digest[][] {
+  const batches: Digest[][] = [];
+  let batch: Digest[] = [];
+  let bytes = 0;
+  for (const { blob, lengthBytes } of parts) {
+    if (batch.length >= batchBlobsMax || bytes + lengthBytes > batchBytesMax) {
+      batches.push(batch);
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(parseDigestKey(blob));
+    bytes += lengthBytes;
+  }
+  return batch.length > 0 ? [...batches, batch] : batches;
+}
+
+/** What is wrong with the bytes is the holder's fault; anything else is this node's own trouble. */
+function verdictOf(error: unknown): 'wrong' | 'noRoom' {
+  return error instanceof StatusError && error.code === 'INVALID_ARGUMENT' ? 'wrong' : 'noRoom';
+}
