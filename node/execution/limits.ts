@@ -22,7 +22,7 @@ export const schedulerLimits = {
 /** What a client is told to wait when the queue is full. */
 export const queueFullRetryMs = 2_000;
 /** An Execute or WaitExecution stream repeats its state after this silence; clients give up after 60 s. */
-export const keepAliveMs = 15_000;
+export const keepAliveMs = 5_000;
 /** WaitOperation answers after this time at the latest, finished or not. */
 export const waitOperationMs = 60_000;
 /** Operations in one answer to ListOperations. */

@@ -22,14 +22,14 @@ export interface Sample {
 }
 
 export interface Registry {
-  counter<L extends string = never>(name: string, help: string, labelNames?: readonly L[]): Counter<L>;
+  readonly counter: <L extends string = never>(name: string, help: string, labelNames?: readonly L[]) => Counter<L>;
   /** @param buckets - upper bounds, rising; one without bound is added */
-  histogram<L extends string = never>(
+  readonly histogram: <L extends string = never>(
     name: string,
     help: string,
     labelNames: readonly L[],
     buckets: readonly number[],
-  ): Histogram<L>;
+  ) => Histogram<L>;
   /** Read at each scrape. */
   read(kind: 'counter' | 'gauge', name: string, help: string, read: () => number | Iterable<Sample>): void;
   text(): string;

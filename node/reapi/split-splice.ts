@@ -75,7 +75,7 @@ export function createSplitSplice(
     if (digest.sizeBytes === 0) return [];
     if (digest.sizeBytes < chunker.maxBytes) return [digest];
     if (known && (await blobs.missing(known, { signal })).length === 0) return known;
-    return split(reader, signal);
+    return await split(reader, signal);
   };
 
   return {

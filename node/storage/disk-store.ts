@@ -224,7 +224,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     const call = signal && { signal };
     using chunkPin = pin(chunks);
     if (chunkPin.missing.length > 0) throw chunksMissing(chunkPin.missing);
-    if (!canBeList(digest, chunks)) return put(digest, concatenated(chunks, signal), call);
+    if (!canBeList(digest, chunks)) return await put(digest, concatenated(chunks, signal), call);
     const name = blobName(digest);
     /** A file that somebody reads stays. */
     const isGood = (): boolean =>

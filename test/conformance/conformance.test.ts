@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openContext } from './context.ts';
 import type { ControlledServer } from './control.ts';
-import { changes, plantedFaults, throughProxy } from './faults/all.ts';
+import { changes, plantedFaults, throughProxy, withFault } from './faults/all.ts';
 import { nodeControl } from './node-control.ts';
 import { table } from './report.ts';
 import type { RuleReport } from './rule.ts';
@@ -60,7 +60,7 @@ const ourChoices = [
 
 describe('conformance', () => {
   let server: ControlledServer;
-  let before: RuleReport[];
+  let sound: RuleReport[];
 
   beforeAll(async () => {
     server = await nodeControl.start();
@@ -87,22 +87,22 @@ describe('conformance', () => {
   describe('notices a server that', () => {
     beforeAll(async () => {
       const rules = new Set([...bystanders, ...plantedFaults.flatMap((planted) => planted.breaks)]);
-      before = await throughProxy(server.target, { only: rules });
+      sound = await throughProxy(server.target, { only: rules });
     }, 120_000);
 
     it.for(plantedFaults.map((planted, index) => ({ ...planted, index, rules: planted.breaks.join() })))(
       '$does ($rules)',
       async ({ index, ...planted }, test) => {
         const { breaks } = planted;
-        const idle = before.filter((rule) => breaks.includes(rule.id) && rule.verdict === 'not applicable');
-        if (idle.length > 0)
-          test.skip(`${idle.map((rule) => rule.id).join()} does not apply: ${idle[0]?.parts[0]?.reason}`);
         const beside = Array.from(
           { length: bystandersPerFault },
           (_, offset) => bystanders[(index + offset * 7) % bystanders.length],
         );
         const only = new Set([...breaks, ...(beside as string[])]);
-        const after = await throughProxy(server.target, { planted: planted.plant(), only });
+        const { before, after } = await withFault(server.target, planted, sound, only);
+        const idle = before.filter((rule) => breaks.includes(rule.id) && rule.verdict === 'not applicable');
+        if (idle.length > 0)
+          test.skip(`${idle.map((rule) => rule.id).join()} does not apply: ${idle[0]?.parts[0]?.reason}`);
         const expected = breaks.map((id) => `${id}: ${before.find((rule) => rule.id === id)?.verdict} became fail`);
         expect(changes(before, after)).toEqual(expected);
       },

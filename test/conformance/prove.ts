@@ -4,23 +4,23 @@
  * Each fault must break the rules that it is said to break and leave the verdict of every other rule as it was. Rules
  * that start servers of their own do not take part: no proxy stands in front of those.
  */
-import { changes, plantedFaults, throughProxy } from './faults/all.ts';
+import { changes, plantedFaults, throughProxy, withFault } from './faults/all.ts';
 import { nodeControl } from './node-control.ts';
 import { table } from './report.ts';
 
 const only = process.argv[process.argv.indexOf('--only') + 1] ?? '';
 await using server = await nodeControl.start();
-const before = await throughProxy(server.target);
-const failing = before.filter((rule) => rule.verdict === 'fail').map((rule) => rule.id);
+const sound = await throughProxy(server.target);
+const failing = sound.filter((rule) => rule.verdict === 'fail').map((rule) => rule.id);
 console.log(`without a fault: ${failing.length === 0 ? 'no rule fails' : `${failing.join(', ')} fail`}`);
 let wrong = failing.length;
 for (const planted of plantedFaults) {
   if (process.argv.includes('--only') && !planted.does.includes(only) && !planted.breaks.includes(only)) continue;
+  const { before, after } = await withFault(server.target, planted, sound);
   if (before.some((rule) => planted.breaks.includes(rule.id) && rule.verdict === 'not applicable')) {
     console.log(`skip   ${planted.does}: ${planted.breaks.join(', ')} does not apply`);
     continue;
   }
-  const after = await throughProxy(server.target, { planted: planted.plant() });
   const seen = changes(before, after);
   const expected = planted.breaks.map((id) => `${id}: ${before.find((rule) => rule.id === id)?.verdict} became fail`);
   const right = seen.toSorted().join() === expected.toSorted().join();

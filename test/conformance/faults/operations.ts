@@ -99,7 +99,9 @@ export function changedSubjects(change: (subject: string, index: number) => stri
  * Runs another action than the one that was asked for, where `rewrite` changes it (and returns true), and answers as if
  * it were the one; its result is found in the action cache under both.
  */
-export function rewrittenActions(rewrite: (action: Action, command: Command) => boolean): Fault {
+export function rewrittenActions(
+  rewrite: (action: Action, command: Command, upstream: Client, fn: DigestFunction) => boolean | Promise<boolean>,
+): Fault {
   const rewritten = new Map<string, Digest>();
   return faults(
     fault(execute, () => {
@@ -110,7 +112,7 @@ export function rewrittenActions(rewrite: (action: Action, command: Command) => 
           const fn: DigestFunction = message.digestFunction === DigestFunction_Value.BLAKE3 ? 'blake3' : 'sha256';
           const action = await load(upstream, ActionSchema, message.actionDigest, fn);
           const command = action && (await load(upstream, CommandSchema, action.commandDigest, fn));
-          if (!asked || !action || !command || !rewrite(action, command)) return;
+          if (!asked || !action || !command || !(await rewrite(action, command, upstream, fn))) return;
           action.commandDigest = await store(upstream, CommandSchema, command, fn);
           message.actionDigest = await store(upstream, ActionSchema, action, fn);
           rewritten.set(asked.hash, message.actionDigest);
@@ -132,7 +134,7 @@ export function rewrittenActions(rewrite: (action: Action, command: Command) => 
   );
 }
 
-async function load<D extends DescMessage>(
+export async function load<D extends DescMessage>(
   upstream: Client,
   schema: D,
   digest: Digest | undefined,
@@ -153,7 +155,7 @@ async function load<D extends DescMessage>(
   }
 }
 
-async function store<D extends DescMessage>(
+export async function store<D extends DescMessage>(
   upstream: Client,
   schema: D,
   message: MessageShape<D>,

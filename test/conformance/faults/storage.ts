@@ -20,7 +20,9 @@ import { type Fault, fault, faults } from './proxy.ts';
 export interface PlantedFault {
   readonly does: string;
   readonly breaks: readonly string[];
-  plant(): Fault;
+  readonly plant: () => Fault;
+  /** What goes wrong with a server that a rule started and killed, once it is there again. */
+  readonly afterRestart?: () => Fault;
 }
 
 const cas = ContentAddressableStorage.method;
