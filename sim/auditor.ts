@@ -14,6 +14,9 @@ import type { SimNode } from './node.ts';
 /** Ids of the auditor's requests are above those of any peer. */
 export const auditIdMin = 1_000_000_000;
 const everyUs = 1_500_000;
+/** It keeps asking for a while, and then keeps quiet for a while, so that shards fall asleep between. */
+const busySecondsMax = 40;
+const quietSecondsMax = 80;
 /** What an upload's holder promises; the blob may be gone before, as with a careless client. */
 const uploadMs = 600_000;
 /** The newest registers of a shard that are compared with what its deposed leader holds. */
@@ -37,6 +40,8 @@ export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Au
   const keys: ActionKey[] = [];
   const known = new Set<ActionKey>();
   let nextId = auditIdMin;
+  let busy = false;
+  let turnUs = 0;
 
   function groupAt(node: SimNode, shard: number): Group | undefined {
     return node.state() === 'up' ? node.peer()?.coordination.groupOf(shard) : undefined;
@@ -70,6 +75,11 @@ export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Au
   function audit(): void {
     engine.after(everyUs, audit);
     for (let shard = 0; shard < ports.shards; shard++) askDeposed(shard);
+    if (engine.nowUs() >= turnUs) {
+      busy = !busy;
+      turnUs = engine.nowUs() + rng.between(10, busy ? busySecondsMax : quietSecondsMax) * 1_000_000;
+    }
+    if (!busy) return;
     const from = ports.nodes[rng.below(ports.nodes.length)] as SimNode;
     if (keys.length === 0 || from.state() !== 'up') return;
     // Mostly what is written just now.
