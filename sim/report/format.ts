@@ -39,3 +39,8 @@ const shows: { readonly [U in Unit]: (value: number) => string } = {
 export function show(unit: Unit, value: number | undefined): string {
   return value === undefined ? '–' : shows[unit](value);
 }
+
+/** `30.0 s`, or `2 min to 3 min` for a fault whose length was drawn for each machine. */
+export function showSpan({ forMs, forMsMost }: { readonly forMs: number; readonly forMsMost: number }): string {
+  return forMs === forMsMost ? showDuration(forMs) : `${showDuration(forMs)} to ${showDuration(forMsMost)}`;
+}

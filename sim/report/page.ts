@@ -3,7 +3,7 @@ import type { Expectation } from '../scenarios/expect.ts';
 import { faultKinds } from '../scenarios/schema.ts';
 import type { Scenario } from '../scenarios/load.ts';
 import type { Figures, ScenarioResult, ScenarioRun } from '../scenarios/run.ts';
-import { show } from './format.ts';
+import { show, showSpan } from './format.ts';
 import { script } from './script.ts';
 import { style } from './style.ts';
 import { boundText } from './text.ts';
@@ -130,7 +130,7 @@ function faultTable({ faults }: ScenarioResult): string {
       fault,
       index,
     ) => `<tr><td class="number">${index + 1}</td><td>${escape(fault.what)}</td><td>${explained[fault.kind]}</td>
-<td class="number">${show('ms', fault.atMs)}</td><td class="number">${show('ms', fault.forMs)}</td><td class="number">${fault.interrupted}</td>
+<td class="number">${show('ms', fault.atMs)}</td><td class="number">${showSpan(fault)}</td><td class="number">${fault.interrupted}</td>
 <td>${recovered(fault)}</td><td><button type="button" data-fault="${index}" aria-label="Show fault ${index + 1} in the timeline">Show</button></td></tr>`,
   );
   return `<h2>What went wrong, and what came of it</h2>
@@ -246,7 +246,8 @@ function pageData(scenario: Scenario, { recording, result, planned }: ScenarioRu
     faults: result.faults.map((fault, index) => ({
       what: fault.what,
       atMs: fault.atMs,
-      forMs: fault.forMs,
+      forMs: fault.forMsMost,
+      span: showSpan(fault),
       nodes: scenario.faults[index]?.nodes ?? [],
       after:
         fault.interrupted === 0

@@ -173,7 +173,7 @@ function goToFault(index) {
   const fault = data.faults[index];
   const room = Math.max(fault.forMs, 10000);
   view(fault.atMs - room * .4, fault.atMs + room * 1.6);
-  say('Fault ' + (index + 1) + ': ' + fault.what + ' at ' + time(fault.atMs) + ' for ' + time(fault.forMs) + ' · ' + fault.after);
+  say('Fault ' + (index + 1) + ': ' + fault.what + ' at ' + time(fault.atMs) + ' for ' + fault.span + ' · ' + fault.after);
 }
 
 canvas.addEventListener('keydown', (event) => {

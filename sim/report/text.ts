@@ -1,7 +1,7 @@
 /** The report as lines of text for a terminal. */
 import type { Expectation } from '../scenarios/expect.ts';
 import type { Figures, ScenarioResult } from '../scenarios/run.ts';
-import { show } from './format.ts';
+import { show, showSpan } from './format.ts';
 
 /** More builds than this are not listed one by one. */
 const buildsShown = 12;
@@ -60,7 +60,7 @@ export function textReport(
         ...result.faults.map((fault) => [
           fault.what,
           show('ms', fault.atMs),
-          show('ms', fault.forMs),
+          showSpan(fault),
           show('count', fault.interrupted),
           fault.recoveryMs === undefined ? 'never' : fault.interrupted === 0 ? '–' : show('ms', fault.recoveryMs),
         ]),

@@ -53,6 +53,8 @@ export interface ScenarioFault {
   readonly kind: ScenarioFaultKind;
   readonly atMs: number;
   readonly for: Span;
+  /** As the file names what it hits. */
+  readonly target: string;
   /** Numbers of nodes. */
   readonly nodes: readonly number[];
   /** Number of a link. */
@@ -166,7 +168,7 @@ export function parseScenario(path: string, text: string): Scenario {
   const builds = file.workload.builds.map((build): ScenarioBuild => {
     if (!graphs.has(build.graph.name)) failUnknown(build.graph, 'graph', [...graphs.keys()]);
     return {
-      nodes: nodesOf(build.node, 'node or group'),
+      nodes: nodesOf(build.node, 'node, group or site'),
       graph: build.graph.name,
       at: build.at,
       repeat: build.repeat,
@@ -196,6 +198,7 @@ export function parseScenario(path: string, text: string): Scenario {
       kind: fault.fault,
       atMs: fault.at,
       for: fault.for,
+      target: (fault.link ? [fault.link] : (fault.nodes ?? [])).map(({ name }) => name).join(', '),
       nodes: [...new Set((fault.nodes ?? []).flatMap((named) => nodesOf(named, 'node, group or site')))],
       link: fault.link && indexOf(fault.link, 'link', linkNames),
       goodbye: fault.goodbye,

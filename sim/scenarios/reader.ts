@@ -209,7 +209,7 @@ export interface Span {
 }
 
 export function spanOf(inner: Reader<number>): Reader<Span> {
-  const what = `${inner.what}, or two of them with .. between, from which it is drawn`;
+  const what = `${inner.what}, or a range such as 1m..5m, from which it is drawn`;
   return {
     what,
     read(spot) {

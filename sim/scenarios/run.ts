@@ -77,6 +77,8 @@ export interface FaultReport {
   readonly what: string;
   readonly atMs: number;
   readonly forMs: number;
+  /** Longer than that when its length was drawn for each machine. */
+  readonly forMsMost: number;
   /** Actions that ran for others on the machines that it hit, or beyond the link that it cut. */
   readonly interrupted: number;
   /** From its beginning until the last of those was answered; 0 when it hit none, undefined when one never was. */
@@ -324,19 +326,13 @@ function faultsOf(scenario: Scenario, recording: Recording): FaultReport[] {
     const recoveryMs = record && record.interrupted.size > 0 ? record.lastAnswerMs - scenario.warmUpMs - atMs : 0;
     return {
       kind: fault.kind,
-      what: describeFault(scenario, index),
+      // `lidClosed on laptop-1, laptop-2`.
+      what: `${fault.kind} on ${fault.target}`,
       atMs,
-      forMs: fault.for.to,
+      forMs: fault.for.from,
+      forMsMost: fault.for.to,
       interrupted: record?.interrupted.size ?? 0,
       recoveryMs: never ? undefined : Math.max(0, recoveryMs),
     };
   });
-}
-
-/** `lidClosed on laptop-1, laptop-2`. */
-export function describeFault(scenario: Scenario, index: number): string {
-  const fault = scenario.faults[index] as Scenario['faults'][number];
-  if (fault.link !== undefined) return `${fault.kind} on ${scenario.links[fault.link]?.name}`;
-  const names = fault.nodes.map((number) => scenario.nodes[number]?.name ?? '');
-  return `${fault.kind} on ${names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', ')}`;
 }

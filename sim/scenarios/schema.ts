@@ -106,7 +106,7 @@ const graph = record('a graph', {
 });
 
 const build = record('a build', {
-  node: { reader: nameOf('a node or a group of nodes'), about: 'who builds; of a group, each of them' },
+  node: { reader: nameOf('a node, a group or a site'), about: 'who builds; of a group or a site, each of them' },
   graph: { reader: nameOf('a graph'), about: 'what is built' },
   at: { reader: spanOf(duration), fallback: '0s', about: 'when; drawn for each node from a range' },
   repeat: { reader: whole(1, 1_000), fallback: '1', about: 'how often' },
