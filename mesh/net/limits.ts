@@ -13,3 +13,5 @@ export const saveMs = 2_000;
 export const addressesPerContact = 8;
 /** Channels of parcels. */
 export const channelsMax = 32;
+/** Between two looks whether everything was sent. */
+export const idlePollMs = 5;

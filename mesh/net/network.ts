@@ -71,6 +71,8 @@ export interface Network {
   deliverDelegations(): void;
   /** Dials everybody anew: the network may be another one now. */
   hurry(): void;
+  /** Resolves when everything said was handed to the sockets, at the latest after so long. */
+  idle(timeoutMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -321,6 +323,10 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       for (const peer of host.connected()) deliverDelegation(peer);
     },
     hurry: () => reconnect?.hurry(),
+    async idle(timeoutMs) {
+      const endMs = nowMs() + timeoutMs;
+      while (!links.idle() && nowMs() < endMs) await new Promise((resolve) => setTimeout(resolve, limits.idlePollMs));
+    },
     async close() {
       clearInterval(tendTimer);
       clearInterval(saveTimer);

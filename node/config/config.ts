@@ -13,6 +13,20 @@ export interface PlatformProperty {
   readonly value: string;
 }
 
+/** How this node takes part in its mesh. */
+export interface MeshConfig {
+  /** host:port of the control plane. Nothing listens there until somebody was invited. */
+  readonly listen: string;
+  /** host:port of the data plane. */
+  readonly dataListen: string;
+  /** host:port of members to begin with, beside those that are remembered. */
+  readonly bootstrap: readonly string[];
+  /** Members of one site are near each other; a name such as `berlin`. */
+  readonly site: string;
+  /** Whether members look for each other by multicast DNS. */
+  readonly discovery: boolean;
+}
+
 export interface NodeConfig {
   /** Absolute; made when it does not exist. Held by one serving node at a time. */
   readonly dataDir: string;
@@ -43,5 +57,7 @@ export interface NodeConfig {
   readonly validateHttpActionResults: boolean;
   /** Whether the Remote Asset API is served, by which clients make this machine read URLs and files. */
   readonly remoteAsset: boolean;
+  /** `undefined`: this node is on its own, whatever its data directory says. */
+  readonly mesh?: MeshConfig | undefined;
   readonly logFormat: 'text' | 'json';
 }

@@ -3,7 +3,7 @@ import { access, constants } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { parseListenAddress } from '../reapi/listen-address.ts';
-import type { NodeConfig } from './config.ts';
+import type { MeshConfig, NodeConfig } from './config.ts';
 import { defaultCacheSizeBytes, defaultDataDir } from './defaults.ts';
 import { nearest } from './nearest.ts';
 import { environmentName, type SettingName, settingNames, type SettingValue } from './settings.ts';
@@ -76,8 +76,21 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
     platformProperties: read('platform', []),
     validateHttpActionResults: read('http-action-results', 'checked') === 'checked',
     remoteAsset: read('remote-asset', 'off') === 'on',
+    mesh: readMesh(),
     logFormat: read('log-format', 'text'),
   };
+
+  function readMesh(): MeshConfig | undefined {
+    const meshListen = read('mesh-listen', '0.0.0.0:8982');
+    const mesh: MeshConfig = {
+      listen: meshListen,
+      dataListen: read('mesh-data-listen', meshListen.replace(/:\d+$/, meshListen.endsWith(':0') ? ':0' : ':8983')),
+      bootstrap: read('mesh-peer', []),
+      site: read('site', ''),
+      discovery: read('mesh-discovery', 'on') === 'on',
+    };
+    return read('mesh', 'on') === 'on' ? mesh : undefined;
+  }
 
   const named = (name: SettingName): string => sourceOf(name)?.source ?? `--${name}`;
   if (defaultActionTimeoutMs > maxActionTimeoutMs) {

@@ -42,6 +42,19 @@ function parseAddress(text: string): Parsed<ListenAddress> {
   }
 }
 
+/** Members reach each other over TCP, so no Unix socket will do. */
+function parseMeshAddress(text: string): Parsed<string> {
+  const address = parseAddress(text);
+  if ('problem' in address) return address;
+  if (address.value.path !== undefined) return { problem: 'is a Unix socket, which no other machine reaches' };
+  return { value: address.value.text };
+}
+
+function parseSite(text: string): Parsed<string> {
+  if (/^[A-Za-z0-9._-]{0,64}$/.test(text)) return { value: text };
+  return { problem: 'is not a site name; use up to 64 letters, digits, ".", "_" and "-"' };
+}
+
 function parseCacheSize(text: string): Parsed<number> {
   const size = parseSize(text);
   if ('problem' in size || size.value >= sizeLimitMinBytes) return size;
@@ -163,6 +176,36 @@ export const settings = {
     value: 'on|off',
     about: '"on" serves the Remote Asset API: clients may have this machine fetch http, https and file URLs',
     fallback: 'off',
+  }),
+  mesh: setting(oneOf('on', 'off'), {
+    value: 'on|off',
+    about: '"off" keeps this node out of its mesh; "on" listens to nobody before somebody was invited',
+    fallback: 'on',
+  }),
+  'mesh-listen': setting(parseMeshAddress, {
+    value: 'ADDRESS',
+    about: 'where members reach this node to talk: HOST:PORT',
+    fallback: '0.0.0.0:8982',
+  }),
+  'mesh-data-listen': setting(parseMeshAddress, {
+    value: 'ADDRESS',
+    about: 'where members fetch blobs from this node: HOST:PORT',
+    fallback: 'the host of --mesh-listen, port 8983',
+  }),
+  'mesh-peer': listSetting(parseMeshAddress, {
+    value: 'ADDRESS',
+    about: 'a member to begin with, for meshes that span networks: HOST:PORT of its --mesh-listen',
+    fallback: 'none; remembered members and those on the local network are found without',
+  }),
+  'mesh-discovery': setting(oneOf('on', 'off'), {
+    value: 'on|off',
+    about: 'whether to look for members by multicast DNS, and to answer those who look',
+    fallback: 'on',
+  }),
+  site: setting(parseSite, {
+    value: 'NAME',
+    about: 'where this machine is; members of one site are asked first',
+    fallback: 'none',
   }),
   'log-format': setting(oneOf('text', 'json'), {
     value: 'text|json',

@@ -24,7 +24,7 @@ import { invitationId, isProof, prove, type Token } from '../identity/invitation
 import { createVerifier, openKey, type SigningKey } from '../identity/keys.ts';
 import { readMesh } from '../identity/mesh.ts';
 import { createRevocations } from '../identity/revocations.ts';
-import { identityPaths, readState, writeState } from '../identity/state.ts';
+import { identityPaths, isShared, writeState } from '../identity/state.ts';
 import { Refused, within } from './door.ts';
 import { guarded } from './guarded.ts';
 import * as limits from './limits.ts';
@@ -71,15 +71,6 @@ export async function join(token: Token, options: JoinOptions): Promise<Joined> 
         : 'Is the inviting node running, and its port open in the firewall between the two machines?'
     }`,
   );
-}
-
-/** Whether anybody else is, or is about to be, in the mesh of this data directory. A mesh of one can be given up. */
-export function isShared(dataDir: string, nowMs: number): boolean {
-  const state = readState(dataDir);
-  if (!state) return false;
-  const founder = state.delegations.length > 0;
-  const invited = state.invitations.some(({ burnt, notAfterMs }) => !burnt && Number(notAfterMs) > nowMs);
-  return !founder || state.issuedTo.length > 0 || invited;
 }
 
 type Outcome =

@@ -36,6 +36,8 @@ export interface Links {
   dropped(): number;
   /** Members with an open stream of ours. */
   open(): number;
+  /** Nothing waits to be sent. */
+  idle(): boolean;
   close(): void;
 }
 
@@ -210,6 +212,7 @@ export function createLinks(options: LinksOptions): Links {
     roundTripMs: (peer) => links.get(peer)?.roundTripMs,
     dropped: () => dropped,
     open: () => [...links.values()].filter(({ stream }) => stream).length,
+    idle: () => [...links.values()].every(({ busy, waiting }) => !busy && waiting.length === 0),
     close() {
       clearInterval(echoTimer);
       closing.abort();

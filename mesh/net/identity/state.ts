@@ -36,6 +36,15 @@ export function readState(dataDir: string): MembershipState | undefined {
   );
 }
 
+/** Whether anybody else is, or is about to be, in the mesh of this data directory. A mesh of one can be given up. */
+export function isShared(dataDir: string, nowMs: number): boolean {
+  const state = readState(dataDir);
+  if (!state) return false;
+  const founder = state.delegations.length > 0;
+  const invited = state.invitations.some(({ burnt, notAfterMs }) => !burnt && Number(notAfterMs) > nowMs);
+  return !founder || state.issuedTo.length > 0 || invited;
+}
+
 /** Begins a membership, in place of any before it. */
 export function writeState(dataDir: string, init: MessageInitShape<typeof MembershipStateSchema>): void {
   replaceDurably(

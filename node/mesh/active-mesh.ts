@@ -1,0 +1,180 @@
+/** A node that is awake in its mesh: the machine, its driver, its log and the network, put together. */
+import { randomBytes } from 'node:crypto';
+import type { NodeId } from '../../mesh/core/ids.ts';
+import type { Member } from '../../mesh/core/membership/membership.ts';
+import { createRing } from '../../mesh/core/providers/ring.ts';
+import { createRng } from '../../mesh/core/rng.ts';
+import { createSharing, type Sharing } from '../../mesh/core/sharing.ts';
+import type { SharingNote } from '../../mesh/core/sharing-types.ts';
+import { hostPortText, parseHostPort } from '../../mesh/net/host/addresses.ts';
+import type { Identity } from '../../mesh/net/identity/identity.ts';
+import { ownDelegation } from '../../mesh/net/identity/issuer.ts';
+import { recordSigner } from '../../mesh/net/identity/records.ts';
+import { identityPaths } from '../../mesh/net/identity/state.ts';
+import { createNetwork, type Network } from '../../mesh/net/network.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { MeshConfig } from '../config/config.ts';
+import { createAlarm, createMeshClock } from './clock.ts';
+import { type Driver, startDriver } from './driver.ts';
+import * as limits from './limits.ts';
+import { createDiskFiles, readLogText, truncateLog } from './log-files.ts';
+import { attributesOf, storeGenerationOf } from './machine-facts.ts';
+import type { Clock } from './ports.ts';
+import type { OpenTier, SharingWork } from './tier.ts';
+
+const logName = 'peer.log';
+
+export interface ActiveMeshOptions {
+  readonly identity: Identity;
+  readonly dataDir: string;
+  readonly config: MeshConfig;
+  readonly openTier?: OpenTier;
+  readonly clock?: Clock;
+  readonly onLog: (level: 'info' | 'warning', message: string) => void;
+  readonly onNote?: (note: SharingNote) => void;
+}
+
+export interface ActiveMesh {
+  readonly identity: Identity;
+  readonly network: Network;
+  readonly machine: Sharing;
+  readonly driver: Driver<Sharing>;
+  /** Everybody known but this node. */
+  members(): Member[];
+  /** Whether this node can invite others now. */
+  isIssuer(): boolean;
+  /** Says goodbye and stops. `left`: for good. */
+  close(presence: 'suspended' | 'left'): Promise<void>;
+}
+
+/** Throws FAILED_PRECONDITION when an address cannot be listened on; nothing is left open then. */
+export async function startActiveMesh(options: ActiveMeshOptions): Promise<ActiveMesh> {
+  const { identity, dataDir, config, onLog } = options;
+  const clock = options.clock ?? createMeshClock();
+  const listen = parseHostPort(config.listen);
+  if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${config.listen}" is no address for the mesh`);
+  const { dir } = identityPaths(dataDir);
+  const storeGeneration = storeGenerationOf(dataDir);
+
+  await using parts = new AsyncDisposableStack();
+  const tier = await options.openTier?.({
+    identity,
+    deliver: (event) => driver.deliver(event),
+    dataAddressesOf,
+  });
+  if (tier) parts.defer(() => tier.close());
+  const files = createDiskFiles(dir);
+  parts.defer(() => files.close());
+  const alarm = createAlarm(clock, () => driver.wake());
+  parts.use(alarm);
+
+  const text = readLogText(dir, logName);
+  const { peer: machine, driver } = startDriver<Sharing>(
+    { clock, alarm, files, send: (to, message) => network.send(to, message), work },
+    { text, truncate: (length) => truncateLog(dir, logName, text, length) },
+    (restored, nowMs) =>
+      createSharing(
+        {
+          self: identity.peerId,
+          attributes: attributesOf({ site: config.site, dataAddress: tier?.dataAddress ?? '', storeGeneration }),
+          signer: recordSigner(identity),
+          rng: createRng(randomBytes(4).readUInt32LE()),
+          ringOf: (nodes) => createRing(nodes, Buffer.from(identity.mesh.salt).readUInt32LE()),
+          capacityBytes: tier?.capacityBytes ?? 0,
+          held: tier?.held ?? [],
+          uploadBytesPerSecond: limits.uploadBytesPerSecond,
+          uploadsMax: limits.uploadsMax,
+        },
+        restored,
+        nowMs,
+      ),
+  );
+  const network = await createNetwork({
+    identity,
+    dataDir,
+    listen,
+    bootstrap: config.bootstrap,
+    mdns: config.discovery,
+    nowMs: () => clock.nowMs(),
+    onMessage: (from, message) => driver.deliver({ kind: 'message', from, message }),
+    onConnected: introduce,
+    onDisconnected: () => {},
+    onRoundTrip: (node, roundTripMs) => driver.deliver({ kind: 'roundTrip', node, roundTripMs }),
+    onEnded: () => {},
+    onLog,
+  });
+  parts.defer(() => network.close());
+  driver.deliver({ kind: 'start', contacts: [...network.contacts()].map(([peer]) => peer) });
+  for (const peer of network.connected()) introduce(peer);
+
+  let suspendedMs = clock.suspendedMs();
+  const tendTimer = setInterval(tend, limits.factsMs).unref();
+  parts.defer(() => clearInterval(tendTimer));
+
+  /** Two who meet compare what they know, whatever either knew when it started. */
+  function introduce(peer: NodeId): void {
+    if (machine.membership.status(peer) === 'alive') return;
+    const record = machine.membership.self();
+    const rumours = [{ record, verdict: 'here', by: identity.peerId }] as const;
+    network.send(peer, { kind: 'syncOffer', summary: machine.membership.summary(), rumours });
+  }
+
+  /** Looks at what may have changed around this node without an event: power, addresses, a sleep. */
+  function tend(): void {
+    if (clock.suspendedMs() > suspendedMs) {
+      suspendedMs = clock.suspendedMs();
+      network.hurry();
+    }
+    const before = machine.membership.self().attributes;
+    const facts = { site: config.site, dataAddress: tier?.dataAddress ?? '', storeGeneration };
+    const attributes = attributesOf(facts);
+    const changed = (Object.keys(attributes) as (keyof typeof attributes)[]).some(
+      (key) => attributes[key] !== before[key],
+    );
+    if (changed) driver.deliver({ kind: 'attributes', attributes });
+  }
+
+  function work(effect: SharingWork): void {
+    if (effect.kind === 'note') {
+      onNote(effect.note);
+      options.onNote?.(effect.note);
+    } else if (tier) {
+      tier.perform(effect);
+    }
+  }
+
+  function onNote(note: SharingNote): void {
+    if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
+    const { record, status } = note.member;
+    if (status === note.before || status === 'suspect') return;
+    const name = network.certified(record.id)?.name;
+    const who = name ? `${name} (${record.id})` : record.id;
+    if (status === 'alive' && note.before !== 'suspect') onLog('info', `${who} is in the mesh`);
+    else if (status !== 'alive')
+      onLog('info', `${who} is ${{ dead: 'gone', suspended: 'away', left: 'no longer in the mesh' }[status]}`);
+  }
+
+  /** Where a member serves blobs: what it says of itself, then the hosts at which it is connected. */
+  function dataAddressesOf(peer: NodeId): string[] {
+    const said = machine.membership.get(peer)?.record.attributes.dataAddress;
+    const address = said === undefined ? undefined : parseHostPort(said);
+    if (!address) return [];
+    const hosts = network.remoteAddresses(peer).flatMap((text) => parseHostPort(text)?.host ?? []);
+    return [...new Set([address.host, ...hosts].map((host) => hostPortText({ host, port: address.port })))];
+  }
+
+  const open = parts.move();
+  return {
+    identity,
+    network,
+    machine,
+    driver,
+    isIssuer: () => ownDelegation(identity) !== undefined,
+    members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
+    async close(presence) {
+      driver.deliver({ kind: 'goodbye', presence });
+      await network.idle(limits.farewellMs);
+      await open.disposeAsync();
+    },
+  };
+}

@@ -1,0 +1,13 @@
+/** Bounds of the mesh in a node, each with its unit and its reason. */
+
+/** How long a farewell may take before the node stops without it. */
+export const farewellMs = 500;
+/** The own data address and power are looked at again so often. */
+export const factsMs = 30_000;
+/** One administration request, and its answer. */
+export const adminBytesMax = 64 * 1024;
+/** Uploads of this node together unless the configuration says otherwise: most of a gigabit link. */
+export const uploadBytesPerSecond = 100 * 1024 * 1024;
+export const uploadsMax = 64;
+/** Longest path that a Unix socket can have on every system, less some room for its name. */
+export const socketPathBytesMax = 100;

@@ -1,0 +1,101 @@
+/**
+ * The mesh of a node through its life: asleep while it is a mesh of one that nobody was invited to, awake afterwards; and
+ * what its owner can do with it. Nothing of libp2p is loaded, and no port opened, before it wakes.
+ */
+import { existsSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import type { SharingNote } from '../../mesh/core/sharing-types.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { MeshConfig } from '../config/config.ts';
+import type { ActiveMesh } from './active-mesh.ts';
+import type { AdminRequest } from './admin-requests.ts';
+import type { Clock } from './ports.ts';
+import { asleep, type MeshStatus, statusOf } from './status.ts';
+import type { OpenTier } from './tier.ts';
+
+export interface MeshNodeOptions {
+  readonly dataDir: string;
+  readonly config: MeshConfig;
+  readonly openTier?: OpenTier;
+  readonly clock?: Clock;
+  readonly onLog: (level: 'info' | 'warning' | 'error', message: string) => void;
+  readonly onNote?: (note: SharingNote) => void;
+}
+
+export interface MeshNode {
+  status(): MeshStatus;
+  /** The mesh while it is awake. */
+  active(): ActiveMesh | undefined;
+  close(): Promise<void>;
+}
+
+/** Opens the mesh of a data directory. Throws FAILED_PRECONDITION when it should be awake and cannot listen. */
+export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> {
+  const { dataDir, config, onLog } = options;
+  let active: ActiveMesh | undefined;
+  let closed = false;
+  // One after the other: a node does not wake up while it leaves.
+  let last: Promise<unknown> = Promise.resolve();
+
+  async function wake(): Promise<ActiveMesh> {
+    if (active) return active;
+    if (closed) throw new StatusError('UNAVAILABLE', 'the node is stopping');
+    const [{ startActiveMesh }, { openIdentity }, { foundMesh }] = await Promise.all([
+      import('./active-mesh.ts'),
+      import('../../mesh/net/identity/identity.ts'),
+      import('../../mesh/net/identity/issuer.ts'),
+    ]);
+    if (!openIdentity({ dataDir })) foundMesh({ dataDir, name: hostname(), nowMs: Date.now() });
+    const identity = openIdentity({ dataDir });
+    if (!identity) throw new StatusError('INTERNAL', 'the mesh that was just made is gone');
+    active = await startActiveMesh({
+      identity,
+      dataDir,
+      config,
+      onLog,
+      ...(options.openTier && { openTier: options.openTier }),
+      ...(options.clock && { clock: options.clock }),
+      ...(options.onNote && { onNote: options.onNote }),
+    });
+    onLog('info', `The mesh ${identity.mesh.id} listens on ${active.network.addresses().join(', ') || 'no address'}.`);
+    return active;
+  }
+
+  async function sleep(presence: 'suspended' | 'left'): Promise<void> {
+    const closing = active;
+    active = undefined;
+    await closing?.close(presence);
+  }
+
+  async function onRequest(request: AdminRequest): Promise<object> {
+    const { administer } = await import('./admin.ts');
+    return administer(request, { dataDir, config, active: () => active, wake, sleep });
+  }
+
+  if (existsSync(join(dataDir, 'mesh', 'membership'))) {
+    const { isShared } = await import('../../mesh/net/identity/state.ts');
+    if (isShared(dataDir, Date.now())) await wake();
+  }
+  const { serveAdmin } = await import('./admin-server.ts');
+  const server = await serveAdmin(dataDir, (request) => {
+    const answer = last.then(() => onRequest(request));
+    last = answer.catch(() => {});
+    return answer;
+  }).catch((error: unknown) => {
+    const reason = error instanceof Error ? error.message : String(error);
+    onLog('warning', `potluck invite, join and the like will not reach this node: ${reason}`);
+    return undefined;
+  });
+
+  return {
+    status: () => (active ? statusOf(active) : asleep),
+    active: () => active,
+    async close() {
+      closed = true;
+      await server?.close();
+      await last;
+      await sleep('suspended');
+    },
+  };
+}
