@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert';
 import { createPlanner, type Planner } from './fetch/planner.ts';
-import type { FetchEvent, Locality } from './fetch/types.ts';
+import type { FetchEvent, Locality, Part } from './fetch/types.ts';
 import { createUploads, type Uploads } from './fetch/uploads.ts';
 import type { BlobKey, NodeId } from './ids.ts';
 import { createKeeping } from './keeping/keeping.ts';
@@ -36,8 +36,8 @@ type Errand =
   | { readonly to: 'keeping'; readonly event: KeepingEvent }
   | { readonly to: 'fetching'; readonly event: FetchEvent };
 
-type Part = 'membership' | 'providers' | 'keeping' | 'fetching';
-const parts: readonly Part[] = ['membership', 'providers', 'keeping', 'fetching'];
+type PartName = 'membership' | 'providers' | 'keeping' | 'fetching';
+const parts: readonly PartName[] = ['membership', 'providers', 'keeping', 'fetching'];
 
 type FindFor =
   | { readonly kind: 'own'; readonly find: number }
@@ -76,7 +76,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   const planner = createPlanner({ self });
   const uploads = createUploads({ bytesPerSecond: config.uploadBytesPerSecond, uploadsMax: config.uploadsMax }, nowMs);
 
-  const wakes: { [P in Part]: number } = {
+  const wakes: { [P in PartName]: number } = {
     membership: Number.POSITIVE_INFINITY,
     providers: nowMs,
     keeping: Number.POSITIVE_INFINITY,
@@ -85,6 +85,8 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   const errands: Errand[] = [];
   const finds = new Map<number, FindFor>();
   const ownFinds = new Map<number, number>();
+  const ordered = new Map<number, readonly Part[]>();
+  const assembling = new Map<BlobKey, number>();
   const pins = new Map<number, PinFor>();
   const ownPins = new Map<number, number>();
   let nextFind = 0;
@@ -270,8 +272,17 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           toProviders({ kind: 'bench', node: effect.node, reason: effect.reason });
           break;
         case 'transfer':
+          ordered.set(effect.transfer, effect.parts);
+          effects.push(effect);
+          break;
         case 'cancelTransfer':
+          ordered.delete(effect.transfer);
+          effects.push(effect);
+          break;
         case 'assemble':
+          assembling.set(effect.blob, planner.sizeOf(effect.blob) ?? 0);
+          effects.push(effect);
+          break;
         case 'discard':
         case 'fetched':
         case 'failed':
@@ -284,8 +295,8 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     }
   }
 
-  function onFetched(blob: BlobKey): void {
-    const sizeBytes = planner.sizeOf(blob);
+  /** A blob that was ordered is durable here, whether or not somebody still wants it. */
+  function onFetched(blob: BlobKey, sizeBytes: number | undefined): void {
     if (sizeBytes === undefined || promises.holds(blob)) return;
     toPromises({ kind: 'stored', blob, sizeBytes });
     toProviders({ kind: 'stored', blobs: [blob] });
@@ -375,14 +386,19 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
       case 'want':
       case 'unwant':
       case 'progress':
-      case 'ended':
       case 'roundTrip':
         return toFetching(event);
+      case 'ended':
+        ordered.delete(event.transfer);
+        return toFetching(event);
       case 'part':
-        if (event.outcome === 'stored') onFetched(event.blob);
+        if (event.outcome === 'stored') {
+          onFetched(event.blob, ordered.get(event.transfer)?.find(({ blob }) => blob === event.blob)?.lengthBytes);
+        }
         return toFetching(event);
       case 'assembled':
-        if (event.outcome === 'stored') onFetched(event.blob);
+        if (event.outcome === 'stored') onFetched(event.blob, assembling.get(event.blob));
+        assembling.delete(event.blob);
         return toFetching(event);
       case 'find':
         return find(event.blobs, false, { kind: 'own', find: event.find });
@@ -425,7 +441,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     }
   }
 
-  function wakePart(part: Part): void {
+  function wakePart(part: PartName): void {
     wakes[part] = Number.POSITIVE_INFINITY;
     errands.push({ to: part, event: { kind: 'wake' } });
   }

@@ -382,8 +382,13 @@ export function createPlanner(config: FetchConfig): Planner {
     if (outcome === 'noRoom') return fail(fetch, 'noRoom');
     effects.push({ kind: 'discard', blob: fetch.blob });
     if (fetch.deliveredBy.size === 1) {
-      effects.push({ kind: 'blame', node: first as NodeId, reason: 'wrong' });
-      drop(first as NodeId);
+      const node = first as NodeId;
+      // Whoever was only guessed to have it may have passed on ranges that it could not check itself.
+      if (fetch.sources.get(node)?.guessed === true) removeSource(fetch, node);
+      else {
+        effects.push({ kind: 'blame', node, reason: 'wrong' });
+        drop(node);
+      }
     }
     // Whose piece was wrong nobody can say: from now on one source alone, so that the next wrong whole is its own.
     fetch.mixedUp = true;

@@ -69,11 +69,11 @@ export type FetchEffect =
   | { readonly kind: 'locate'; readonly blobs: readonly BlobKey[]; readonly thorough: boolean }
   /** Get these parts from this node in one request. Report progress about every `progressMs`, parts, and the end. */
   | { readonly kind: 'transfer'; readonly transfer: number; readonly from: NodeId; readonly parts: readonly Part[] }
-  /** Nothing of it is of use any more; no event is expected. */
+  /** Nothing of it is of use any more; no event is expected. What becomes durable all the same is reported as `stored`. */
   | { readonly kind: 'cancelTransfer'; readonly transfer: number }
   /** All ranges of the blob are at hand: check it against its digest, and make it durable. */
   | { readonly kind: 'assemble'; readonly blob: BlobKey }
-  /** Drop the ranges of the blob. */
+  /** Drop the ranges of the blob, unless it is being assembled. */
   | { readonly kind: 'discard'; readonly blob: BlobKey }
   /** It is in the store, verified and durable. `from` is undefined when it came by another way. */
   | { readonly kind: 'fetched'; readonly want: number; readonly blob: BlobKey; readonly from: NodeId | undefined }

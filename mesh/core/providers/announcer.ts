@@ -67,6 +67,8 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
   const rings = new Array<Ring | undefined>(limits.regions).fill(undefined);
   /** Keepers that may lack something, or have too much, and when they may next be looked at. */
   const doubted = new Map<NodeId, number>();
+  /** Last seen incarnations. */
+  const incarnations = new Map<NodeId, number>();
   /** Keepers whose sum was wrong, with what they have. */
   const differing = new Map<NodeId, ReadonlyMap<number, Sum>>();
   let sweep: Sweep | undefined;
@@ -299,6 +301,11 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
       planSweep();
     },
     memberChanged(node) {
+      const incarnation = context.members.get(node)?.record.incarnation ?? 0;
+      const before = incarnations.get(node) ?? incarnation;
+      incarnations.set(node, incarnation);
+      // A refutation raises it by one, a start by more: then the keeper has forgotten everything.
+      if (incarnation > before + 1) hangUp(node, context.nowMs());
       if (alive(node)) planSweep();
       else if (context.statusOf(node) !== 'suspect') hangUp(node, context.nowMs());
     },

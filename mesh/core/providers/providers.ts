@@ -3,7 +3,7 @@
  *
  * @see docs/protocol.md, "Provider index"; docs/adr/0016-provider-index.md
  */
-import { compareIds, type NodeId } from '../ids.ts';
+import { type BlobKey, compareIds, type NodeId } from '../ids.ts';
 import type { Machine } from '../machine.ts';
 import type { MemberStatus } from '../membership/records.ts';
 import { createAnnouncer } from './announcer.ts';
@@ -21,6 +21,8 @@ export interface Providers extends Machine<ProviderEvent, ProviderEffect> {
   records(): number;
   /** Memory of all records, own ones included. */
   recordBytes(): number;
+  /** Holders that this node would name now. */
+  knows(blob: BlobKey): readonly NodeId[];
   benched(node: NodeId, nowMs: number): boolean;
   /** Nodes that keep records by now; undefined until other members are known. */
   ring(): Ring | undefined;
@@ -182,6 +184,7 @@ export function createProviders(config: ProvidersConfig, nowMs: number): Provide
     },
     records: () => keeper.records().size(),
     recordBytes: () => keeper.records().allocatedBytes() + announcer.allocatedBytes(),
+    knows: (blob) => keeper.holders(placeOf(blob), self),
     benched: (node, now) => bench.has(node, now),
     ring: () => ring,
   };

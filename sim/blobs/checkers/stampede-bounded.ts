@@ -1,0 +1,30 @@
+/** However many want one blob at once, its source sends it only a few times; the others get it from each other. */
+import type { BlobKey } from '../../../mesh/core/ids.ts';
+import type { BlobCheckerFactory } from './checker.ts';
+
+/** Copies that leave the source, at most; and how many readers it takes for that to say something. */
+const copiesMax = 6;
+const readersMin = 4;
+
+export const stampedeBounded: BlobCheckerFactory = (_world, fail) => {
+  let observed = 0;
+  const stampedes = new Map<BlobKey, { source: number; readers: number; sizeBytes: number; sent: number }>();
+  return {
+    name: 'stampede-bounded',
+    observed: () => observed,
+    onStampede({ node, readers, sizesBytes }, blob) {
+      stampedes.set(blob, { source: node, readers: readers.length, sizeBytes: sizesBytes[0] as number, sent: 0 });
+    },
+    onSent(from, _to, parts, bytes) {
+      const blob = parts[0]?.blob as BlobKey;
+      const stampede = stampedes.get(blob);
+      if (stampede?.source !== from.index || parts.length > 1) return;
+      stampede.sent += bytes;
+      if (stampede.readers < readersMin) return;
+      observed += 1;
+      const copies = stampede.sent / stampede.sizeBytes;
+      const allowed = Math.max(copiesMax, stampede.readers / 2);
+      if (copies > allowed) fail(`${from.id} sent ${blob} ${copies.toFixed(1)} times to ${stampede.readers} readers`);
+    },
+  };
+};
