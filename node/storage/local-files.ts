@@ -50,8 +50,8 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     const file = await fs.create(path, mode);
     try {
       for await (const bytes of source) await file.append([bytes]);
-      // Whatever the umask is.
-      await file.chmod(mode);
+      // Whatever the umask is; there is seldom one that matters here.
+      if ((process.umask() & mode) !== 0) await file.chmod(mode);
     } finally {
       await file.close();
     }

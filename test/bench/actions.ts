@@ -1,7 +1,7 @@
 /** The fixed cost of an action: Execute of a command that does nothing, beside spawning it bare. */
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { create, toBinary } from '@bufbuild/protobuf';
+import { type MessageInitShape, create, toBinary } from '@bufbuild/protobuf';
 import { toWireDigest } from '../../protos/digest.ts';
 import {
   ActionSchema,
@@ -16,6 +16,7 @@ import { call, frame, openSession } from './wire.ts';
 
 const actions = 60;
 const inputFiles = 50;
+const inputPackages = 5;
 
 /** Spawns and waits; milliseconds. */
 function spawnMs(program: string, args: readonly string[]): Promise<number> {
@@ -51,22 +52,19 @@ export async function benchActions(address: string, isolation: string): Promise<
       blobs.push(bytes);
       return toWireDigest(digestOf('sha256', bytes));
     };
-    const root = (files: number) =>
-      keep(
-        toBinary(
-          DirectorySchema,
-          create(DirectorySchema, {
-            files: Array.from({ length: files }, (_, i) => ({
-              name: `in${String(i).padStart(4, '0')}.h`,
-              digest: keep(Buffer.from(`input ${i}\n`.repeat(100))),
-            })),
-          }),
-        ),
-      );
+    const directory = (init: MessageInitShape<typeof DirectorySchema>) =>
+      keep(toBinary(DirectorySchema, create(DirectorySchema, init)));
+    const header = (name: string) => ({ name, digest: keep(Buffer.from(`${name}\n`.repeat(100))) });
+    const named = (count: number, prefix: string) => Array.from({ length: count }, (_, i) => `${prefix}${i}`);
     const command = keep(
       toBinary(CommandSchema, create(CommandSchema, { arguments: ['/bin/true'], outputPaths: ['out/none'] })),
     );
-    const roots = { empty: root(0), inputs: root(inputFiles) };
+    // In directories of their own, as the sources of a package are.
+    const packages = named(inputPackages, 'package').map((name) => ({
+      name,
+      digest: directory({ files: named(inputFiles / inputPackages, `${name}-in`).map(header) }),
+    }));
+    const roots = { empty: directory({}), inputs: directory({ directories: packages }) };
     /** A distinct action each time (by its salt), so that every one is run. */
     const makeRequests = (inputRootDigest: typeof command) =>
       Array.from({ length: actions }, () => {
