@@ -42,7 +42,7 @@ export const mutations: readonly Mutation[] = [
         replace: "    if (key === '')\n",
       },
     ],
-    seed: 8,
+    seed: 15,
     checker: 'token-order',
   },
   {
@@ -66,7 +66,7 @@ export const mutations: readonly Mutation[] = [
         replace: "return persist(g, { kind: 'hardState', term: 1, vote: undefined });",
       },
     ],
-    seed: 3,
+    seed: 1,
     checker: 'nothing-forgotten',
   },
   {
@@ -78,7 +78,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const upToDate = isUpToDate(lastEver(g), lastEver(g));',
       },
     ],
-    seed: 3,
+    seed: 1,
     checker: 'log-matching',
   },
   {
@@ -102,7 +102,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'return Math.max(1, Math.floor(count / 2));',
       },
     ],
-    seed: 2,
+    seed: 7,
     checker: 'state-machine-safety',
   },
   {
@@ -114,7 +114,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const known = prevIndex <= g.log.lastIndex;',
       },
     ],
-    seed: 6,
+    seed: 1,
     checker: 'state-machine-safety',
   },
   {
@@ -154,7 +154,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs) && nowMs < 0) {',
       },
     ],
-    seed: 14,
+    seed: 50,
     checker: 'fresh-reads',
   },
   {
@@ -176,7 +176,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs) && nowMs < 0) {',
       },
     ],
-    seed: 14,
+    seed: 25,
     checker: 'fresh-reads',
   },
   {
@@ -188,7 +188,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const taken = false;',
       },
     ],
-    seed: 15,
+    seed: 2,
     checker: 'one-claim',
   },
   {
@@ -201,7 +201,7 @@ export const mutations: readonly Mutation[] = [
           '      const task = table.current(from, ref);\n      if (task?.claim) task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;\n      outbox.renewed(from, ref, limits.claimLeaseMs);',
       },
     ],
-    seed: 1,
+    seed: 2,
     checker: 'one-claim',
   },
   {
@@ -232,7 +232,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (pins.size >= limits.pinsMax) {',
       },
     ],
-    seed: 8,
+    seed: 5,
     checker: 'pins-kept',
   },
   {
@@ -245,7 +245,7 @@ export const mutations: readonly Mutation[] = [
           "    if (offered.token && offered.token.generation >= context.generation) return 'stale';\n    if (offered.kind === 'tombstone') return 'occupied';\n",
       },
     ],
-    seed: 0,
+    seed: 315,
     checker: 'tombstones',
   },
   {
@@ -263,7 +263,7 @@ export const mutations: readonly Mutation[] = [
         replace: "if (current?.kind === 'tombstone' && current.reason !== 'lost') return 'tombstoned';",
       },
     ],
-    seed: 45,
+    seed: 1,
     checker: 'tombstones',
   },
   {
@@ -287,7 +287,7 @@ export const mutations: readonly Mutation[] = [
         replace: '      ended(true, upTo);',
       },
     ],
-    seed: 2,
+    seed: 1,
     checker: 'nothing-forgotten',
   },
   {
@@ -299,7 +299,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (effect.after === undefined || durableTo >= 0) ports.send',
       },
     ],
-    seed: 1,
+    seed: 2,
     checker: 'nothing-forgotten',
   },
   {
@@ -311,7 +311,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'for (const effect of peer.step(event, Date.now())) perform(effect);',
       },
     ],
-    seed: 2,
+    seed: 1,
     checker: 'views-converge',
   },
   {
@@ -323,13 +323,13 @@ export const mutations: readonly Mutation[] = [
         replace: 'const replica = replicaId(self, 1);',
       },
     ],
-    seed: 1,
+    seed: 27,
     checker: 'log-matching',
   },
   {
     name: 'guests welcome while the owner is there',
     edits: [{ file: executor, find: 'return guests && !ownerPresent;', replace: 'return guests;' }],
-    seed: 2,
+    seed: 1,
     checker: 'owner-first',
   },
   {
@@ -341,7 +341,7 @@ export const mutations: readonly Mutation[] = [
         replace: "if (run.phase === 'running' && wasWelcome) effects.push({ kind: 'thaw', run: run.run });",
       },
     ],
-    seed: 4,
+    seed: 2,
     checker: 'owner-first',
   },
   {
@@ -392,7 +392,7 @@ export const mutations: readonly Mutation[] = [
         replace: '',
       },
     ],
-    seed: 5,
+    seed: 322,
     checker: 'every-action-ends',
   },
   {
@@ -406,7 +406,7 @@ export const mutations: readonly Mutation[] = [
       { file: submitter, find: 'if (event.leader !== undefined) offer(moved, nowMs);', replace: '' },
     ],
     calm: true,
-    seed: 15,
+    seed: 49,
     checker: 'every-action-ends',
   },
   {
@@ -459,7 +459,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (entries.size < 2) {',
       },
     ],
-    seed: 6,
+    seed: 2,
     checker: 'views-converge',
   },
 ];
