@@ -13,7 +13,7 @@ import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
 import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
 import type { SandboxBlobs } from '../sandbox/sandbox.ts';
 import { packageVersion } from './cli/version.ts';
-import type { NodeConfig } from './config/config.ts';
+import type { MeshConfig, NodeConfig } from './config/config.ts';
 import { type Clock, systemClock } from './execution/clock.ts';
 import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type Executor } from './execution/executor.ts';
@@ -24,6 +24,8 @@ import { createLogStreams } from './execution/log-streams.ts';
 import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
 import { createPreparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
+import type { MeshNode } from './mesh/mesh-node.ts';
+import type { MeshStatus } from './mesh/status.ts';
 import { recentEventsMax } from './metrics/limits.ts';
 import { createMetrics, type Metrics } from './metrics/metrics.ts';
 import { createRecentEvents, type LoggedEvent } from './metrics/recent-events.ts';
@@ -76,6 +78,8 @@ export interface NodeStatus {
   readonly store: StoreStats;
   /** `null`: this node is a cache only. */
   readonly execution: ExecutionStatus | null;
+  /** `null`: this node takes part in no mesh. */
+  readonly mesh: MeshStatus | null;
   /** The newest warnings and errors, oldest first. */
   readonly recentProblems: readonly LoggedEvent[];
 }
@@ -156,6 +160,9 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     parts.defer(() => made.close({ drainMs: 0 }));
   }
 
+  const mesh = config.mesh && (await openMesh(config.dataDir, config.mesh, log));
+  if (mesh) parts.defer(() => mesh.close());
+
   const cacheServices = createCacheServices({
     blobs: store.blobs,
     actions: store.actions,
@@ -204,6 +211,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     instances: config.instances ?? null,
     store: store.stats(),
     execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
+    mesh: mesh?.status() ?? null,
     recentProblems: recent.list(),
   });
   const http =
@@ -250,6 +258,16 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       return stopped;
     },
   };
+}
+
+/** Nothing of the mesh is loaded by a node that takes part in none. */
+async function openMesh(
+  dataDir: string,
+  config: MeshConfig,
+  onLog: (level: LogLevel, message: string) => void,
+): Promise<MeshNode> {
+  const { openMeshNode } = await import('./mesh/mesh-node.ts');
+  return openMeshNode({ dataDir, config, onLog });
 }
 
 /** Resolves when the work is done or the time is over. */

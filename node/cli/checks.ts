@@ -41,6 +41,7 @@ export async function examine(config: NodeConfig): Promise<Finding[]> {
     ['open files', checkOpenFiles],
     ['addresses', () => checkAddresses(config)],
     ['clock', () => checkClock(dir)],
+    ['mesh', async () => (await import('./mesh-checks.ts')).checkMesh(config)],
   ];
   for (const [check, work] of checks) {
     try {
@@ -233,7 +234,7 @@ async function checkAddresses(config: NodeConfig): Promise<Finding[]> {
   );
 }
 
-function tryListening(host: string, port: number): Promise<string | undefined> {
+export function tryListening(host: string, port: number): Promise<string | undefined> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));

@@ -6,7 +6,16 @@ import { exitCodes } from './exit-codes.ts';
 import { print } from './terminal.ts';
 import { packageVersion } from './version.ts';
 
-const settingsRead = settingFlags('data-dir', 'listen', 'http', 'cache-size', 'bwrap');
+const settingsRead = settingFlags(
+  'data-dir',
+  'listen',
+  'http',
+  'cache-size',
+  'bwrap',
+  'mesh',
+  'mesh-listen',
+  'mesh-data-listen',
+);
 const marks = { ok: 'ok     ', warning: 'warning', problem: 'PROBLEM' } as const;
 
 export const doctor: Command = {

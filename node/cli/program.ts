@@ -8,6 +8,12 @@ import { doctor } from './doctor.ts';
 import { CliError, exitCodes } from './exit-codes.ts';
 import { commandHelp, programHelp } from './help.ts';
 import { nearest } from '../config/nearest.ts';
+import { invite } from './invite.ts';
+import { issuerAdd, issuerRemove } from './issuer.ts';
+import { join } from './join.ts';
+import { leave } from './leave.ts';
+import { peers } from './peers.ts';
+import { revoke } from './revoke.ts';
 import { run } from './run/command.ts';
 import { simCommands } from './sim.ts';
 import { status } from './status.ts';
@@ -16,7 +22,15 @@ import { up } from './up.ts';
 import { packageVersion } from './version.ts';
 
 /** Every command, in the order of the help text. */
-export const commands: readonly Command[] = [up, status, run, cacheStats, cacheGc, cacheVerify, doctor, ...simCommands];
+export const commands: readonly Command[] = [
+  up,
+  status,
+  run,
+  ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave],
+  ...[cacheStats, cacheGc, cacheVerify],
+  doctor,
+  ...simCommands,
+];
 
 /** Runs the program and ends the process. */
 export async function main(words: readonly string[]): Promise<void> {

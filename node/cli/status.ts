@@ -61,6 +61,7 @@ function describe(status: NodeStatus): string[] {
       `${count(counters.evictedBlobs, 'blob')} (${formatBytes(counters.evictedBytes)}); ${counters.badBlobs} found bad`,
     ],
     ...(execution ? executionRows(execution) : [['Execution', 'off: this node only caches']]),
+    ...meshRows(status.mesh),
   ];
   const problems = status.recentProblems
     .slice(-problemsShownMax)
@@ -74,6 +75,25 @@ function executionRows(execution: ExecutionStatus): string[][] {
     ['Isolation', `${execution.isolation}: ${execution.isolationReason}`],
     ['Limits', execution.limitsInForce.join('; ') || 'wall time only'],
     ['Platform', execution.platform.join(', ') || 'no properties'],
+  ];
+}
+
+function meshRows(mesh: NodeStatus['mesh']): string[][] {
+  if (!mesh) return [['Mesh', 'off']];
+  if (mesh.state === 'alone') return [['Mesh', 'nobody else; "potluck invite" lets another machine in']];
+  const { alive, suspect, dead, suspended } = mesh.members;
+  const others = [
+    `${count(alive, 'other member')} alive`,
+    ...(suspect > 0 ? [`${suspect} suspect`] : []),
+    ...(dead + suspended > 0 ? [`${dead + suspended} away`] : []),
+  ];
+  const office = mesh.administrator ? 'administrator' : mesh.issuer ? 'issuer' : 'member';
+  const sites = Object.entries(mesh.sites).map(([site, members]) => `${printable(site) || '(no site)'} ${members}`);
+  return [
+    ['Mesh', mesh.revoked ? `${mesh.meshId}: this node was revoked` : `${mesh.meshId} (${office})`],
+    ['Members', `${others.join(', ')}; ${count(mesh.connections, 'connection')}`],
+    ...(sites.length > 0 ? [['Sites', sites.join(', ')]] : []),
+    ['Reached at', mesh.addresses.join(', ') || 'nowhere'],
   ];
 }
 

@@ -102,10 +102,16 @@ describe('sources', () => {
       platform: 'a=b',
       'http-action-results': 'any',
       'remote-asset': 'on',
+      mesh: 'on',
+      'mesh-listen': '127.0.0.1:3',
+      'mesh-data-listen': '127.0.0.1:4',
+      'mesh-peer': '127.0.0.1:5',
+      'mesh-discovery': 'off',
+      site: 'berlin',
       'log-format': 'json',
     };
     expect(Object.keys(values).sort()).toEqual([...settingNames].sort());
-    const lists = new Set(['listen', 'instance', 'platform']);
+    const lists = new Set(['listen', 'instance', 'platform', 'mesh-peer']);
     const flags = Object.fromEntries(
       Object.entries(values).map(([name, text]) => [name, lists.has(name) ? [text] : text]),
     );
@@ -133,11 +139,30 @@ describe('sources', () => {
       platformProperties: [{ name: 'a', value: 'b' }],
       validateHttpActionResults: false,
       remoteAsset: true,
+      mesh: {
+        listen: '127.0.0.1:3',
+        dataListen: '127.0.0.1:4',
+        bootstrap: ['127.0.0.1:5'],
+        discovery: false,
+        site: 'berlin',
+      },
       logFormat: 'json',
     });
     expect(await load({ env })).toEqual(byFlags);
     expect(await load({ file: yaml })).toEqual(byFlags);
   });
+});
+
+test('the mesh is on unless it is turned off; its second port follows the first', async () => {
+  expect((await load({})).mesh).toEqual({
+    listen: '0.0.0.0:8982',
+    dataListen: '0.0.0.0:8983',
+    bootstrap: [],
+    site: '',
+    discovery: true,
+  });
+  expect((await load({ flags: { 'mesh-listen': '127.0.0.1:0' } })).mesh?.dataListen).toBe('127.0.0.1:0');
+  expect((await load({ flags: { mesh: 'off' } })).mesh).toBeUndefined();
 });
 
 describe('problems', () => {
