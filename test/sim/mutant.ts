@@ -16,7 +16,10 @@ export interface Mutant extends AsyncDisposable {
 }
 
 /** Makes a mutant. Throws when an edit does not apply to exactly one place: the source has moved on. */
-export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes' | 'minutes' | 'calm'>): Mutant {
+export function createMutant(
+  mutation: Pick<Mutation, 'name' | 'edits' | 'nodes' | 'minutes' | 'calm'>,
+  workerFile = 'sim/worker.ts',
+): Mutant {
   const dir = mkdtempSync(join(tmpdir(), 'potluck-mutant-'));
   for (const path of copied) cpSync(join(root, path), join(dir, path), { recursive: true });
   for (const { file, find, replace } of mutation.edits) {
@@ -32,7 +35,7 @@ export function createMutant(mutation: Pick<Mutation, 'name' | 'edits' | 'nodes'
       source.replace(find, () => replace),
     );
   }
-  const worker = new Worker(pathToFileURL(join(dir, 'sim/worker.ts')));
+  const worker = new Worker(pathToFileURL(join(dir, workerFile)));
   return {
     run(seed) {
       const task: SeedTask = {
