@@ -42,3 +42,9 @@ export const resultPeersMax = 8;
 export const resultBytesMax = 4 * 1024 * 1024;
 /** All results of one answer. */
 export const resultsBytesMax = 8 * 1024 * 1024 - 64 * 1024;
+/** A member that did not answer is not asked for results for so long, doubling each time... */
+export const pauseMs = 500;
+/** ...one that told something untrue for longer... */
+export const benchMs = 60_000;
+/** ...and nobody for longer than this. */
+export const pauseMsMax = 30 * 60_000;

@@ -126,6 +126,17 @@ export function peerStore({ local, fetches, arriving }: PeerStoreOptions): Local
   };
 }
 
+/** `other` while there is one, `local` otherwise; asked at every call. */
+export function switchedStore(local: LocalBlobStore, other: () => LocalBlobStore | undefined): LocalBlobStore {
+  return {
+    ...local,
+    get: (digest, options) => (other() ?? local).get(digest, options),
+    open: (digest, options) => (other() ?? local).open(digest, options),
+    copyTo: (digest, path, options) => (other() ?? local).copyTo(digest, path, options),
+    linkTo: (digest, path, options) => (other() ?? local).linkTo(digest, path, options),
+  };
+}
+
 /** Until the first bytes come there is nothing that could tell of them. */
 function pause(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, limits.arrivalPollMs));

@@ -6,7 +6,7 @@
 import { type DataClient, createDataClient } from '../../mesh/net/data/client.ts';
 import type { Credentials } from '../../mesh/net/data/credentials.ts';
 import type { PeerAddress } from '../../mesh/net/data/dial.ts';
-import { type DataServer, serveData, type ServedReport } from '../../mesh/net/data/server.ts';
+import { type DataServer, type DataSource, serveData, type ServedReport } from '../../mesh/net/data/server.ts';
 import { createTlsIdentity } from '../../mesh/net/data/tls-identity.ts';
 import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
 import { parseDigestKey } from '../../mesh/net/data/wire.ts';
@@ -26,6 +26,10 @@ export interface BlobSharingOptions {
   /** Where a member serves its data plane, most likely first. */
   readonly addressesOf: (peer: string) => readonly PeerAddress[];
   readonly report: (event: FetchEvent) => void;
+  /** A blob came that no report tells of. */
+  readonly onUnreported?: (digest: Digest) => void;
+  /** Questions that members may ask, by name. */
+  readonly calls?: DataSource['calls'];
   readonly uploadLimits?: () => UploadLimits;
   /** A blob came from a member, verified and durable; of several that brought parts of it, one is named. */
   readonly onReceived?: (peer: string, digest: Digest) => void;
@@ -39,20 +43,27 @@ export interface BlobSharing {
   readonly fetches: Fetches;
   readonly client: DataClient;
   readonly server: DataServer;
+  /** Whether a report will tell that the blob is stored. */
+  readonly isStoring: (digest: Digest) => boolean;
   perform(effect: PlannedEffect): void;
   close(): Promise<void>;
 }
 
-export type Calls = ReadonlyMap<
-  string,
-  (peer: string, body: Uint8Array, options: { readonly signal: AbortSignal }) => Promise<Uint8Array>
->;
-
-export async function shareBlobs(options: BlobSharingOptions, calls: Calls = new Map()): Promise<BlobSharing> {
-  const { local, credentials, addressesOf, report, onReceived = () => {}, uploadLimits, onServed, onRefused } = options;
+export async function shareBlobs(options: BlobSharingOptions): Promise<BlobSharing> {
+  const {
+    local,
+    credentials,
+    addressesOf,
+    report,
+    onUnreported,
+    onReceived = () => {},
+    uploadLimits,
+    onServed,
+    onRefused,
+  } = options;
   const identity = await createTlsIdentity();
   const client = createDataClient({ credentials, identity, addressesOf });
-  const transfers = createTransfers({ client, local, report });
+  const transfers = createTransfers({ client, local, report, ...(onUnreported && { onUnreported }) });
   const fetches = createFetches({ report });
   const server = await serveData({
     ...options.listen,
@@ -61,7 +72,7 @@ export async function shareBlobs(options: BlobSharingOptions, calls: Calls = new
     source: {
       ...blobSource({ local, arriving: transfers.arriving }),
       put: (_, digest, content, { signal }) => local.put(digest, content, { signal }),
-      calls,
+      calls: options.calls ?? new Map(),
     },
     ...(uploadLimits && { uploadLimits }),
     ...(onServed && { onServed }),
@@ -71,6 +82,7 @@ export async function shareBlobs(options: BlobSharingOptions, calls: Calls = new
   return {
     blobs: peerStore({ local, fetches, arriving: transfers.arriving }),
     fetches,
+    isStoring: transfers.isStoring,
     client,
     server,
     perform(effect) {

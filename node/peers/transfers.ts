@@ -20,21 +20,28 @@ export interface TransfersOptions {
   readonly local: LocalBlobStore;
   /** Tells the planner. Never calls back into `perform` before it returns. */
   readonly report: (event: FetchEvent) => void;
+  /** A blob was stored after its transfer had been called off, so that no report tells of it. */
+  readonly onUnreported?: (digest: Digest) => void;
 }
 
 export interface Transfers {
   perform(effect: TransferEffect): void;
   /** A blob that is being received and can be read meanwhile. */
   readonly arriving: (digest: Digest) => ArrivingBlob | undefined;
+  /** Whether a report will tell that the blob is stored. */
+  readonly isStoring: (digest: Digest) => boolean;
   close(): Promise<void>;
 }
 
-export function createTransfers({ client, local, report }: TransfersOptions): Transfers {
+export function createTransfers(options: TransfersOptions): Transfers {
+  const { client, local, report, onUnreported = () => {} } = options;
   const running = new Map<number, { readonly abort: AbortController; readonly done: Promise<void> }>();
   const arriving = new Map<string, ArrivingBlob>();
   /** Blobs that come in ranges, one place for all of them. */
   const striped = new Map<string, Promise<ArrivingBlob>>();
   const closing: Promise<void>[] = [];
+  /** Being stored now. */
+  const landing = new Set<string>();
 
   async function arrive(digest: Digest): Promise<ArrivingBlob> {
     const blob = createArriving(await local.arrive(digest), local);
@@ -49,6 +56,7 @@ export function createTransfers({ client, local, report }: TransfersOptions): Tr
   }
 
   async function finish(blob: ArrivingBlob): Promise<'stored' | 'wrong' | 'noRoom'> {
+    landing.add(digestKey(blob.digest));
     try {
       await blob.finish();
       return 'stored';
@@ -72,6 +80,8 @@ export function createTransfers({ client, local, report }: TransfersOptions): Tr
     };
     const onPart = (blob: string, outcome: PartOutcome): void => {
       if (!abort.signal.aborted) report({ kind: 'part', transfer, blob, outcome });
+      else if (outcome === 'stored') onUnreported(parseDigestKey(blob));
+      landing.delete(blob);
     };
     const ask: Ask = { from, signal: abort.signal, progress, onPart };
     const done = run(ask, parts).then(
@@ -103,6 +113,7 @@ export function createTransfers({ client, local, report }: TransfersOptions): Tr
     let blobs: { digest: Digest; bytes: Uint8Array }[] = [];
     let bytes = 0;
     const store = async (some: typeof blobs): Promise<void> => {
+      for (const { digest } of some) landing.add(digestKey(digest));
       const outcomes = await local.putMany(some);
       for (const [at, failure] of outcomes.entries()) {
         const { digest } = some[at] as (typeof some)[number];
@@ -214,6 +225,7 @@ export function createTransfers({ client, local, report }: TransfersOptions): Tr
     striped.delete(key);
     const outcome = blob ? await finish(blob) : 'noRoom';
     report({ kind: 'assembled', blob: key, outcome });
+    landing.delete(key);
   }
 
   function settle(work: Promise<void>): void {
@@ -245,6 +257,7 @@ export function createTransfers({ client, local, report }: TransfersOptions): Tr
       }
     },
     arriving: (digest) => arriving.get(digestKey(digest)),
+    isStoring: (digest) => landing.has(digestKey(digest)),
     async close() {
       for (const { abort } of running.values()) abort.abort();
       await Promise.allSettled([...running.values()].map(({ done }) => done));

@@ -16,7 +16,7 @@ import { createCounters } from './counters.ts';
 import { createDiskActionCache } from './disk-action-cache.ts';
 import { createDiskStore } from './disk-store.ts';
 import { createEvictor } from './evictor.ts';
-import { diskBytes } from './entry-key.ts';
+import { digestOfKey, diskBytes, isResultKey } from './entry-key.ts';
 import { type FsPort, nodeFs } from './fs-port.ts';
 import * as limits from './limits.ts';
 import { createLinkCopies } from './link-copies.ts';
@@ -103,20 +103,14 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
   for (const dir of [tempDir, linksDir]) {
     for (const name of await fs.list(join(dataDir, dir))) await fs.unlink(join(dataDir, dir, name));
   }
-  const rebuildIndex: Store['rebuildIndex'] = async (long) => {
-    const verified = await maintenance.verify({ ...long, keepStrays: true });
-    const adopted = await maintenance.adopt(long);
-    await space.shrink(sizeLimitBytes, long);
-    return {
-      blobs: verified.blobs + adopted.blobs,
-      bytes: verified.bytes + adopted.bytes,
-      dropped: [...verified.dropped, ...adopted.dropped],
-      strayFiles: adopted.strayFiles,
-    };
-  };
   if (isLost) {
-    const { blobs, dropped } = await rebuildIndex();
-    onWarning(`the index was missing or damaged and was built anew: ${blobs} blobs kept, ${dropped.length} dropped`);
+    // A build that was cut short has entered some of them.
+    const verified = await maintenance.verify({ keepStrays: true });
+    const adopted = await maintenance.adopt();
+    onWarning(
+      `the index was missing or damaged and was built anew: ${verified.blobs + adopted.blobs} blobs kept, ` +
+        `${verified.dropped.length + adopted.dropped.length} dropped`,
+    );
   }
   if (index.isNew) index.markFilled();
   if (committer.size().fileBytes > sizeLimitBytes) {
@@ -150,6 +144,20 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
       pinnedBlobs: residency.pinnedCount(),
       counters: { ...counters },
     }),
+    *held() {
+      let last: Buffer | undefined;
+      for (;;) {
+        const keys = index.keysAfter(last, limits.verifyPageEntries);
+        last = keys.at(-1);
+        if (!last) return;
+        for (const key of keys) if (!isResultKey(key)) yield digestOfKey(key);
+      }
+    },
+    watch: (listener) =>
+      residency.watch((text, isHeld) => {
+        const key = Buffer.from(text, 'latin1');
+        if (!isResultKey(key)) listener(digestOfKey(key), isHeld);
+      }),
     async gc({ targetBytes = sizeLimitBytes * limits.lowWatermarkShare, ...call } = {}) {
       const { evictedBlobs, evictedBytes } = counters;
       await space.shrink(targetBytes, call);
@@ -159,7 +167,6 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
       };
     },
     verify: (long) => maintenance.verify(long),
-    rebuildIndex,
     async close() {
       closing.abort();
       await sweeping;

@@ -31,6 +31,8 @@ export interface Residency {
   idle(): Promise<void>;
   /** Calls `onLanded` when the blob becomes held; returns how to stop waiting. */
   onLanded(text: string, onLanded: () => void): () => void;
+  /** Calls `listener` for each entry that becomes held through `land`, or begins to leave; returns how to stop that. */
+  watch(listener: (text: string, isHeld: boolean) => void): () => void;
 }
 
 export function createResidency(index: StoreIndex): Residency {
@@ -38,6 +40,7 @@ export function createResidency(index: StoreIndex): Residency {
   const landing = new Map<string, Promise<void>>();
   const leaving = new Map<string, Promise<void>>();
   const listeners = new Map<string, Set<() => void>>();
+  const watchers = new Set<(text: string, isHeld: boolean) => void>();
   const unpinning = new Map<string, PromiseWithResolvers<void>>();
 
   const has = ({ key, text }: EntryName): boolean => !leaving.has(text) && index.has(key);
@@ -69,6 +72,7 @@ export function createResidency(index: StoreIndex): Residency {
         landing.delete(text);
       }
       for (const listener of listeners.get(text) ?? []) listener();
+      for (const watcher of watchers) watcher(text, true);
     },
     async change(text, work) {
       const changed = work();
@@ -90,6 +94,11 @@ export function createResidency(index: StoreIndex): Residency {
       const gone = removal.finally(() => leaving.delete(text));
       gone.catch(() => {});
       leaving.set(text, gone);
+      for (const watcher of watchers) watcher(text, false);
+    },
+    watch(listener) {
+      watchers.add(listener);
+      return () => void watchers.delete(listener);
     },
     async idle() {
       while (landing.size + leaving.size > 0) await Promise.allSettled([...landing.values(), ...leaving.values()]);

@@ -1,4 +1,5 @@
 /** What a node's store is made with and offers; `openStore` makes it. */
+import type { Digest } from '../../protos/digest.ts';
 import type { ActionCache } from './action-cache.ts';
 import type { CallOptions, LocalBlobStore } from './blob-store.ts';
 import type { FsPort } from './fs-port.ts';
@@ -83,14 +84,16 @@ export interface Store {
   readonly blobs: LocalBlobStore;
   readonly actions: ActionCache;
   stats(): StoreStats;
+  /** All blobs that are held, in no order. They may come and go meanwhile. */
+  held(): Iterable<Digest>;
+  /** Calls `listener` when a blob becomes held (also again) and when it goes; returns how to stop that. */
+  watch(listener: (digest: Digest, isHeld: boolean) => void): () => void;
   /** Evicts, oldest first, until at most `targetBytes` are in use (default: the low watermark). Pinned blobs stay. */
   gc(
     options?: CallOptions & { readonly targetBytes?: number },
   ): Promise<{ evictedBlobs: number; evictedBytes: number }>;
   /** Reads and hashes every blob; drops the bad ones and removes stray files. */
   verify(options?: LongOptions): Promise<VerifyReport>;
-  /** Makes the index anew from the files and the small-blob table, hashing everything. */
-  rebuildIndex(options?: LongOptions): Promise<VerifyReport>;
   /** Waits for writes under way, flushes and gives the data directory free. */
   close(): Promise<void>;
 }

@@ -1,0 +1,128 @@
+/**
+ * The action cache with the mesh behind it: results of this node are vouched for as they are stored; a result that is not
+ * here is looked for at members, checked, and served once all its blobs are here (rule 2: presence is a promise).
+ */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type Digest, digestKey } from '../../protos/digest.ts';
+import type { ActionResult } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import {
+  ResultsRequestSchema,
+  ResultsResponseSchema,
+  type VouchedResult,
+  VouchedResultSchema,
+} from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
+import type { BlobStore } from '../storage/blob-store.ts';
+import { createResultClosures } from '../storage/result-closure.ts';
+import type { Fetches } from './fetches.ts';
+import * as limits from './limits.ts';
+import { fromWireKey, type ResultFinder } from './result-finder.ts';
+import { apart, type SandboxClass, type Vouching, withoutVoucher, withVoucher } from './vouching.ts';
+
+export interface PeerActionsOptions {
+  readonly local: ActionCache;
+  readonly blobs: Pick<BlobStore, 'get' | 'missing'>;
+  readonly vouching: Vouching;
+  readonly finder: ResultFinder;
+  readonly fetches: Pick<Fetches, 'fetch'>;
+  readonly onFound?: (key: ActionKey, from: string, executor: string) => void;
+  /** A member told something that is not so; a sentence. */
+  readonly onRefused?: (peer: string, reason: string) => void;
+}
+
+export interface PeerActions {
+  /** The cache for results that come in this way. */
+  as(sandboxClass: SandboxClass): ActionCache;
+  /** Answers a member that asks for results: those whose blobs are all here. */
+  answer(body: Uint8Array): Promise<Uint8Array>;
+}
+
+export function createPeerActions(options: PeerActionsOptions): PeerActions {
+  const { local, blobs, vouching, finder, fetches, onFound = () => {}, onRefused = () => {} } = options;
+  const looking = new Map<string, Promise<ActionResult | undefined>>();
+
+  /** Brings every blob that the result names; false when one of them cannot be had. */
+  async function bring(result: ActionResult, fn: Digest['fn'], hints: readonly string[]): Promise<boolean> {
+    const fetch = (digest: Digest): Promise<boolean> => fetches.fetch(digest, { hints });
+    const closures = createResultClosures({
+      get: async (digest) => (await blobs.get(digest)) ?? ((await fetch(digest)) ? await blobs.get(digest) : undefined),
+    });
+    const { needed, missing } = await closures.of(result, fn);
+    if (missing.length > 0) return false;
+    const absent = await blobs.missing(needed);
+    for (let at = 0; at < absent.length; at += limits.wantsPerTurn) {
+      const brought = await Promise.all(absent.slice(at, at + limits.wantsPerTurn).map(fetch));
+      if (brought.includes(false)) return false;
+    }
+    return true;
+  }
+
+  async function lookFor(key: ActionKey): Promise<ActionResult | undefined> {
+    for (const { from, vouched } of await finder.find(key)) {
+      const checked = vouching.check(key, vouched);
+      if (checked.refused !== undefined) {
+        finder.bench(from);
+        onRefused(from, `its result of action ${digestKey(key.action)} was not taken: ${checked.refused}`);
+        continue;
+      }
+      const { result, executor } = checked;
+      const hints = [...new Set([from, executor.peerId])];
+      try {
+        if (!(await bring(result, key.action.fn, hints))) continue;
+        await local.put(key, withVoucher(result, vouched));
+      } catch (error) {
+        // A result that names nonsense, or blobs that went while it was stored, is no result.
+        if (!(error instanceof StatusError)) throw error;
+        continue;
+      }
+      onFound(key, from, executor.peerId);
+      return result;
+    }
+    return undefined;
+  }
+
+  async function get(key: ActionKey, callOptions: Parameters<ActionCache['get']>[1]) {
+    const stored = await local.get(key, callOptions);
+    if (stored) return apart(stored).result;
+    const name = `${digestKey(key.action)} ${key.instance}`;
+    const running = looking.get(name);
+    if (running) return await running;
+    const found = lookFor(key).finally(() => looking.delete(name));
+    looking.set(name, found);
+    return await found;
+  }
+
+  async function told(key: ActionKey): Promise<VouchedResult> {
+    const stored = await local.get(key);
+    if (!stored) return create(VouchedResultSchema);
+    const { result, vouched } = apart(stored);
+    // What was stored before this node was in a mesh is its own.
+    return vouched ?? vouching.vouch(key, result, 'unknown');
+  }
+
+  return {
+    as: (sandboxClass) => ({
+      get,
+      async put(key, result, callOptions) {
+        const own = withoutVoucher(result);
+        await local.put(key, withVoucher(own, vouching.vouch(key, own, sandboxClass)), callOptions);
+      },
+    }),
+
+    async answer(body) {
+      const { keys } = fromBinary(ResultsRequestSchema, body);
+      if (keys.length > limits.resultsPerCall) throw new StatusError('INVALID_ARGUMENT', 'too many results asked for');
+      const results: VouchedResult[] = [];
+      let bytes = 0;
+      for (const key of keys) {
+        const vouched = await told(fromWireKey(key));
+        const sizeBytes = toBinary(VouchedResultSchema, vouched).byteLength;
+        const fits = sizeBytes <= limits.resultBytesMax && bytes + sizeBytes <= limits.resultsBytesMax;
+        if (fits) bytes += sizeBytes;
+        results.push(fits ? vouched : create(VouchedResultSchema));
+      }
+      return toBinary(ResultsResponseSchema, create(ResultsResponseSchema, { results }));
+    },
+  };
+}

@@ -1,0 +1,138 @@
+/**
+ * The tier "peers" of a node: its store and action cache with the mesh behind them. While the node is alone they are the
+ * local ones; when its mesh wakes, the driver opens the tier, which then shares until it is closed.
+ */
+import type { FetchEvent } from '../../mesh/core/fetch/types.ts';
+import type { PeerAddress } from '../../mesh/net/data/dial.ts';
+import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
+import { type Digest, digestKey } from '../../protos/digest.ts';
+import type { SharingWork, Tier, TierPorts } from '../mesh/tier.ts';
+import type { ActionCache } from '../storage/action-cache.ts';
+import type { LocalBlobStore } from '../storage/blob-store.ts';
+import type { Store } from '../storage/store.ts';
+import type { PeerActions } from './peer-actions.ts';
+import { switchedStore } from './peer-store.ts';
+import { createTally, type Tally } from './tally.ts';
+import type { SandboxClass, Trust } from './vouching.ts';
+
+export interface PeerTierOptions {
+  readonly store: Pick<Store, 'blobs' | 'actions' | 'held' | 'watch'>;
+  readonly capacityBytes: number;
+  /** Where the data plane listens; port 0 picks a free one. */
+  readonly listen: PeerAddress;
+  /** Live members, nearest first; asked for results. */
+  readonly members: () => readonly string[];
+  readonly trust: Trust;
+  readonly uploadLimits?: () => UploadLimits;
+  readonly onLog: (level: 'info' | 'warning', message: string) => void;
+}
+
+export interface PeerTier {
+  readonly blobs: LocalBlobStore;
+  /** The action cache for results that come in this way. */
+  actions(sandboxClass: SandboxClass): ActionCache;
+  open(ports: TierPorts): Promise<Tier>;
+  tally(): Tally;
+}
+
+interface Opened {
+  readonly blobs: LocalBlobStore;
+  readonly actions: PeerActions;
+}
+
+export function createPeerTier(options: PeerTierOptions): PeerTier {
+  const { store, onLog } = options;
+  const tally = createTally();
+  let opened: Opened | undefined;
+
+  return {
+    blobs: switchedStore(store.blobs, () => opened?.blobs),
+    actions(sandboxClass) {
+      const current = (): ActionCache => opened?.actions.as(sandboxClass) ?? store.actions;
+      return {
+        get: (key, callOptions) => current().get(key, callOptions),
+        put: (key, result, callOptions) => current().put(key, result, callOptions),
+      };
+    },
+    tally: () => tally.now(),
+
+    async open(ports) {
+      // A node that is alone never loads what sharing needs.
+      const [sharingModule, credentialsModule, actionsModule, vouchingModule, finderModule] = await Promise.all([
+        import('./sharing.ts'),
+        import('../../mesh/net/data/member-credentials.ts'),
+        import('./peer-actions.ts'),
+        import('./vouching.ts'),
+        import('./result-finder.ts'),
+      ]);
+      const sharing = await sharingModule.shareBlobs({
+        local: store.blobs,
+        credentials: credentialsModule.memberCredentials(ports.identity),
+        listen: options.listen,
+        addressesOf: (peer) => ports.dataAddressesOf(peer).flatMap(parseAddress),
+        report: (event: FetchEvent) => ports.deliver(event as Parameters<TierPorts['deliver']>[0]),
+        calls: new Map([[finderModule.resultsCall, (_, body) => actions.answer(body)]]),
+        onUnreported: (digest) => tell(ports, digest, true),
+        onReceived: (peer, digest) => tally.onReceived(peer, digest.sizeBytes),
+        onServed: ({ blobs, bytes }) => tally.onServed(blobs, bytes),
+        onRefused: (address, reason) => onLog('info', `refused a connection from ${address}: ${reason}`),
+        ...(options.uploadLimits && { uploadLimits: options.uploadLimits }),
+      });
+      const { client, fetches, server } = sharing;
+      const actions: PeerActions = actionsModule.createPeerActions({
+        local: store.actions,
+        blobs: store.blobs,
+        vouching: vouchingModule.createVouching(ports.identity, options.trust),
+        finder: finderModule.createResultFinder({ client, members: options.members }),
+        fetches,
+        onFound: (_, from) => tally.onResult(from),
+        onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
+      });
+      opened = { blobs: sharing.blobs, actions };
+      const stopWatching = store.watch((digest, isHeld) => {
+        if (!isHeld || !sharing.isStoring(digest)) tell(ports, digest, isHeld);
+      });
+      return {
+        dataAddress: addressText(options.listen.host, server.port),
+        held: [...store.held()].map((digest) => [digestKey(digest), digest.sizeBytes] as const),
+        capacityBytes: options.capacityBytes,
+        perform: (work: SharingWork) => perform(work),
+        async close() {
+          stopWatching();
+          opened = undefined;
+          await sharing.close();
+        },
+      };
+
+      function perform(work: SharingWork): void {
+        switch (work.kind) {
+          case 'transfer':
+          case 'cancelTransfer':
+          case 'assemble':
+          case 'discard':
+          case 'fetched':
+          case 'failed':
+            sharing.perform(work);
+            return;
+          default:
+          // The store evicts by itself, and tells; nobody here asks for the rest yet.
+        }
+      }
+    },
+  };
+}
+
+function tell(ports: TierPorts, digest: Digest, isHeld: boolean): void {
+  const blob = digestKey(digest);
+  if (isHeld) ports.deliver({ kind: 'stored', blob, sizeBytes: digest.sizeBytes });
+  else ports.deliver({ kind: 'gone', blob });
+}
+
+function parseAddress(text: string): PeerAddress[] {
+  const [, host, port] = /^\[?([^\]]+)\]?:(\d{1,5})$/.exec(text) ?? [];
+  return host === undefined ? [] : [{ host, port: Number(port) }];
+}
+
+function addressText(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}

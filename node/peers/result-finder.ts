@@ -1,0 +1,130 @@
+/**
+ * Finds results at members: each is asked for many actions in one call. The coordinators' registers take this over once
+ * shards are formed; until then every live member is asked.
+ */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { DataClient } from '../../mesh/net/data/client.ts';
+import { digestFunctions, type DigestFunction, makeDigest } from '../../protos/digest.ts';
+import {
+  type ResultKey,
+  ResultsRequestSchema,
+  ResultsResponseSchema,
+  type VouchedResult,
+} from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
+import { StatusError } from '../../protos/status.ts';
+import type { ActionKey } from '../storage/action-cache.ts';
+import * as limits from './limits.ts';
+
+/** A result that a member told, unchecked. */
+export interface ToldResult {
+  readonly from: string;
+  readonly vouched: VouchedResult;
+}
+
+export interface ResultFinder {
+  /** What members tell about an action, as far as it comes within the budget. */
+  find(key: ActionKey): Promise<ToldResult[]>;
+  /** The member told something that cannot be true; it is not asked for a while. */
+  bench(peer: string): void;
+}
+
+export interface ResultFinderOptions {
+  readonly client: Pick<DataClient, 'call'>;
+  /** Live members, nearest first. */
+  readonly members: () => readonly string[];
+  readonly nowMs?: () => number;
+}
+
+export const resultsCall = 'results';
+
+interface Asked {
+  readonly key: ActionKey;
+  readonly answer: PromiseWithResolvers<ToldResult[]>;
+}
+
+interface Pause {
+  readonly untilMs: number;
+  readonly lengthMs: number;
+}
+
+export function createResultFinder(options: ResultFinderOptions): ResultFinder {
+  const { client, members, nowMs = () => performance.now() } = options;
+  const paused = new Map<string, Pause>();
+  let gathered: Asked[] = [];
+
+  function pause(peer: string, firstMs: number): void {
+    const lengthMs = Math.min(limits.pauseMsMax, Math.max(firstMs, 2 * (paused.get(peer)?.lengthMs ?? 0)));
+    paused.set(peer, { untilMs: nowMs() + lengthMs, lengthMs });
+  }
+
+  async function ask(peer: string, asked: readonly Asked[]): Promise<(VouchedResult | undefined)[]> {
+    const request = create(ResultsRequestSchema, { keys: asked.map(({ key }) => toWire(key)) });
+    try {
+      const signal = AbortSignal.timeout(limits.resultBudgetMs);
+      const body = toBinary(ResultsRequestSchema, request);
+      const answer = await client.call(peer, resultsCall, body, { signal, urgency: 'build' });
+      const { results } = fromBinary(ResultsResponseSchema, answer);
+      if (results.length !== asked.length)
+        throw new StatusError('DATA_LOSS', 'another number of answers than questions');
+      paused.delete(peer);
+      return results.map((vouched) => (vouched.statement ? vouched : undefined));
+    } catch {
+      // Whoever does not answer must not cost every build its budget.
+      pause(peer, limits.pauseMs);
+      return [];
+    }
+  }
+
+  async function send(asked: readonly Asked[]): Promise<void> {
+    const now = nowMs();
+    const peers = members()
+      .filter((peer) => (paused.get(peer)?.untilMs ?? 0) <= now)
+      .slice(0, limits.resultPeersMax);
+    const answers = await Promise.all(peers.map((peer) => ask(peer, asked)));
+    for (const [at, { answer }] of asked.entries()) {
+      answer.resolve(
+        peers.flatMap((from, which) => {
+          const vouched = answers[which]?.[at];
+          return vouched ? [{ from, vouched }] : [];
+        }),
+      );
+    }
+  }
+
+  function flush(): void {
+    const all = gathered;
+    gathered = [];
+    for (let at = 0; at < all.length; at += limits.resultsPerCall) {
+      void send(all.slice(at, at + limits.resultsPerCall));
+    }
+  }
+
+  return {
+    async find(key) {
+      if (members().length === 0) return [];
+      const answer = Promise.withResolvers<ToldResult[]>();
+      if (gathered.length === 0) setTimeout(flush, limits.resultGatherMs);
+      gathered.push({ key, answer });
+      return await answer.promise;
+    },
+    bench: (peer) => pause(peer, limits.benchMs),
+  };
+}
+
+function toWire({ instance, action }: ActionKey): Omit<ResultKey, '$typeName' | '$unknown'> {
+  return {
+    instance,
+    digestFunction: action.fn,
+    actionHash: action.hash,
+    actionSizeBytes: BigInt(action.sizeBytes),
+  };
+}
+
+/** Throws INVALID_ARGUMENT. */
+export function fromWireKey(key: ResultKey): ActionKey {
+  if (!Object.hasOwn(digestFunctions, key.digestFunction)) {
+    throw new StatusError('INVALID_ARGUMENT', `"${key.digestFunction.slice(0, 20)}" is no digest function`);
+  }
+  const fn = key.digestFunction as DigestFunction;
+  return { instance: key.instance, action: makeDigest(fn, key.actionHash, key.actionSizeBytes) };
+}

@@ -1,0 +1,146 @@
+/**
+ * Whose word a result is. Who ran an action, or took its result from a client, signs the stored bytes together with all
+ * that they depend on (protos/potluck/mesh/v1/results.proto); who gets the result checks that, and the mesh's policy says
+ * whose word is believed.
+ *
+ * A vouched result is kept whole inside the stored result's auxiliary metadata, so it is passed on exactly as it was signed,
+ * and is taken out before a client sees the result.
+ */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type Any, anyIs, anyPack, anyUnpack } from '@bufbuild/protobuf/wkt';
+import { type CertifiedMember, openStatement, signStatement } from '../../mesh/net/identity/certificate.ts';
+import type { Identity } from '../../mesh/net/identity/identity.ts';
+import {
+  type ActionResult,
+  ActionResultSchema,
+  ExecutedActionMetadataSchema,
+} from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import {
+  type ResultStatement,
+  ResultStatementSchema,
+  type VouchedResult,
+  VouchedResultSchema,
+} from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
+import type { ActionKey } from '../storage/action-cache.ts';
+
+/** Whose results are believed: every member's, those of members with the role `publisher`, or this node's own. */
+export type Trust = 'members' | 'publishers' | 'self';
+
+/** How a result was made: in which sandbox, or brought by a client. */
+export type SandboxClass = 'bubblewrap' | 'none' | 'upload' | 'unknown';
+
+export interface Vouching {
+  /** Signs a result of this node's own. */
+  vouch(key: ActionKey, result: ActionResult, sandboxClass: SandboxClass): VouchedResult;
+  /** The result, when this key is what it was made for and its signer is believed; else why not. */
+  check(key: ActionKey, vouched: VouchedResult): CheckedResult | { readonly refused: string };
+}
+
+export interface CheckedResult {
+  readonly refused?: undefined;
+  readonly result: ActionResult;
+  readonly executor: CertifiedMember;
+  readonly sandboxClass: string;
+}
+
+const domain = 'potluck/result/1';
+const publisherRole = 'publisher';
+
+export type VouchingIdentity = Pick<Identity, 'peerId' | 'mesh' | 'key' | 'verifier' | 'certificate' | 'verifyMember'>;
+
+export function createVouching(identity: VouchingIdentity, trust: Trust): Vouching {
+  function believes(member: CertifiedMember): boolean {
+    if (member.peerId === identity.peerId) return true;
+    if (trust === 'publishers') return member.roles.includes(publisherRole);
+    return trust === 'members';
+  }
+
+  return {
+    vouch({ instance, action }, result, sandboxClass) {
+      const statement = create(ResultStatementSchema, {
+        meshId: identity.mesh.id,
+        instance,
+        digestFunction: action.fn,
+        actionHash: action.hash,
+        actionSizeBytes: BigInt(action.sizeBytes),
+        result: toBinary(ActionResultSchema, result),
+        executor: identity.peerId,
+        sandboxClass,
+      });
+      return create(VouchedResultSchema, {
+        statement: signStatement(identity.key, domain, ResultStatementSchema, statement),
+        certificate: identity.certificate(),
+      });
+    },
+
+    check(key, { statement: signed, certificate }) {
+      const claimed = signed && parseStatement(signed.payload);
+      if (!claimed) return { refused: 'it is malformed' };
+      const statement = openStatement(identity.verifier, claimed.executor, domain, ResultStatementSchema, signed);
+      if (!statement) return { refused: 'its signature is wrong' };
+      if (statement.meshId !== identity.mesh.id) return { refused: 'it was made for another mesh' };
+      if (!isFor(key, statement)) return { refused: 'it was made for another action or instance' };
+      const { member, reason } = identity.verifyMember(statement.executor, certificate);
+      if (!member) return { refused: `the certificate of who signed it is ${reason}` };
+      if (!believes(member)) return { refused: `the policy "${trust}" does not believe ${member.peerId}` };
+      const result = parseResult(statement.result);
+      if (!result) return { refused: 'it holds no ActionResult' };
+      return { result, executor: member, sandboxClass: statement.sandboxClass };
+    },
+  };
+}
+
+function isFor({ instance, action }: ActionKey, statement: ResultStatement): boolean {
+  return (
+    statement.instance === instance &&
+    statement.digestFunction === action.fn &&
+    statement.actionHash === action.hash &&
+    statement.actionSizeBytes === BigInt(action.sizeBytes)
+  );
+}
+
+function parseStatement(bytes: Uint8Array): ResultStatement | undefined {
+  try {
+    return fromBinary(ResultStatementSchema, bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function parseResult(bytes: Uint8Array): ActionResult | undefined {
+  try {
+    return fromBinary(ActionResultSchema, bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+const isVoucher = (any: Any): boolean => anyIs(any, VouchedResultSchema);
+
+/** The result without any voucher that whoever brought it had put in. */
+export function withoutVoucher(result: ActionResult): ActionResult {
+  const metadata = result.executionMetadata;
+  if (!metadata?.auxiliaryMetadata.some(isVoucher)) return result;
+  const others = metadata.auxiliaryMetadata.filter((any) => !isVoucher(any));
+  return { ...result, executionMetadata: { ...metadata, auxiliaryMetadata: others } };
+}
+
+/** The result as it is stored. */
+export function withVoucher(result: ActionResult, vouched: VouchedResult): ActionResult {
+  const plain = withoutVoucher(result);
+  const metadata = plain.executionMetadata ?? create(ExecutedActionMetadataSchema);
+  const auxiliaryMetadata = [...metadata.auxiliaryMetadata, anyPack(VouchedResultSchema, vouched)];
+  return { ...plain, executionMetadata: { ...metadata, auxiliaryMetadata } };
+}
+
+/** A stored result as clients see it, and the word that stands for it. */
+export function apart(stored: ActionResult): { readonly result: ActionResult; readonly vouched?: VouchedResult } {
+  const metadata = stored.executionMetadata;
+  const any = metadata?.auxiliaryMetadata.find(isVoucher);
+  const vouched = any && anyUnpack(any, VouchedResultSchema);
+  if (!metadata || !vouched) return { result: stored };
+  // What was signed is the result without its voucher, whether or not it had any other metadata.
+  const payload = vouched.statement && parseStatement(vouched.statement.payload);
+  const result = payload && parseResult(payload.result);
+  return { result: result ?? stored, vouched };
+}
