@@ -8,14 +8,14 @@ import { drawPlan, type Fault, type PlanOptions } from './plan.ts';
 import { simulate } from './simulate.ts';
 import type { Violation } from './universe.ts';
 
-export interface Scenario extends PlanOptions {
+export interface Schedule extends PlanOptions {
   /** What went wrong when it was found, for the reader. */
   readonly found: string;
   readonly faults: readonly Fault[];
 }
 
 export interface Shrunk {
-  readonly scenario: Scenario;
+  readonly schedule: Schedule;
   readonly violation: Violation;
   readonly drawn: number;
   readonly runs: number;
@@ -52,5 +52,5 @@ export function shrink(options: PlanOptions, progress: (faults: number) => void)
     else parts = Math.min(faults.length, parts * 2);
   }
   const found = `${violation.checker}: ${violation.reason.split('\n')[0]}`;
-  return { scenario: { ...options, found, faults }, violation, drawn: all.length, runs };
+  return { schedule: { ...options, found, faults }, violation, drawn: all.length, runs };
 }

@@ -102,7 +102,7 @@ const simSweep: Command = {
 
 const simReplay: Command = {
   name: 'sim replay',
-  summary: 'run one seed or one scenario file again',
+  summary: 'run one seed or one saved fault schedule again',
   operands: 'SEED|FILE',
   operandsMax: 1,
   description: 'With --trace every noteworthy event is printed with its time and machine.',
@@ -110,10 +110,11 @@ const simReplay: Command = {
   examples: [{ about: 'what happened under seed 42', line: 'potluck sim replay 42 --trace' }],
   async run(args) {
     const [what] = args.positionals;
-    if (what === undefined) throw new CliError('sim replay needs a seed or a scenario file', exitCodes.usage);
+    if (what === undefined)
+      throw new CliError('sim replay needs a seed or a file that sim shrink saved', exitCodes.usage);
     const { simulate } = await import('../../sim/simulate.ts');
-    const { readScenario } = await import('../../sim/scenario.ts');
-    const options = /^\d+$/.test(what) ? planOptions(args, Number(what)) : readScenarioFile(readScenario, what);
+    const { readSchedule } = await import('../../sim/schedule.ts');
+    const options = /^\d+$/.test(what) ? planOptions(args, Number(what)) : readScheduleFile(readSchedule, what);
     const report = simulate({ ...options, ...(args.switches.has('trace') ? { trace: print } : {}) });
     return showRun(args, report);
   },
@@ -124,10 +125,10 @@ const simShrink: Command = {
   summary: 'find the fewest faults that still break a seed',
   operands: 'SEED',
   operandsMax: 1,
-  description: 'Saves what is left as a scenario file; those in test/scenarios are run by the test suite.',
+  description: 'Saves what is left as a file that sim replay runs; those in test/schedules are run by the test suite.',
   flags: {
     ...sizeFlags,
-    out: { value: 'FILE', about: 'where to save it', fallback: 'test/scenarios/seed-SEED.json' },
+    out: { value: 'FILE', about: 'where to save it', fallback: 'test/schedules/seed-SEED.json' },
     ...jsonFlag,
   },
   examples: [{ about: 'a seed that a sweep found broken', line: 'potluck sim shrink 1234' }],
@@ -142,13 +143,13 @@ const simShrink: Command = {
       print(args.switches.has('json') ? JSON.stringify({ seed: Number(what), holds: true }) : `Seed ${what} holds.`);
       return exitCodes.ok;
     }
-    const path = valueOf(args, 'out') ?? `test/scenarios/seed-${what}.json`;
+    const path = valueOf(args, 'out') ?? `test/schedules/seed-${what}.json`;
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, `${JSON.stringify(shrunk.scenario, undefined, 2)}\n`);
+    writeFileSync(path, `${JSON.stringify(shrunk.schedule, undefined, 2)}\n`);
     if (args.switches.has('json')) print(JSON.stringify({ ...shrunk, path }));
     else {
       print(
-        `${shrunk.violation.checker} still breaks with ${shrunk.scenario.faults.length} of ${count(shrunk.drawn, 'fault')}:`,
+        `${shrunk.violation.checker} still breaks with ${shrunk.schedule.faults.length} of ${count(shrunk.drawn, 'fault')}:`,
       );
       print(`  ${shrunk.violation.reason}`);
       print(`Saved as ${path}.`);
@@ -192,12 +193,16 @@ function planOptions(args: ParsedArgs, seed: number): PlanOptions {
   return { seed, nodes: readInteger(args, 'nodes', 20, 1), minutes: readInteger(args, 'minutes', 10, 1) };
 }
 
-function readScenarioFile(read: (path: string) => PlanOptions, path: string): PlanOptions {
+function readScheduleFile(read: (path: string) => PlanOptions, path: string): PlanOptions {
   try {
     return read(path);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new CliError(`${path} is neither a seed nor a scenario file: ${why}`, exitCodes.usage, { cause });
+    throw new CliError(
+      `${path} is neither a seed nor a fault schedule (a scenario in YAML is run with sim run --scenario): ${why}`,
+      exitCodes.usage,
+      { cause },
+    );
   }
 }
 

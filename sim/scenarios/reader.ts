@@ -85,7 +85,7 @@ function readFallback<T>(text: string, reader: Reader<T>): T {
 
 export function scalarText(spot: Spot): string | undefined {
   if (!isScalar(spot.node) || spot.node.value === null) return undefined;
-  return typeof spot.node.value === 'string' ? spot.node.value : (spot.node.source ?? String(spot.node.value));
+  return typeof spot.node.value === 'string' ? spot.node.value : spot.node.source;
 }
 
 function shown(spot: Spot): string {

@@ -209,7 +209,7 @@ function simulate(
   const topology = createTopology(scenario, planned.nodes);
   const inputs = createInputs(planned.actions);
   let engine: Engine | undefined;
-  const recorder = createRecorder(planned, { stop: () => engine?.stop(), silent: topology.silent });
+  const recorder = createRecorder(planned, { stop: () => engine?.stop(), silent: (node) => topology.silent(node) });
   const report = runPlan(planned.plan, {
     checkers: [...checkers.map(withoutEnd), recorder.factory],
     ...(trace ? { trace } : {}),
@@ -227,7 +227,8 @@ function simulate(
 /** A scenario ends when its builds have, with or without everything healed. */
 function withoutEnd(make: CheckerFactory): CheckerFactory {
   return (world, fail): Checker => {
-    const { onEnd: _, ...checker } = make(world, fail);
+    const checker = make(world, fail);
+    delete checker.onEnd;
     return checker;
   };
 }

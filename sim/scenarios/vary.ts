@@ -101,7 +101,7 @@ function find(text: string, words: readonly string[], fail: (why: string) => nev
 
 /** `Mbit/s` of `100Mbit/s`. */
 function unitOf(value: unknown): string {
-  return /^[\d._]+\s*([^\d.]*)$/.exec(String(value ?? ''))?.[1] ?? '';
+  return (typeof value === 'string' && /^[\d._]+\s*([^\d.]*)$/.exec(value)?.[1]) || '';
 }
 
 function spread(given: string, unit: string, steps: number): string[] | undefined {

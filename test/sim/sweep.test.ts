@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { readScenario } from '../../sim/scenario.ts';
+import { readSchedule } from '../../sim/schedule.ts';
 import { simulate } from '../../sim/simulate.ts';
 import { sweep } from '../../sim/sweep.ts';
 
@@ -29,9 +29,9 @@ test.each([1, 2, 3])('a mesh of %i nodes holds under faults', (nodes) => {
   }
 });
 
-const scenarios = new URL('../scenarios/', import.meta.url);
-const files = existsSync(scenarios) ? readdirSync(scenarios).filter((file) => file.endsWith('.json')) : [];
+const schedules = new URL('../schedules/', import.meta.url);
+const files = existsSync(schedules) ? readdirSync(schedules).filter((file) => file.endsWith('.json')) : [];
 
-test.each(files)('the scenario %s, which once broke, holds', (file) => {
-  expect(simulate(readScenario(new URL(file, scenarios).pathname)).violation).toBeUndefined();
+test.each(files)('the schedule %s, which once broke, holds', (file) => {
+  expect(simulate(readSchedule(new URL(file, schedules).pathname)).violation).toBeUndefined();
 });
