@@ -92,7 +92,7 @@ function startProblem(error: unknown, config: NodeConfig): unknown {
     return say(`${addressOf(errno)} is no address of this machine; see --listen and --http.`);
   }
   if (errno?.syscall === 'listen') return say(`${addressOf(errno)} cannot be listened on: ${errno.message}`);
-  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR'].includes(errno?.code ?? '')) {
+  if (['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOENT', 'ELOOP', 'ENAMETOOLONG'].includes(errno?.code ?? '')) {
     return say(
       `the data directory ${config.dataDir} cannot be written (${errno?.code}). Make it writable for you, or choose another with --data-dir.`,
     );

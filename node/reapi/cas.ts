@@ -3,7 +3,7 @@
  *
  * @see REAPI v2.12, service ContentAddressableStorage
  */
-import { create } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { type Digest, fromWireDigest, isEmptyDigest, toWireDigest } from '../../protos/digest.ts';
 import {
   BatchReadBlobsResponse_ResponseSchema,
@@ -37,7 +37,15 @@ export function createCas(
       checkInstance(request.instanceName);
       const digests = request.blobDigests.map((digest) => fromWireDigest(digest, request.digestFunction));
       const missing = digests.length === 0 ? [] : await blobs.missing(digests, { signal });
-      return create(FindMissingBlobsResponseSchema, { missingBlobDigests: missing.map(toWireDigest) });
+      const response = create(FindMissingBlobsResponseSchema, { missingBlobDigests: missing.map(toWireDigest) });
+      if (
+        missing.length > limits.missingSurelyFit &&
+        toBinary(FindMissingBlobsResponseSchema, response).byteLength > limits.responseBytesMax
+      ) {
+        const reason = `${missing.length} blobs are missing, more than fit in a message; ask for fewer at once`;
+        throw new StatusError('RESOURCE_EXHAUSTED', reason);
+      }
+      return response;
     },
 
     async batchUpdateBlobs(request, { signal }) {

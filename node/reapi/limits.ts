@@ -51,6 +51,8 @@ export const limits = {
 
   /** What receivers take by default. */
   responseBytesMax: 4 * MiB - 4 * KiB,
+  /** So many digests of any function fit in a response: one of SHA512 takes 145 bytes. */
+  missingSurelyFit: 28_000,
   /** Sum of the blobs of one batch call; leaves room for digests and framing within a 4 MiB message. */
   batchBytesMax: 4_000_000,
   /** Blobs of one batch read: an answer that says why one is not there takes some 300 bytes. */

@@ -6,6 +6,8 @@ export interface ServerOptions {
   readonly cacheSizeBytes?: number;
   /** Actions that run at once. */
   readonly slots?: number;
+  /** Whether it can be told to collect its garbage, through `debuggerUrl`. */
+  readonly inspected?: boolean;
 }
 
 /** A server that belongs to the rule that started it. */
@@ -13,6 +15,8 @@ export interface ControlledServer extends AsyncDisposable {
   readonly target: Target;
   readonly pid: number;
   readonly dataDir: string;
+  /** Where its debugger listens, a WebSocket; only when it is inspected. */
+  readonly debuggerUrl?: string | undefined;
   /** SIGKILL, then the same server again over the same data. Its address may change. */
   killAndRestart(): Promise<void>;
 }

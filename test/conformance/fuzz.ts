@@ -4,6 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import type { ControlledServer } from './control.ts';
+import { type Collector, openCollector } from './fuzz/garbage.ts';
 import { fuzzRound } from './fuzz/mix.ts';
 import { calm, counts, settled, type Vitals, vitalsOf } from './fuzz/vitals.ts';
 import { nodeControl } from './node-control.ts';
@@ -28,10 +29,11 @@ const { values } = parseArgs({
 let seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
 console.log(`seed ${seed}`);
 
-const own: ControlledServer | undefined = values.target ? undefined : await nodeControl.start();
+const own: ControlledServer | undefined = values.target ? undefined : await nodeControl.start({ inspected: true });
 try {
   const target = own?.target ?? { grpc: values.target as string, http: values.http, instance: values.instance };
-  const sample = own && process.platform === 'linux' ? () => vitalsOf(own.pid, own.dataDir) : undefined;
+  using collector = own?.debuggerUrl === undefined ? undefined : await openCollector(own.debuggerUrl);
+  const sample = own && process.platform === 'linux' ? () => collectedVitals(own, collector) : undefined;
   if (sample) for (let round = 0; round < warmUpRounds; round++) await fuzzRound(target, seed++, runsPerRound);
   const before = sample && (await calm(sample));
   if (before) print('before', before);
@@ -53,10 +55,16 @@ try {
   await own?.[Symbol.asyncDispose]();
 }
 
+/** Memory that is merely not collected yet says nothing. */
+async function collectedVitals({ pid, dataDir }: ControlledServer, collector: Collector | undefined): Promise<Vitals> {
+  const collected = await collector?.collect();
+  return { ...(await vitalsOf(pid, dataDir)), ...collected };
+}
+
 function print(when: string, vitals: Vitals): void {
-  const { rssBytes, openFiles, sockets, children, tempFiles } = vitals;
+  const { rssBytes, liveBytes = Number.NaN, openFiles, sockets, children, tempFiles } = vitals;
   console.log(
-    `${when.padEnd(10)} ${Math.round(rssBytes / 2 ** 20)} MiB resident, ${openFiles} files open, ${sockets} sockets, ` +
+    `${when.padEnd(10)} ${Math.round(rssBytes / 2 ** 20)} MiB resident, ${Math.round(liveBytes / 2 ** 20)} MiB alive, ${openFiles} files open, ${sockets} sockets, ` +
       `${children} child processes, ${tempFiles} temporary files`,
   );
 }

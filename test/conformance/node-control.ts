@@ -29,6 +29,9 @@ export const nodeControl: Control = {
         return running.child.pid as number;
       },
       dataDir,
+      get debuggerUrl() {
+        return running.debuggerUrl();
+      },
       async killAndRestart() {
         await end(running.child, 'SIGKILL');
         running = await spawnNode(dataDir, options);
@@ -56,7 +59,8 @@ async function spawnNode(dataDir: string, options: ServerOptions) {
       String(slots),
     ],
   ];
-  const child = spawn(process.execPath, [mainFile, ...flags], {
+  const inspect = options.inspected ? ['--inspect=127.0.0.1:0'] : [];
+  const child = spawn(process.execPath, [...inspect, mainFile, ...flags], {
     stdio: ['ignore', 'pipe', 'pipe'],
     // No action may see it.
     env: { ...process.env, CONFORMANCE_CANARY: 'leaked' },
@@ -66,7 +70,9 @@ async function spawnNode(dataDir: string, options: ServerOptions) {
   process.once('exit', killChild);
   child.once('exit', () => process.off('exit', killChild));
   const said: string[] = [];
+  let debuggerUrl: string | undefined;
   const remember = (line: string) => {
+    debuggerUrl ??= /^Debugger listening on (ws:\S+)/.exec(line)?.[1];
     said.push(line);
     if (said.length > shownLines) said.shift();
   };
@@ -87,7 +93,7 @@ async function spawnNode(dataDir: string, options: ServerOptions) {
   });
   try {
     const { grpc, http } = await ready;
-    return { child, target: { grpc, http, instance: '' } };
+    return { child, target: { grpc, http, instance: '' }, debuggerUrl: () => debuggerUrl };
   } catch (error) {
     await end(child, 'SIGKILL');
     throw error;

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 
 export interface Vitals {
   readonly rssBytes: number;
+  /** Heap and buffers after a collection, where one can be asked for. */
+  readonly liveBytes?: number;
   readonly openFiles: number;
   readonly sockets: number;
   readonly children: number;

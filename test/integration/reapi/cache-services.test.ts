@@ -45,13 +45,20 @@ describe('FindMissingBlobs', () => {
     expect((await cache.cas.findMissingBlobs({})).missingBlobDigests).toEqual([]);
   });
 
-  test('takes more digests than fit in 4 MiB', async () => {
-    const blobDigests = Array.from({ length: 60_000 }, (_, index) => ({
-      hash: index.toString(16).padStart(64, '0'),
-      sizeBytes: BigInt(index + 1),
-    }));
-    const { missingBlobDigests } = await cache.cas.findMissingBlobs({ blobDigests });
-    expect(missingBlobDigests).toHaveLength(60_000);
+  test('takes more digests than fit in 4 MiB, but answers in no larger message', async () => {
+    const held = { hash: emptyDigest('sha256').hash, sizeBytes: 0n };
+    const absent = (count: number) =>
+      Array.from({ length: count }, (_, index) => ({
+        hash: index.toString(16).padStart(64, '0'),
+        sizeBytes: BigInt(index + 1),
+      }));
+    const many = [...absent(50_000), ...Array.from({ length: 20_000 }, () => held)];
+    const { missingBlobDigests } = await cache.cas.findMissingBlobs({ blobDigests: many });
+    expect(missingBlobDigests).toHaveLength(50_000);
+    await expect(cache.cas.findMissingBlobs({ blobDigests: absent(70_000) })).rejects.toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+      message: expect.stringContaining('ask for fewer'),
+    });
   });
 
   test.each([

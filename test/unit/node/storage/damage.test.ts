@@ -145,16 +145,6 @@ describe('an index that is', () => {
     expect(subject.store.stats()).toMatchObject({ blobs: 3, blobBytes: 129_000 });
     expect(await subject.store.verify()).toMatchObject({ dropped: [], strayFiles: 0 });
   });
-
-  test('sound is found complete by rebuildIndex', async () => {
-    const all = [randomBlob(100), randomBlob(50_000)];
-    await blobs().putMany(all);
-    const progress: number[] = [];
-    const report = await subject.store.rebuildIndex({ onProgress: ({ doneBlobs }) => progress.push(doneBlobs) });
-    expect(report).toEqual({ blobs: 2, bytes: 50_100, dropped: [], strayFiles: 0 });
-    expect(progress.length).toBeGreaterThan(0);
-    expect(await blobs().missing(all.map(({ digest }) => digest))).toEqual([]);
-  });
 });
 
 test('an index written without syncs in an earlier boot is not trusted', async () => {
