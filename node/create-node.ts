@@ -26,6 +26,8 @@ import { createPreparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
 import type { MeshNode } from './mesh/mesh-node.ts';
 import type { MeshStatus } from './mesh/status.ts';
+import type { PeerTier } from './peers/peer-tier.ts';
+import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
 import { createMetrics, type Metrics } from './metrics/metrics.ts';
 import { createRecentEvents, type LoggedEvent } from './metrics/recent-events.ts';
@@ -37,6 +39,7 @@ import { createHealth } from './reapi/health.ts';
 import { checkInstances, type InstanceCheck } from './reapi/instances.ts';
 import { createReflection } from './reapi/reflection.ts';
 import { createRemoteAsset } from './reapi/remote-asset.ts';
+import type { ActionCache } from './storage/action-cache.ts';
 import type { LocalBlobStore } from './storage/blob-store.ts';
 import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
 
@@ -80,6 +83,8 @@ export interface NodeStatus {
   readonly execution: ExecutionStatus | null;
   /** `null`: this node takes part in no mesh. */
   readonly mesh: MeshStatus | null;
+  /** What came from members of the mesh and went to them. */
+  readonly sharing: Tally | null;
   /** The newest warnings and errors, oldest first. */
   readonly recentProblems: readonly LoggedEvent[];
 }
@@ -129,7 +134,11 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const checkInstance = checkInstances(config.instances);
   const platform = createPlatformOffer(config.platformProperties);
   const logs = createLogStreams();
-  const sandbox = config.slots === 0 ? undefined : await openSandbox(config, store.blobs);
+  let mesh: MeshNode | undefined;
+  const peers = config.mesh && (await openPeers(config, config.mesh, store, log, () => mesh));
+  const blobs = peers?.blobs ?? store.blobs;
+  const actions = peers?.actions('upload') ?? store.actions;
+  const sandbox = config.slots === 0 ? undefined : await openSandbox(config, blobs);
   // What the execution gave up as hanging would hold it open for ever.
   if (sandbox) parts.defer(() => firstOf(sandbox.close(), abortedMaxMs, clock));
 
@@ -145,7 +154,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   if (sandbox) {
     const made = createExecutor({
       sandbox,
-      actions: store.actions,
+      actions: peers?.actions(sandbox.describe().isolation) ?? store.actions,
       clock,
       worker: hostname(),
       logs,
@@ -160,23 +169,26 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     parts.defer(() => made.close({ drainMs: 0 }));
   }
 
-  const mesh = config.mesh && (await openMesh(config.dataDir, config.mesh, log));
-  if (mesh) parts.defer(() => mesh.close());
+  if (config.mesh) {
+    const opened = await openMesh(config.dataDir, config.mesh, log, peers);
+    mesh = opened;
+    parts.defer(() => opened.close());
+  }
 
   const cacheServices = createCacheServices({
-    blobs: store.blobs,
-    actions: store.actions,
+    blobs,
+    actions,
     maxBlobBytes: config.cacheSizeBytes,
     logStreams: logs,
     ...(config.instances && { instances: config.instances }),
     ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
-    ? bindExecution({ config, store, executor, platform, clock, checkInstance, metrics })
+    ? bindExecution({ config, blobs, actions, executor, platform, clock, checkInstance, metrics })
     : [];
   const assetServices = config.remoteAsset
     ? createRemoteAsset({
-        blobs: store.blobs,
+        blobs,
         actions: store.actions,
         maxBlobBytes: config.cacheSizeBytes,
         ...(config.instances && { instances: config.instances }),
@@ -212,6 +224,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     store: store.stats(),
     execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
     mesh: mesh?.status() ?? null,
+    sharing: peers?.tally() ?? null,
     recentProblems: recent.list(),
   });
   const http =
@@ -220,8 +233,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       : await serveHttp({
           ...access,
           listen: config.http,
-          blobs: store.blobs,
-          actions: store.actions,
+          blobs,
+          actions,
           checkInstance,
           validateActionResults: config.validateHttpActionResults,
           maxBlobBytes: config.cacheSizeBytes,
@@ -265,9 +278,29 @@ async function openMesh(
   dataDir: string,
   config: MeshConfig,
   onLog: (level: LogLevel, message: string) => void,
+  peers: PeerTier | undefined,
 ): Promise<MeshNode> {
   const { openMeshNode } = await import('./mesh/mesh-node.ts');
-  return openMeshNode({ dataDir, config, onLog });
+  return openMeshNode({ dataDir, config, onLog, ...(peers && { openTier: (ports) => peers.open(ports) }) });
+}
+
+async function openPeers(
+  config: NodeConfig,
+  mesh: MeshConfig,
+  store: Store,
+  onLog: (level: LogLevel, message: string) => void,
+  meshNode: () => MeshNode | undefined,
+): Promise<PeerTier> {
+  const { createPeerTier } = await import('./peers/peer-tier.ts');
+  return createPeerTier({
+    store,
+    capacityBytes: config.cacheSizeBytes,
+    listen: mesh.dataListen,
+    members: () => [...(meshNode()?.active()?.machine.membership.members() ?? [])],
+    trust: mesh.trust,
+    uploadBytesPerSecond: mesh.uploadBytesPerSecond,
+    onLog,
+  });
 }
 
 /** Resolves when the work is done or the time is over. */
@@ -303,7 +336,8 @@ function sandboxBlobs(blobs: LocalBlobStore): SandboxBlobs {
 
 interface ExecutionParts {
   readonly config: NodeConfig;
-  readonly store: Store;
+  readonly blobs: LocalBlobStore;
+  readonly actions: ActionCache;
   readonly executor: Executor;
   readonly platform: PlatformOffer;
   readonly clock: Clock;
@@ -312,10 +346,10 @@ interface ExecutionParts {
 }
 
 function bindExecution(parts: ExecutionParts): BoundService[] {
-  const { config, store, executor, platform, clock, checkInstance, metrics } = parts;
+  const { config, blobs, actions, executor, platform, clock, checkInstance, metrics } = parts;
   const preparer = createPreparer({
-    blobs: store.blobs,
-    trees: createInputTrees(store.blobs),
+    blobs,
+    trees: createInputTrees(blobs),
     platform,
     defaultTimeoutMs: config.defaultActionTimeoutMs,
     maxTimeoutMs: config.maxActionTimeoutMs,
@@ -323,8 +357,8 @@ function bindExecution(parts: ExecutionParts): BoundService[] {
   const { execution, operations } = createExecutionServices({
     executor,
     preparer,
-    blobs: store.blobs,
-    actions: store.actions,
+    blobs,
+    actions,
     clock,
     checkInstance,
     onLookup: (instance, outcome) => metrics.onExecuteLookup(instance, outcome),

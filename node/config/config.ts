@@ -25,6 +25,10 @@ export interface MeshConfig {
   readonly site: string;
   /** Whether members look for each other by multicast DNS. */
   readonly discovery: boolean;
+  /** Whose results are taken from the mesh: of every member, of members with the role `publisher`, or only this node's own. */
+  readonly trust: 'members' | 'publishers' | 'self';
+  /** What members may fetch from this node in a second, on average; 0 serves nobody, `undefined` sets no bound. */
+  readonly uploadBytesPerSecond: number | undefined;
 }
 
 export interface NodeConfig {

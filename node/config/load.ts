@@ -88,6 +88,8 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
       bootstrap: read('mesh-peer', []),
       site: read('site', ''),
       discovery: read('mesh-discovery', 'on') === 'on',
+      trust: read('trust', 'members'),
+      uploadBytesPerSecond: read('mesh-upload-rate', undefined),
     };
     return read('mesh', 'on') === 'on' ? mesh : undefined;
   }

@@ -202,6 +202,16 @@ export const settings = {
     about: 'whether to look for members by multicast DNS, and to answer those who look',
     fallback: 'on',
   }),
+  'mesh-upload-rate': setting(parseSize, {
+    value: 'SIZE',
+    about: 'what members may fetch from this node in a second, such as 20MB; 0 on a link that is paid by volume',
+    fallback: 'no bound',
+  }),
+  trust: setting(oneOf('members', 'publishers', 'self'), {
+    value: 'members|publishers|self',
+    about: 'whose action results are taken from the mesh; "publishers" are members invited with that role',
+    fallback: 'members',
+  }),
   site: setting(parseSite, {
     value: 'NAME',
     about: 'where this machine is; members of one site are asked first',

@@ -2,10 +2,13 @@
  * The tier "peers" of a node: its store and action cache with the mesh behind them. While the node is alone they are the
  * local ones; when its mesh wakes, the driver opens the tier, which then shares until it is closed.
  */
+import { networkInterfaces } from 'node:os';
 import type { FetchEvent } from '../../mesh/core/fetch/types.ts';
-import type { PeerAddress } from '../../mesh/net/data/dial.ts';
+import type { Member } from '../../mesh/core/membership/membership.ts';
+import { uploadsDefault, uploadsPerPeerDefault } from '../../mesh/net/data/limits.ts';
 import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
 import { type Digest, digestKey } from '../../protos/digest.ts';
+import { StatusError } from '../../protos/status.ts';
 import type { SharingWork, Tier, TierPorts } from '../mesh/tier.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
@@ -18,12 +21,13 @@ import type { SandboxClass, Trust } from './vouching.ts';
 export interface PeerTierOptions {
   readonly store: Pick<Store, 'blobs' | 'actions' | 'held' | 'watch'>;
   readonly capacityBytes: number;
-  /** Where the data plane listens; port 0 picks a free one. */
-  readonly listen: PeerAddress;
-  /** Live members, nearest first; asked for results. */
-  readonly members: () => readonly string[];
+  /** host:port where the data plane listens; port 0 picks a free one. */
+  readonly listen: string;
+  /** Everybody known; those alive are asked for results, near ones first. */
+  readonly members: () => readonly Member[];
   readonly trust: Trust;
-  readonly uploadLimits?: () => UploadLimits;
+  /** What members may fetch in a second, on average; 0 serves nobody. */
+  readonly uploadBytesPerSecond?: number | undefined;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;
 }
 
@@ -43,6 +47,11 @@ interface Opened {
 export function createPeerTier(options: PeerTierOptions): PeerTier {
   const { store, onLog } = options;
   const tally = createTally();
+  const uploadLimits: UploadLimits = {
+    uploadsMax: options.uploadBytesPerSecond === 0 ? 0 : uploadsDefault,
+    uploadsPerPeerMax: uploadsPerPeerDefault,
+    bytesPerSecond: options.uploadBytesPerSecond,
+  };
   let opened: Opened | undefined;
 
   return {
@@ -58,32 +67,39 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
 
     async open(ports) {
       // A node that is alone never loads what sharing needs.
-      const [sharingModule, credentialsModule, actionsModule, vouchingModule, finderModule] = await Promise.all([
+      const [{ hostPortText, parseHostPort }, ...modules] = await Promise.all([
+        import('../../mesh/net/host/addresses.ts'),
         import('./sharing.ts'),
         import('../../mesh/net/data/member-credentials.ts'),
         import('./peer-actions.ts'),
         import('./vouching.ts'),
         import('./result-finder.ts'),
       ]);
+      const [sharingModule, credentialsModule, actionsModule, vouchingModule, finderModule] = modules;
+      const listen = parseHostPort(options.listen);
+      if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${options.listen}" is no address for the data plane`);
       const sharing = await sharingModule.shareBlobs({
         local: store.blobs,
         credentials: credentialsModule.memberCredentials(ports.identity),
-        listen: options.listen,
-        addressesOf: (peer) => ports.dataAddressesOf(peer).flatMap(parseAddress),
+        listen,
+        addressesOf: (peer) => ports.dataAddressesOf(peer).flatMap((text) => parseHostPort(text) ?? []),
         report: (event: FetchEvent) => ports.deliver(event as Parameters<TierPorts['deliver']>[0]),
         calls: new Map([[finderModule.resultsCall, (_, body) => actions.answer(body)]]),
         onUnreported: (digest) => tell(ports, digest, true),
         onReceived: (peer, digest) => tally.onReceived(peer, digest.sizeBytes),
         onServed: ({ blobs, bytes }) => tally.onServed(blobs, bytes),
         onRefused: (address, reason) => onLog('info', `refused a connection from ${address}: ${reason}`),
-        ...(options.uploadLimits && { uploadLimits: options.uploadLimits }),
+        uploadLimits: () => uploadLimits,
       });
       const { client, fetches, server } = sharing;
       const actions: PeerActions = actionsModule.createPeerActions({
         local: store.actions,
         blobs: store.blobs,
         vouching: vouchingModule.createVouching(ports.identity, options.trust),
-        finder: finderModule.createResultFinder({ client, members: options.members }),
+        finder: finderModule.createResultFinder({
+          client,
+          members: () => nearFirst(options.members(), ports.identity.peerId),
+        }),
         fetches,
         onFound: (_, from) => tally.onResult(from),
         onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
@@ -93,7 +109,7 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         if (!isHeld || !sharing.isStoring(digest)) tell(ports, digest, isHeld);
       });
       return {
-        dataAddress: addressText(options.listen.host, server.port),
+        dataAddress: hostPortText({ host: reachableHost(listen.host), port: server.port }),
         held: [...store.held()].map((digest) => [digestKey(digest), digest.sizeBytes] as const),
         capacityBytes: options.capacityBytes,
         perform: (work: SharingWork) => perform(work),
@@ -128,11 +144,23 @@ function tell(ports: TierPorts, digest: Digest, isHeld: boolean): void {
   else ports.deliver({ kind: 'gone', blob });
 }
 
-function parseAddress(text: string): PeerAddress[] {
-  const [, host, port] = /^\[?([^\]]+)\]?:(\d{1,5})$/.exec(text) ?? [];
-  return host === undefined ? [] : [{ host, port: Number(port) }];
+/** Live ones; those of this machine's subnet, then of its site, before the others. */
+function nearFirst(members: readonly Member[], self: string): string[] {
+  const own = members.find(({ record }) => record.id === self)?.record.attributes;
+  const distance = ({ record: { attributes } }: Member): number => {
+    if (own?.subnet === attributes.subnet) return 0;
+    return own?.site === attributes.site ? 1 : 2;
+  };
+  return members
+    .filter(({ record, status }) => status === 'alive' && record.id !== self)
+    .sort((a, b) => distance(a) - distance(b))
+    .map(({ record }) => record.id);
 }
 
-function addressText(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+/** An address that others can use: one that means all interfaces means nothing to them. */
+function reachableHost(host: string): string {
+  if (host !== '0.0.0.0' && host !== '::') return host;
+  const all = Object.values(networkInterfaces()).flatMap((some) => some ?? []);
+  const fitting = all.filter(({ internal, family }) => !internal && (host === '::' || family === 'IPv4'));
+  return fitting[0]?.address ?? '127.0.0.1';
 }

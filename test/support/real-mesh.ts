@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FetchEvent } from '../../mesh/core/fetch/types.ts';
+import type { Member } from '../../mesh/core/membership/membership.ts';
 import { type Identity, openIdentity } from '../../mesh/net/identity/identity.ts';
 import { invitationId, prove } from '../../mesh/net/identity/invitation.ts';
 import { admit, foundMesh, invite } from '../../mesh/net/identity/issuer.ts';
@@ -13,6 +14,11 @@ import type { Tier } from '../../node/mesh/tier.ts';
 import { createPeerTier, type PeerTier, type PeerTierOptions } from '../../node/peers/peer-tier.ts';
 import { createPlanning } from '../../node/peers/planning.ts';
 import { openStore, type Store } from '../../node/storage/open-store.ts';
+
+/** As membership shows it. */
+function asMember(id: string): Member {
+  return { record: { id, attributes: { subnet: '', site: '' } }, status: 'alive' } as unknown as Member;
+}
 
 export interface TierNode extends AsyncDisposable {
   readonly identity: Identity;
@@ -72,8 +78,8 @@ export function createRealMesh(clock: { nowMs: number } = { nowMs: Date.now() })
       const peers = createPeerTier({
         store,
         capacityBytes: 1024 ** 3,
-        listen: { host: '127.0.0.1', port: 0 },
-        members: others,
+        listen: '127.0.0.1:0',
+        members: () => others().map(asMember),
         trust: 'members',
         onLog: (_, message) => log.push(message),
         ...options,

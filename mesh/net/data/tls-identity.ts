@@ -23,7 +23,7 @@ export async function createTlsIdentity(): Promise<TlsIdentity> {
   const { X509CertificateGenerator } = await import('@peculiar/x509');
   const keys = (await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
   const now = Date.now();
-  const certificate = await X509CertificateGenerator.createSelfSigned({
+  const description = {
     serialNumber: '01',
     name: 'CN=potluck',
     // Nobody looks at the times; a clock that is wrong must not matter here.
@@ -31,7 +31,9 @@ export async function createTlsIdentity(): Promise<TlsIdentity> {
     notAfter: new Date(now + 3_650 * day),
     signingAlgorithm: algorithm,
     keys,
-  });
+  };
+  // Named, because others who use the library set another default for the whole process.
+  const certificate = await X509CertificateGenerator.createSelfSigned(description, crypto);
   const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
   const cert = certificate.toString('pem');
   return {
