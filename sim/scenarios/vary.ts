@@ -42,7 +42,13 @@ export function varyScenario(path: string, text: string, vary: string, steps: nu
     values: values.map((value) => {
       const document = parseDocument(text);
       const scalar = parseDocument(value).contents;
-      for (const target of targets.paths) document.setIn(target, isScalar(scalar) ? scalar.value : value);
+      for (const target of targets.paths) {
+        document.setIn(target, isScalar(scalar) ? scalar.value : value);
+        // A bandwidth that is varied is that of both directions, or it would change nothing.
+        if (target[0] === 'links' && target.at(-1) === 'bandwidth') {
+          for (const key of ['up', 'down']) document.deleteIn([...target.slice(0, -1), key]);
+        }
+      }
       return { value, text: document.toString() };
     }),
   };
