@@ -72,6 +72,13 @@ test('an action goes from the grant to the commit, and promises come before it',
   expect([...executor.runs()]).toEqual([]);
 });
 
+test('a grant that a change of leader overtook is registered with the new leader', () => {
+  const executor = create();
+  executor.step({ kind: 'leader', shard: 0, leader: 'lou' }, 0);
+  const registered = grant(executor).find((effect) => effect.kind === 'send' && effect.message.kind === 'register');
+  expect(registered).toMatchObject({ to: 'lou', message: { claims: [{ key, token }] } });
+});
+
 test('without free slots a grant is given back, and its leader is left alone for a while', () => {
   const executor = create(1);
   start(executor);

@@ -185,3 +185,11 @@ test('an action that nobody claims runs here once its patience is over', () => {
   }
   expect(effects.filter((effect) => effect.kind === 'runOwn')).toHaveLength(1);
 });
+
+test('the next leader hears that another one was asked, whether or not it answered', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  world.leader = 'lou';
+  const offered = sent(world.submitter.step({ kind: 'leader', shard: 0, leader: 'lou' }, 10), 'submit');
+  expect(offered).toMatchObject({ to: 'lou', message: { items: [{ request: 'me/1', reoffer: true }] } });
+});

@@ -190,6 +190,17 @@ test('a known result answers at once, unless skip_cache_lookup asks for another 
   expect(proposal()?.commit.replaces).toEqual(first.token);
 });
 
+test('a submission that comes twice gets what was made for it, also when it refuses the cache', () => {
+  const own = { skipCacheLookup: true };
+  const claim = claimOf('a', 'eve', own);
+  commit('eve', claim);
+  applied('accepted');
+  submit('ann', item('a', own));
+  expect(states('ann')).toEqual(['req-a succeeded']);
+  submit('ann', item('a', { ...own, request: 'req-b' }));
+  expect(states('ann')).toEqual(['req-b ready']);
+});
+
 test('only the current token of its executor commits', () => {
   const claim = claimOf('a');
   commit('fay', claim);
@@ -409,6 +420,14 @@ test('a reservation can be started, and until then be given to somebody who is f
   expect(of('started')).toHaveLength(1);
   pull('ben');
   expect(granted('ben')).toEqual([]);
+});
+
+test('of what others have reserved, the longest goes to who is free', () => {
+  pull('eve', { slots: 0, reservations: 1 });
+  pull('fay', { slots: 0, reservations: 1 });
+  submit('ann', item('a', { expectedMs: 100 }), item('b', { expectedMs: 9_000 }));
+  pull('ben');
+  expect(granted('ben').map(({ key }) => key)).toEqual([keyOf('b')]);
 });
 
 test('after a change of leader, executors register and get a fresh token', () => {

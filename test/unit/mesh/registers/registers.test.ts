@@ -139,6 +139,13 @@ test('an offer from another history is write-if-absent, and its tombstones count
   expect(apply(blank, offer(tombstone), 1, 0, 2)).toBe('accepted');
   expect(apply(blank, offer(entry), 1, 0, 2)).toBe('same');
   expect(apply(blank, publish('r1'), 1, 0, 2)).toBe('tombstoned');
+
+  // What was only lost here is wrong there, and must not be brought back.
+  const lost = createRegisters();
+  apply(lost, publish('r1'), 1, 0, 2);
+  apply(lost, drop('r1', 'lost'), 1, 0, 2);
+  expect(apply(lost, offer(tombstone), 1, 0, 2)).toBe('accepted');
+  expect(apply(lost, publish('r1'), 1, 0, 2)).toBe('tombstoned');
 });
 
 test('an offered token that this history could issue itself is refused', () => {

@@ -158,6 +158,11 @@ test('a majority of those seen that day forms a shard anew; the old history merg
   expect(found(mesh, 6)).toEqual(['result r1']);
   expect(found(mesh, 7)).toEqual(['tombstone bad']);
   expect(found(mesh, 8)).toEqual(['result old']);
+  // All was handed over: of the shard every disk remembers one history, its newest.
+  for (const [id, { coordination }] of mesh.nodes) {
+    const { groups } = recoverCoordination(coordination.checkpoint());
+    expect(groups.size, id).toBeLessThanOrEqual(1);
+  }
 });
 
 test('two histories of one number are both superseded by the next', () => {
