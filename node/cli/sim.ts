@@ -14,7 +14,11 @@ import { print, printError } from './terminal.ts';
 
 const sizeFlags: Flags = {
   nodes: { value: 'N', about: 'machines in the mesh', fallback: '20' },
-  minutes: { value: 'M', about: 'simulated minutes: seven tenths of chaos, then healing, which short runs prolong', fallback: '10' },
+  minutes: {
+    value: 'M',
+    about: 'simulated minutes: seven tenths of chaos, then healing, which short runs prolong',
+    fallback: '10',
+  },
 };
 const seedFlag: Flags = { seed: { value: 'N', about: 'what the whole run is drawn from', fallback: '1' } };
 
