@@ -15,3 +15,5 @@ export const addressesPerContact = 8;
 export const channelsMax = 32;
 /** Between two looks whether everything was sent. */
 export const idlePollMs = 5;
+/** For the last words to get through the encryption to the sockets when the node stops. */
+export const flushMs = 20;

@@ -332,7 +332,9 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       clearInterval(saveTimer);
       stopListening();
       await reconnect?.close();
-      links.close();
+      await links.close();
+      // Closing a connection of libp2p drops what its TLS has not handed to the socket yet; that takes turns of the event loop.
+      await new Promise((resolve) => setTimeout(resolve, limits.flushMs));
       book.save();
       await host.stop();
     },

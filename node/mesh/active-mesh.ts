@@ -5,8 +5,8 @@ import type { Member } from '../../mesh/core/membership/membership.ts';
 import { createRing } from '../../mesh/core/providers/ring.ts';
 import { createRng } from '../../mesh/core/rng.ts';
 import { createSharing, type Sharing } from '../../mesh/core/sharing.ts';
-import type { SharingNote } from '../../mesh/core/sharing-types.ts';
-import { hostPortText, parseHostPort } from '../../mesh/net/host/addresses.ts';
+import type { SharingEvent, SharingNote } from '../../mesh/core/sharing-types.ts';
+import { hostPortText, parseHostPort, reachable } from '../../mesh/net/host/addresses.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { ownDelegation } from '../../mesh/net/identity/issuer.ts';
 import { recordSigner } from '../../mesh/net/identity/records.ts';
@@ -18,7 +18,7 @@ import { createAlarm, createMeshClock } from './clock.ts';
 import { type Driver, startDriver } from './driver.ts';
 import * as limits from './limits.ts';
 import { createDiskFiles, readLogText, truncateLog } from './log-files.ts';
-import { attributesOf, storeGenerationOf } from './machine-facts.ts';
+import { attributesOf, type Facts, storeGenerationOf } from './machine-facts.ts';
 import type { Clock } from './ports.ts';
 import type { OpenTier, SharingWork } from './tier.ts';
 
@@ -57,9 +57,11 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   const storeGeneration = storeGenerationOf(dataDir);
 
   await using parts = new AsyncDisposableStack();
+  // What the tier reports before the machine runs waits for it.
+  let early: SharingEvent[] | undefined = [];
   const tier = await options.openTier?.({
     identity,
-    deliver: (event) => driver.deliver(event),
+    deliver: (event) => (early ? void early.push(event) : driver.deliver(event)),
     dataAddressesOf,
   });
   if (tier) parts.defer(() => tier.close());
@@ -76,7 +78,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       createSharing(
         {
           self: identity.peerId,
-          attributes: attributesOf({ site: config.site, dataAddress: tier?.dataAddress ?? '', storeGeneration }),
+          attributes: attributesOf(facts()),
           signer: recordSigner(identity),
           rng: createRng(randomBytes(4).readUInt32LE()),
           ringOf: (nodes) => createRing(nodes, Buffer.from(identity.mesh.salt).readUInt32LE()),
@@ -105,11 +107,20 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   });
   parts.defer(() => network.close());
   driver.deliver({ kind: 'start', contacts: [...network.contacts()].map(([peer]) => peer) });
+  const reported = early;
+  early = undefined;
+  for (const event of reported) driver.deliver(event);
   for (const peer of network.connected()) introduce(peer);
 
   let suspendedMs = clock.suspendedMs();
   const tendTimer = setInterval(tend, limits.factsMs).unref();
   parts.defer(() => clearInterval(tendTimer));
+
+  function facts(): Facts {
+    const listening = tier && parseHostPort(tier.dataAddress);
+    const [dataAddress = ''] = listening ? reachable(listening) : [];
+    return { site: config.site, dataAddress, storeGeneration };
+  }
 
   /** Two who meet compare what they know, whatever either knew when it started. */
   function introduce(peer: NodeId): void {
@@ -126,8 +137,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       network.hurry();
     }
     const before = machine.membership.self().attributes;
-    const facts = { site: config.site, dataAddress: tier?.dataAddress ?? '', storeGeneration };
-    const attributes = attributesOf(facts);
+    const attributes = attributesOf(facts());
     const changed = (Object.keys(attributes) as (keyof typeof attributes)[]).some(
       (key) => attributes[key] !== before[key],
     );
@@ -154,13 +164,13 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       onLog('info', `${who} is ${{ dead: 'gone', suspended: 'away', left: 'no longer in the mesh' }[status]}`);
   }
 
-  /** Where a member serves blobs: what it says of itself, then the hosts at which it is connected. */
+  /** Where a member serves blobs: the hosts at which it is connected, which are proven, then what it says of itself. */
   function dataAddressesOf(peer: NodeId): string[] {
     const said = machine.membership.get(peer)?.record.attributes.dataAddress;
     const address = said === undefined ? undefined : parseHostPort(said);
     if (!address) return [];
     const hosts = network.remoteAddresses(peer).flatMap((text) => parseHostPort(text)?.host ?? []);
-    return [...new Set([address.host, ...hosts].map((host) => hostPortText({ host, port: address.port })))];
+    return [...new Set([...hosts, address.host].map((host) => hostPortText({ host, port: address.port })))];
   }
 
   const open = parts.move();

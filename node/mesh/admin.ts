@@ -1,10 +1,9 @@
 /** Does what the owner asks of the mesh, in a running node or, when none runs, on its data directory. */
 import { rmSync } from 'node:fs';
-import { hostname, networkInterfaces } from 'node:os';
-import { isIPv4 } from 'node:net';
+import { hostname } from 'node:os';
 import { join as joinPath } from 'node:path';
 import type { NodeId } from '../../mesh/core/ids.ts';
-import { hostPortText, parseHostPort } from '../../mesh/net/host/addresses.ts';
+import { byReach, parseHostPort, reachable } from '../../mesh/net/host/addresses.ts';
 import { openAddressBook } from '../../mesh/net/host/address-book.ts';
 import { type Identity, openIdentity } from '../../mesh/net/identity/identity.ts';
 import { longForm, parseToken, shortForm } from '../../mesh/net/identity/invitation.ts';
@@ -181,24 +180,12 @@ function membersKnown(context: AdminContext, except: NodeId): NodeId[] {
     .filter((peerId) => peerId !== except);
 }
 
-/** Where a node with this configuration will be reached: its own addresses when it listens on all of them. */
+/** Where a node with this configuration will be reached. */
 function configuredAddresses({ listen }: MeshConfig): string[] {
   const address = parseHostPort(listen);
-  if (!address || address.port === 0) {
-    throw new StatusError(
-      'FAILED_PRECONDITION',
-      'the port of the mesh is not known before the node runs; start it first',
-    );
-  }
-  if (!['0.0.0.0', '::'].includes(address.host)) return [listen];
-  const all = Object.values(networkInterfaces()).flatMap((some) => some ?? []);
-  return all
-    .filter(({ internal, family }) => !internal && (address.host === '::' || family === 'IPv4'))
-    .map(({ address: host }) => hostPortText({ host, port: address.port }));
-}
-
-/** IPv4 first: it is what people type. */
-function byReach(addresses: readonly string[]): string[] {
-  const rank = (text: string): number => (isIPv4(parseHostPort(text)?.host ?? '') ? 0 : 1);
-  return [...addresses].sort((a, b) => rank(a) - rank(b));
+  if (address && address.port !== 0) return reachable(address);
+  throw new StatusError(
+    'FAILED_PRECONDITION',
+    'the port of the mesh is not known before the node runs; start it first',
+  );
 }

@@ -13,6 +13,8 @@ export const openMs = 1_000;
 export const echoMs = 15_000;
 /** A far end that reads nothing for so long is gone, whatever TCP says. */
 export const stuckMs = 10_000;
+/** For what was sent to leave this machine when the node stops. */
+export const partingMs = 500;
 /** Share of a new sample in the smoothed round trip (RFC 6298). */
 export const roundTripGain = 1 / 8;
 /** Lists and texts within one message. */

@@ -38,7 +38,8 @@ export interface Links {
   open(): number;
   /** Nothing waits to be sent. */
   idle(): boolean;
-  close(): void;
+  /** Lets what was sent arrive, as far as that takes no longer than `partingMs`. */
+  close(): Promise<void>;
 }
 
 interface Waiting {
@@ -213,10 +214,12 @@ export function createLinks(options: LinksOptions): Links {
     dropped: () => dropped,
     open: () => [...links.values()].filter(({ stream }) => stream).length,
     idle: () => [...links.values()].every(({ busy, waiting }) => !busy && waiting.length === 0),
-    close() {
+    async close() {
       clearInterval(echoTimer);
       closing.abort();
-      for (const link of links.values()) link.stream?.abort(new Error('the node stops'));
+      const late = AbortSignal.timeout(limits.partingMs);
+      const streams = [...links.values()].flatMap(({ stream }) => stream ?? []);
+      await Promise.all(streams.map((stream) => stream.close({ signal: late }).catch((error) => stream.abort(error))));
       links.clear();
     },
   };

@@ -52,6 +52,22 @@ export function announced(addresses: Multiaddr[]): Multiaddr[] {
   return useful.length > 0 ? useful : addresses;
 }
 
+/** An address to listen on as others can reach it: all interfaces become those of this machine, IPv4 first. */
+export function reachable({ host, port }: HostPort): string[] {
+  if (host !== '0.0.0.0' && host !== '::') return [hostPortText({ host, port })];
+  const all = Object.entries(networkInterfaces()).flatMap(([name, some]) =>
+    ownNetworks.test(name) ? [] : (some ?? []),
+  );
+  const outside = all.filter(({ internal, family }) => !internal && (family === 'IPv4' || host === '::'));
+  return byReach(outside.map(({ address }) => hostPortText({ host: address, port })));
+}
+
+/** IPv4 first: it is what people type, and what every machine in an office has. */
+export function byReach(addresses: readonly string[]): string[] {
+  const rank = (text: string): number => (isIPv4(parseHostPort(text)?.host ?? '') ? 0 : 1);
+  return [...addresses].sort((a, b) => rank(a) - rank(b));
+}
+
 /** The IPv4 or IPv6 network of an address of this machine, such as `192.168.1.0/24`; '' when it is none of ours. */
 export function subnetOf(host: string): string {
   for (const all of Object.values(networkInterfaces())) {
