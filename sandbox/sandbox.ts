@@ -59,7 +59,11 @@ export interface SandboxOutcome {
 export interface Sandbox {
   /** `none` runs the command unisolated: only for actions of this node's own clients. */
   readonly isolation: 'bubblewrap' | 'none';
+  /** What is limited for each action, one text each, such as `memory 8 GiB (cgroup v1)`. */
+  readonly limitsInForce: readonly string[];
   run(task: SandboxTask, options: SandboxOptions): Promise<SandboxOutcome>;
+  /** Stores a text about an action, for those who look for the reason of a failure. */
+  keepLog(fn: Digest['fn'], text: string): Promise<Digest>;
   /** Kills what runs and removes every directory it made. */
   close(): Promise<void>;
 }

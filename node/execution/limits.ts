@@ -51,6 +51,9 @@ export const pinnedDigestsMax = 500_000;
 export const invocationCharsMax = 200;
 export const inlinedPathCharsMax = 64 * 1024;
 
+/** How long the answer waits for its log to be stored. */
+export const serverLogMaxMs = 5_000;
+
 /** Live standard output and error. */
 export const logLimits = {
   /** Of one log; a reader that falls further behind is told how much it missed. */

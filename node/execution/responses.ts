@@ -13,6 +13,7 @@ import {
 import { type Operation, OperationSchema } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import type { StatusError } from '../../protos/status.ts';
 import { toWireStatus } from '../reapi/grpc-status.ts';
+import { serverLogName } from './server-log.ts';
 
 /** The answer of an execution that ran to an end: any exit code is OK; an error stands in the status. */
 export function executeResponse(fields: {
@@ -20,13 +21,16 @@ export function executeResponse(fields: {
   readonly error?: StatusError | undefined;
   readonly cachedResult?: boolean;
   readonly message?: string;
+  /** What the worker wrote about it. */
+  readonly log?: Digest | undefined;
 }): ExecuteResponse {
-  const { result, error, cachedResult = false, message = '' } = fields;
+  const { result, error, cachedResult = false, message = '', log } = fields;
   return create(ExecuteResponseSchema, {
     ...(result && { result }),
     cachedResult,
     status: toWireStatus(error),
     message,
+    ...(log && { serverLogs: { [serverLogName]: { digest: toWireDigest(log), humanReadable: true } } }),
   });
 }
 

@@ -7,6 +7,7 @@ import {
   ExecutedActionMetadataSchema,
   type ExecuteResponse,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import type { Digest } from '../../protos/digest.ts';
 import { type Code, StatusError, toStatusError } from '../../protos/status.ts';
 import type { Sandbox, SandboxPhase } from '../../sandbox/sandbox.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
@@ -15,6 +16,7 @@ import * as limits from './limits.ts';
 import type { LogWriter } from './log-streams.ts';
 import type { PreparedAction } from './prepare.ts';
 import { executeResponse } from './responses.ts';
+import { serverLogText } from './server-log.ts';
 import { createWatchdog } from './watchdog.ts';
 
 export type RunOutcome = 'succeeded' | 'command-failed' | 'timed-out' | 'cancelled' | 'error';
@@ -32,7 +34,7 @@ export interface RunReport {
 }
 
 export interface RunPorts {
-  readonly sandbox: Pick<Sandbox, 'run' | 'isolation'>;
+  readonly sandbox: Pick<Sandbox, 'run' | 'isolation' | 'limitsInForce' | 'keepLog'>;
   readonly actions: ActionCache;
   readonly clock: Clock;
   /** Name of this machine, as results tell it. */
@@ -83,26 +85,48 @@ export async function runAction(ports: RunPorts, request: RunRequest): Promise<R
     if (kind === 'timed-out') {
       const text = `the command ran longer than ${prepared.timeoutMs / 1000} s and was killed`;
       const error = new StatusError('DEADLINE_EXCEEDED', text);
-      const response = executeResponse({ result, error, message: `${text}, on ${worker}` });
-      return { response, outcome: 'timed-out', retriable: false, error, phaseMs: phases.end() };
+      const phaseMs = phases.end();
+      const log = await keepLog(ports, prepared, phaseMs, text);
+      const response = executeResponse({ result, error, message: `${text}, on ${worker}`, log });
+      return { response, outcome: 'timed-out', retriable: false, error, phaseMs };
     }
     enter('committing');
     const message =
       result.exitCode === 0 ? await watchdog.guard(commit(ports, request, result)) : failureMessage(ports, result);
     const outcome = result.exitCode === 0 ? 'succeeded' : 'command-failed';
-    const response = executeResponse({ result, message });
-    return { response, outcome, retriable: false, error: undefined, phaseMs: phases.end() };
+    const phaseMs = phases.end();
+    const log = outcome === 'command-failed' && message ? await keepLog(ports, prepared, phaseMs, message) : undefined;
+    const response = executeResponse({ result, message, log });
+    return { response, outcome, retriable: false, error: undefined, phaseMs };
   } catch (thrown) {
     const error = watchdog.bite ?? toStatusError(thrown, 'running the action');
     const message = `${worker} could not run the action: ${error.reason}`;
+    const isCancelled = signal.aborted && !watchdog.bite;
+    const isOurs = machineCodes.has(error.code);
+    const phaseMs = phases.end();
+    const log = isOurs && !isCancelled ? await keepLog(ports, prepared, phaseMs, message) : undefined;
     return {
-      response: executeResponse({ error, message }),
-      outcome: signal.aborted && !watchdog.bite ? 'cancelled' : 'error',
-      retriable: !signal.aborted && !watchdog.bite && machineCodes.has(error.code),
+      response: executeResponse({ error, message, log }),
+      outcome: isCancelled ? 'cancelled' : 'error',
+      retriable: !signal.aborted && !watchdog.bite && isOurs,
       error,
-      phaseMs: phases.end(),
+      phaseMs,
     };
   }
+}
+
+/** For those who wonder why; without a place to keep it there is none. */
+async function keepLog(
+  { worker, sandbox, clock }: RunPorts,
+  { digest, timeoutMs }: PreparedAction,
+  phaseMs: ReadonlyMap<RunPhase, number>,
+  why: string,
+): Promise<Digest | undefined> {
+  const text = serverLogText({ worker, sandbox, timeoutMs, phaseMs, why });
+  const late = Promise.withResolvers<undefined>();
+  const cancelTimer = clock.setTimer(limits.serverLogMaxMs, () => late.resolve(undefined));
+  const kept = sandbox.keepLog(digest.fn, text).catch(() => undefined);
+  return Promise.race([kept, late.promise]).finally(cancelTimer);
 }
 
 /** What to tell the client besides the result; empty when all is well. */

@@ -121,6 +121,10 @@ describe('an execution', () => {
     expect(response.status?.code).toBe(codes.DEADLINE_EXCEEDED);
     expect(response.message).toContain('0.3 s');
     expect(await on.text(response.result?.stdoutDigest)).toBe('partial\n');
+    expect(response.serverLogs['worker']?.humanReadable).toBe(true);
+    expect(await on.text(response.serverLogs['worker']?.digest)).toMatch(
+      /longer than 0\.3 s[^]*wall time[^]*running +\d+ ms/,
+    );
     const miss = await failure(on.actionCache.getActionResult({ actionDigest: toWireDigest(digest) }));
     expect(miss.code).toBe('NOT_FOUND');
   });

@@ -45,6 +45,8 @@ function given(run: Sandbox['run'], put: (key: ActionKey, result: ActionResult) 
   const executor = createExecutor({
     sandbox: {
       isolation: 'none',
+      limitsInForce: ['wall time'],
+      keepLog: async (fn, text) => digestOf(fn, Buffer.from(text)),
       run(task, options) {
         attempts += 1;
         return run(task, options);
