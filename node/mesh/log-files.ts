@@ -87,7 +87,8 @@ export function createDiskFiles(dir: string): DiskFiles {
       }, done);
     },
     async close() {
-      await last;
+      // An append that ended asks for a sync.
+      for (let seen: Promise<void> | undefined; seen !== last; ) await (seen = last);
       await Promise.all([...handles.keys()].map(letGo));
     },
   };
