@@ -2,6 +2,7 @@
 import { promisify } from 'node:util';
 import { zstdDecompress } from 'node:zlib';
 import { StatusError } from '../../protos/status.ts';
+import { decompressParams } from '../reapi/zstd.ts';
 import { bodyOf, encodingOf, type Exchange, lengthOf, tooLarge } from './exchange.ts';
 import * as limits from './limits.ts';
 
@@ -34,7 +35,7 @@ export function createBodyReader(): BodyReader {
 
 async function decode(bytes: Buffer, maxBytes: number): Promise<Uint8Array> {
   try {
-    return await decompress(bytes, { maxOutputLength: maxBytes });
+    return await decompress(bytes, { maxOutputLength: maxBytes, params: decompressParams });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(maxBytes);
     throw new StatusError('INVALID_ARGUMENT', 'the body is not valid zstd', { cause });

@@ -33,6 +33,7 @@ export function createByteStream(
   config: ByteStreamConfig,
 ): ServiceHandlers<typeof ByteStream> {
   const uploads = createUploads(blobs);
+  const unpack = createUnpacker();
   return {
     async *read(request, context) {
       const { resourceName } = request;
@@ -77,7 +78,7 @@ export function createByteStream(
         return writeSmall(blobs, digest, first.data, iterator);
       }
       if ((await blobs.missing([digest], { signal: context.signal })).length === 0) return earlySuccess(name);
-      return writeStream(uploads, name, first, iterator, context);
+      return writeStream({ uploads, unpack }, name, first, iterator, context);
     },
 
     async queryWriteStatus({ resourceName }, context) {
@@ -190,8 +191,29 @@ interface Progress {
   receivedBytes: number;
 }
 
+interface UploadTools {
+  readonly uploads: Uploads;
+  readonly unpack: typeof decompressStream;
+}
+
+/** `decompressStream` for so many uploads at once as there is memory for. */
+function createUnpacker(): typeof decompressStream {
+  let unpacking = 0;
+  return async function* unpack(content, sizeBytes, isPartial) {
+    if (unpacking >= limits.zstdUploadsMax) {
+      throw new StatusError('RESOURCE_EXHAUSTED', `${unpacking} compressed uploads are under way; try again`);
+    }
+    unpacking += 1;
+    try {
+      yield* decompressStream(content, sizeBytes, isPartial);
+    } finally {
+      unpacking -= 1;
+    }
+  };
+}
+
 async function writeStream(
-  uploads: Uploads,
+  { uploads, unpack }: UploadTools,
   name: UploadName,
   first: WriteRequest,
   rest: AsyncIterator<WriteRequest>,
@@ -212,7 +234,7 @@ async function writeStream(
     const data = readData(first, rest, progress);
     const isPartial = () => progress.interruption !== undefined;
     try {
-      const content = compressor === 'zstd' ? decompressStream(data, digest.sizeBytes - firstOffset, isPartial) : data;
+      const content = compressor === 'zstd' ? unpack(data, digest.sizeBytes - firstOffset, isPartial) : data;
       const position = await feed(upload, content, firstOffset);
       if (!isPartial() && position !== digest.sizeBytes) {
         const reason = `blob ${digest.hash}: finished after ${position} of ${digest.sizeBytes} bytes`;

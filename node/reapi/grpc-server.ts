@@ -61,6 +61,7 @@ export async function serveGrpc(options: GrpcServerOptions): Promise<GrpcServer>
       });
       server.on('session', (session) => {
         sessions.add(session);
+        closeWhenIdle(session);
         const hello = setTimeout(() => session.destroy(), limits.helloMs);
         session.once('remoteSettings', () => clearTimeout(hello));
         session.once('close', () => {
@@ -183,4 +184,20 @@ function refuse(stream: ServerHttp2Stream, code: number, reason: string): void {
   };
   stream.respond(headers, { endStream: true });
   discardRest(stream);
+}
+
+/** A connection on which no call has been under way for `idleConnectionMs` is closed in good order. */
+function closeWhenIdle(session: ServerHttp2Session): void {
+  let calls = 0;
+  const arm = (): NodeJS.Timeout => setTimeout(() => session.close(), limits.idleConnectionMs).unref();
+  let timer = arm();
+  session.on('stream', (stream) => {
+    calls += 1;
+    clearTimeout(timer);
+    stream.once('close', () => {
+      calls -= 1;
+      if (calls === 0 && !session.closed) timer = arm();
+    });
+  });
+  session.once('close', () => clearTimeout(timer));
 }

@@ -40,6 +40,8 @@ export const limits = {
   stalledMs: 10 * 60_000,
   /** How long a new connection may take to say that it speaks HTTP/2. */
   helloMs: 20_000,
+  /** How long a connection without calls is kept. Clients that still want it open another. */
+  idleConnectionMs: 30 * 60_000,
   /** How long a client may go on sending, or not reading, after the status of its call. */
   discardMs: 10_000,
   /** A connection that is silent for so long is probed by the kernel, which drops it when nobody answers. */
@@ -69,6 +71,9 @@ export const limits = {
 
   /** Frames in one compressed field of a message: each costs some 20 µs. */
   zstdFramesMax: 64,
+  /** Uploads that are unpacked at once, each with a window of up to 8 MiB. */
+  zstdUploadsMax: 256,
+  zstdWindowLogMax: 23,
   /** Unit in which streams come out of the compressor. */
   zstdChunkBytes: 128 * KiB,
 

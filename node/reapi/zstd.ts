@@ -8,6 +8,9 @@ import { createFrameSplitter } from './zstd-frames.ts';
 /** Level 1: on a fast network, what a higher level saves in bytes it costs several times over in time. */
 const compressParams = { [constants.ZSTD_c_compressionLevel]: 1 };
 
+/** A frame that wants a larger window is refused: a decompressor holds all of it. */
+export const decompressParams = { [constants.ZSTD_d_windowLogMax]: limits.zstdWindowLogMax };
+
 /** One frame with all of `bytes`. For what fits in a message; it blocks for a millisecond per MiB. */
 export function compressBlob(bytes: Uint8Array): Uint8Array {
   return zstdCompressSync(bytes, { params: compressParams });
@@ -36,7 +39,7 @@ export function decompressBlob(bytes: Uint8Array, sizeBytes: number): Uint8Array
 
 function decompressFrame(frame: Uint8Array, lengthMax: number): Uint8Array {
   try {
-    return zstdDecompressSync(frame, { maxOutputLength: lengthMax });
+    return zstdDecompressSync(frame, { maxOutputLength: lengthMax, params: decompressParams });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLong(lengthMax - 1);
     throw badZstd(error);
@@ -66,7 +69,11 @@ export async function* decompressStream(
 ): AsyncGenerator<Uint8Array> {
   // The splitter knows where a frame ends; the decompressor just gives what it can.
   const finishFlush = constants.ZSTD_e_flush;
-  const decompressor = createZstdDecompress({ chunkSize: limits.zstdChunkBytes, finishFlush });
+  const decompressor = createZstdDecompress({
+    params: decompressParams,
+    chunkSize: limits.zstdChunkBytes,
+    finishFlush,
+  });
   let total = 0;
   try {
     for await (const chunk of through(splitFrames(content, isPartial), decompressor)) {

@@ -478,6 +478,36 @@ describe('a client that does nothing', () => {
     expect(reports).toMatchObject([{ code: 'UNAVAILABLE' }, { code: 'UNAVAILABLE' }]);
   });
 
+  test('on a connection without calls is disconnected in good order', async () => {
+    timers();
+    const { address } = await serve({
+      async write() {
+        return create(WriteResponseSchema, { committedSize: 7n });
+      },
+    });
+    const session = connect(`http://${address}`);
+    opened.push({ close: () => session.destroy() });
+    let code: number | undefined;
+    session.on('goaway', (goawayCode) => {
+      code = goawayCode;
+    });
+    await once(session, 'remoteSettings');
+    const call = session.request({ ':method': 'POST', ':path': '/google.bytestream.ByteStream/Write' });
+    call.end();
+    call.resume();
+    let over = false;
+    call.on('close', () => {
+      over = true;
+    });
+    await turns(() => over);
+    vi.advanceTimersByTime(limits.idleConnectionMs - 1);
+    await new Promise(setImmediate);
+    expect(session.closed).toBe(false);
+    vi.advanceTimersByTime(1);
+    await turns(() => session.closed);
+    expect(code).toBe(0);
+  });
+
   test('not even say that it speaks HTTP/2 is disconnected', async () => {
     timers();
     const { address } = await serve({});

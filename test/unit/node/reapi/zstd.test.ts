@@ -1,4 +1,4 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { constants, createZstdCompress, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { limits } from '../../../../node/reapi/limits.ts';
@@ -91,6 +91,21 @@ test('a field of very many frames is refused, a stream of them is not', async ()
   const many = Buffer.concat(Array.from({ length: limits.zstdFramesMax + 1 }, () => empty));
   expect(() => decompressBlob(many, 0)).toThrow(/INVALID_ARGUMENT/);
   expect(await collect(decompressStream(of([many]), 0))).toHaveLength(0);
+});
+
+test('a frame that asks for more memory than a decompressor may have is refused', async () => {
+  const packed = async (windowLog: number) => {
+    const compressor = createZstdCompress({ params: { [constants.ZSTD_c_windowLog]: windowLog } });
+    // Written in two parts, so that its size is not known when the window is chosen.
+    compressor.write(Buffer.alloc(1000));
+    compressor.flush();
+    compressor.end(Buffer.alloc(1000));
+    return Buffer.from(await collect(compressor));
+  };
+  expect(await collect(decompressStream(of([await packed(limits.zstdWindowLogMax)]), 2000))).toHaveLength(2000);
+  const greedy = await packed(limits.zstdWindowLogMax + 1);
+  await expect(collect(decompressStream(of([greedy]), 2000))).rejects.toThrow(/INVALID_ARGUMENT/);
+  expect(() => decompressBlob(greedy, 2000)).toThrow(/INVALID_ARGUMENT/);
 });
 
 test('a source that fails passes its own error on', async () => {
