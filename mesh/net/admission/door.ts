@@ -17,7 +17,7 @@ import {
   type JoinRequest,
 } from '../../../protos/gen/potluck/mesh/v1/admission_pb.ts';
 import type { NodeId } from '../../core/ids.ts';
-import type { CertifiedMember } from '../identity/certificate.ts';
+import { type CertifiedMember, printable } from '../identity/certificate.ts';
 import type { Identity } from '../identity/identity.ts';
 import { prove } from '../identity/invitation.ts';
 import { admit } from '../identity/issuer.ts';
@@ -114,7 +114,7 @@ export function createDoor(options: DoorOptions): Door {
         contacts: options.contacts().slice(0, limits.contactsMax),
       }),
     );
-    options.onJoined(far, name);
+    options.onJoined(far, printable(name));
     const granted = create(JoinGrantSchema, { grant, proof: prove(admission.secret, 'grant', joining, grant) });
     return toBinary(JoinGrantSchema, granted);
   }

@@ -148,7 +148,7 @@ export function timeliness(
 function memberOf(membership: Membership, delegation: Delegation): CertifiedMember {
   return {
     peerId: membership.peerId,
-    name: membership.name,
+    name: printable(membership.name),
     roles: membership.roles,
     issuer: delegation.issuer,
     delegationSerial: delegation.serial,
@@ -156,6 +156,14 @@ function memberOf(membership: Membership, delegation: Delegation): CertifiedMemb
     notBeforeMs: Number(membership.notBeforeMs),
     notAfterMs: Number(membership.notAfterMs),
   };
+}
+
+/** A name as it can be shown: no control character of a terminal, nothing that reorders the text around it, not too long. */
+export function printable(name: string): string {
+  return name
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '')
+    .slice(0, limits.nameLengthMax)
+    .toWellFormed();
 }
 
 export function certificateBytes(certificate: Certificate): Uint8Array {

@@ -44,7 +44,7 @@ export interface Identity {
   /** Whether a membership that was good has ended by revocation since: its own, or that of its issuer. */
   isMembershipVoid(member: CertifiedMember): boolean;
   isExpired(member: CertifiedMember): boolean;
-  /** Takes revocations in; durable when it returns. Returns those that were new. */
+  /** Takes revocations in; durable when it returns, in force in this life when it throws. Returns those that were new. */
   addRevocations(notices: readonly RevocationNotice[]): RevocationNotice[];
   /** Calls `listener` after revocations arrived or were made here. Returns how to stop that. */
   onRevocations(listener: (notices: readonly RevocationNotice[]) => void): () => void;
@@ -109,10 +109,14 @@ export function openIdentity(options: IdentityOptions): Identity | undefined {
     addRevocations(notices) {
       const fresh = notices.filter((notice) => revocations.add(notice));
       if (fresh.length === 0) return [];
-      file.update((state) => {
-        state.revocations = revocations.all();
-      });
-      for (const listener of listeners) listener(fresh);
+      try {
+        file.update((state) => {
+          state.revocations = revocations.all();
+        });
+      } finally {
+        // They hold from now on also when the disk is full; others will tell of them again after a restart.
+        for (const listener of listeners) listener(fresh);
+      }
       return fresh;
     },
     onRevocations(listener) {

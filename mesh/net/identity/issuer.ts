@@ -21,7 +21,7 @@ import {
 } from '../../../protos/gen/potluck/mesh/v1/identity_pb.ts';
 import { StatusError } from '../../../protos/status.ts';
 import type { NodeId } from '../../core/ids.ts';
-import { type CertifiedMember, domains, openDelegation, signStatement, timeliness } from './certificate.ts';
+import { type CertifiedMember, domains, openDelegation, printable, signStatement, timeliness } from './certificate.ts';
 import type { Identity } from './identity.ts';
 import { invitationId, isProof, type Joining, prove } from './invitation.ts';
 import { openKey, type SigningKey } from './keys.ts';
@@ -120,7 +120,7 @@ export function admit(
     serial = state.membershipSerial += 1n;
     if (!state.issuedTo.includes(request.joiner)) state.issuedTo.push(request.joiner);
   });
-  const subject = { peerId: request.joiner, name: request.name.slice(0, limits.nameLengthMax), roles };
+  const subject = { peerId: request.joiner, name: printable(request.name), roles };
   const { key, mesh } = identity;
   return { certificate: signMembership({ key, mesh, delegation }, subject, serial, identity.nowMs()), secret };
 }
@@ -273,12 +273,17 @@ function revokeAs(identity: Identity, office: 'administrator' | 'issuer', what: 
   const madeMs = BigInt(identity.nowMs());
   const revocation = create(RevocationSchema, { meshId: identity.mesh.id, serial, revoker, madeMs, what });
   const delegation = office === 'issuer' ? ownDelegation(identity) : undefined;
-  identity.addRevocations([
+  const made = identity.addRevocations([
     create(RevocationNoticeSchema, {
       revocation: signStatement(key, domains.revocation, RevocationSchema, revocation),
       ...(delegation && { delegation }),
     }),
   ]);
+  if (made.length > 0) return;
+  throw new StatusError(
+    'RESOURCE_EXHAUSTED',
+    `nothing was revoked: ${limits.revocationsPerRevokerMax} revocations of one node are kept, and members of ${limits.removalBytesMax} bytes in one`,
+  );
 }
 
 function signDelegation(administrator: SigningKey, mesh: Mesh, issuer: NodeId, serial: bigint, nowMs: number): Signed {

@@ -22,6 +22,9 @@ export const nameLengthMax = 64;
 export const revocationsPerRevokerMax = 1_024;
 /** Revokers whose revocations are kept. */
 export const revokersMax = 256;
+/** A revocation with its delegation; one of the administrator may list whom to keep of a removed issuer, in one frame. */
+export const revocationBytesMax = 1_024;
+export const removalBytesMax = 768 * 1_024;
 /** Public keys kept ready for checking signatures. */
 export const keysCachedMax = 1_024;
 /** Addresses in a token. */

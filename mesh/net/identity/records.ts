@@ -14,6 +14,8 @@ export function recordSigner(identity: Identity): RecordSigner {
       return { ...record, signature };
     },
     verify(record) {
+      // A former member can still sign, and find somebody who passes it on.
+      if (identity.isRevoked(record.id)) return false;
       const bytes = statement(identity.mesh.id, record);
       return identity.verify(record.id, domain, bytes, Buffer.from(record.signature, 'base64'));
     },

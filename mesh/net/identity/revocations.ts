@@ -2,7 +2,7 @@
  * What was revoked: a set that only grows, the same in every node that has heard everything.
  *
  * Each revoker numbers its revocations. Those of a removed issuer count up to the number that the removal names, so a
- * thief of its key can revoke nobody.
+ * thief of its key can revoke nobody. Two with one number both count: whoever signs both cannot set nodes apart.
  */
 import { createHash } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -11,12 +11,15 @@ import {
   type RevocationNotice,
   RevocationNoticeSchema,
   RevocationSchema,
+  type Signed,
+  SignedSchema,
 } from '../../../protos/gen/potluck/mesh/v1/identity_pb.ts';
 import type { NodeId } from '../../core/ids.ts';
 import { domains, openDelegation, openStatement, parse, type RevocationView } from './certificate.ts';
 import type { Verifier } from './keys.ts';
 import * as limits from './limits.ts';
 import type { Mesh } from './mesh.ts';
+import { publicKeyOf } from './peer-id.ts';
 
 export interface Revocations extends RevocationView {
   /** Takes a notice in; false when it is known, no good, or beyond what is kept. */
@@ -27,8 +30,19 @@ export interface Revocations extends RevocationView {
   summary(): string;
   /** Highest serial known of an issuer's revocations. */
   lastSerial(issuer: NodeId): bigint;
-  /** Whether a delegation was withdrawn. */
+  /** Whether a delegation was withdrawn, or its issuer revoked. */
   isDelegationVoid(issuer: NodeId, serial: bigint): boolean;
+}
+
+/** A notice that was checked. */
+interface Opened {
+  readonly revocation: Revocation;
+  /** Of the office in which it was made; 0 for the administrator. */
+  readonly delegationSerial: bigint;
+}
+
+interface Heard extends Opened {
+  readonly notice: RevocationNotice;
 }
 
 interface Removal {
@@ -38,29 +52,34 @@ interface Removal {
 }
 
 export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
-  const heard = new Map<string, Map<bigint, { readonly notice: RevocationNotice; readonly revocation: Revocation }>>();
+  /** By revoker, then by the hash of what is signed. */
+  const heard = new Map<string, Map<string, Heard>>();
   let revoked = new Set<NodeId>();
   let removals = new Map<NodeId, Removal>();
 
-  function open(notice: RevocationNotice): Revocation | undefined {
+  function open(notice: RevocationNotice): Opened | undefined {
     const claimed = notice.revocation && parse(RevocationSchema, notice.revocation.payload);
     if (claimed?.meshId !== mesh.id || claimed.what.case === undefined || claimed.serial < 1n) return undefined;
     if (claimed.revoker === '') {
       if (notice.delegation) return undefined;
-      return openStatement(verifier, mesh.administratorKey, domains.revocation, RevocationSchema, notice.revocation);
+      const { administratorKey } = mesh;
+      const own = openStatement(verifier, administratorKey, domains.revocation, RevocationSchema, notice.revocation);
+      return own && { revocation: own, delegationSerial: 0n };
     }
     // Only the administrator takes an issuer's office away.
-    if (claimed.what.case === 'issuer') return undefined;
+    if (claimed.what.case === 'issuer' || !publicKeyOf(claimed.what.value)) return undefined;
     const delegation = openDelegation(mesh, verifier, notice.delegation);
     if (delegation?.issuer !== claimed.revoker) return undefined;
-    return openStatement(verifier, claimed.revoker, domains.revocation, RevocationSchema, notice.revocation);
+    const { serial } = delegation;
+    const theirs = openStatement(verifier, claimed.revoker, domains.revocation, RevocationSchema, notice.revocation);
+    return theirs && { revocation: theirs, delegationSerial: serial };
   }
 
   /** Derived anew from all notices, so that the order in which they came does not matter. */
   function derive(): void {
     revoked = new Set();
     removals = new Map();
-    for (const { revocation } of heard.get('')?.values() ?? []) {
+    for (const { revocation } of [...(heard.get('') ?? [])].sort(bySerial).map(([, one]) => one)) {
       if (revocation.what.case !== 'issuer') continue;
       const { peerId, throughSerial, kept, lastRevocation } = revocation.what.value;
       const before = removals.get(peerId);
@@ -69,59 +88,84 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
     }
     for (const [revoker, notices] of heard) {
       const last = removals.get(revoker)?.lastRevocation;
-      for (const [serial, { revocation, notice }] of notices) {
+      for (const { revocation, delegationSerial } of notices.values()) {
         if (revocation.what.case !== 'peerId') continue;
-        if (last !== undefined && serial > last && isVoid(notice)) continue;
+        const isVoid = delegationSerial <= (removals.get(revoker)?.throughSerial ?? 0n);
+        if (last !== undefined && revocation.serial > last && isVoid) continue;
         revoked.add(revocation.what.value);
       }
     }
   }
 
-  function isVoid(notice: RevocationNotice): boolean {
-    const delegation = openDelegation(mesh, verifier, notice.delegation);
-    return delegation !== undefined && (removals.get(delegation.issuer)?.throughSerial ?? 0n) >= delegation.serial;
-  }
-
-  function inOrder(): RevocationNotice[] {
+  function inOrder(): Heard[] {
     return [...heard]
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .flatMap(([, notices]) => [...notices].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, { notice }]) => notice));
+      .flatMap(([, notices]) => [...notices].sort(bySerial).map(([, one]) => one));
   }
 
   return {
-    add(notice) {
-      const revocation = open(notice);
-      if (!revocation) return false;
-      const { revoker, serial } = revocation;
-      const notices = heard.get(revoker) ?? new Map();
-      if (notices.has(serial) || notices.size >= limits.revocationsPerRevokerMax) return false;
+    add(received) {
+      const notice = bare(received);
+      if (noticeBytes(notice).byteLength > maxBytesOf(notice)) return false;
+      const opened = open(notice);
+      if (!opened) return false;
+      const { revoker } = opened.revocation;
+      const key = createHash('sha256')
+        .update(notice.revocation?.payload ?? '')
+        .digest('hex');
+      const notices = heard.get(revoker) ?? new Map<string, Heard>();
+      const before = notices.get(key);
+      // The delegation is not part of what the revoker signed; whoever swaps it for an older, void one undoes nothing.
+      if (before && before.delegationSerial >= opened.delegationSerial) return false;
+      if (!before && notices.size >= limits.revocationsPerRevokerMax) return false;
       if (!heard.has(revoker) && heard.size >= limits.revokersMax) return false;
       heard.set(revoker, notices);
-      notices.set(serial, {
-        revocation,
-        notice: create(RevocationNoticeSchema, {
-          ...(notice.revocation && { revocation: notice.revocation }),
-          ...(notice.delegation && { delegation: notice.delegation }),
-        }),
-      });
+      notices.set(key, { ...opened, notice });
       derive();
       return true;
     },
-    all: inOrder,
+    all: () => inOrder().map(({ notice }) => notice),
     summary() {
       const hash = createHash('sha256');
-      // Not the signatures: who signs the same statement twice would make two sets of one.
-      for (const notice of inOrder()) hash.update(notice.revocation?.payload ?? '');
+      for (const { notice, delegationSerial } of inOrder()) {
+        // Not the signatures: who signs the same statement twice would make two sets of one.
+        hash.update(notice.revocation?.payload ?? '').update(`${delegationSerial};`);
+      }
       return hash.digest('hex').slice(0, 32);
     },
-    lastSerial: (issuer) => [...(heard.get(issuer)?.keys() ?? [])].reduce((max, one) => (one > max ? one : max), 0n),
+    lastSerial: (issuer) =>
+      [...(heard.get(issuer)?.values() ?? [])].reduce(
+        (max, { revocation: { serial } }) => (serial > max ? serial : max),
+        0n,
+      ),
     isRevoked: (peerId) => revoked.has(peerId),
-    isDelegationVoid: (issuer, serial) => (removals.get(issuer)?.throughSerial ?? 0n) >= serial,
+    isDelegationVoid: (issuer, serial) => revoked.has(issuer) || (removals.get(issuer)?.throughSerial ?? 0n) >= serial,
     isIssuerRemoved(issuer, delegationSerial, peerId) {
       const removal = removals.get(issuer);
-      return removal !== undefined && delegationSerial <= removal.throughSerial && !removal.kept.has(peerId);
+      if (removal && delegationSerial <= removal.throughSerial) return !removal.kept.has(peerId);
+      // Whoever is no member any more cannot make members; only a removal says whom of the former ones to keep.
+      return revoked.has(issuer);
     },
   };
+}
+
+function bySerial([a, { revocation: one }]: [string, Heard], [b, { revocation: other }]: [string, Heard]): number {
+  if (one.serial !== other.serial) return one.serial < other.serial ? -1 : 1;
+  return a < b ? -1 : 1;
+}
+
+/** Without anything that its signatures do not cover: what is kept and passed on is what was signed. */
+function bare({ revocation, delegation }: RevocationNotice): RevocationNotice {
+  const envelope = ({ payload, signature }: Signed): Signed => create(SignedSchema, { payload, signature });
+  return create(RevocationNoticeSchema, {
+    ...(revocation && { revocation: envelope(revocation) }),
+    ...(delegation && { delegation: envelope(delegation) }),
+  });
+}
+
+/** The administrator's name whom to keep; those of issuers, which come with a delegation, name one peer. */
+function maxBytesOf({ delegation }: RevocationNotice): number {
+  return delegation ? limits.revocationBytesMax : limits.removalBytesMax;
 }
 
 /** A notice as bytes, for the wire. */
