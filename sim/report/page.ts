@@ -162,7 +162,17 @@ ${central ? `<td class="number">${show('ms', build.centralMs)}</td>` : ''}<td cl
   );
   return `<h2>Builds</h2>
 <div class="scroll"><table><thead><tr><th>build</th><th class="number">began</th><th class="number">with the mesh</th><th class="number">alone</th>${central ? '<th class="number">central cache</th>' : ''}<th class="number">actions</th><th class="number">hit rate</th></tr></thead>
-<tbody>${rows.join('\n')}</tbody></table></div>`;
+<tbody>${rows.join('\n')}</tbody></table></div>${dashes(builds, central !== undefined)}`;
+}
+
+function dashes(builds: ScenarioResult['builds'], central: boolean): string {
+  const missing = builds.some(
+    ({ meshMs, aloneMs, centralMs }) =>
+      meshMs === undefined || aloneMs === undefined || (central && centralMs === undefined),
+  );
+  return missing
+    ? '\n<p class="soft">Where there is a dash the build did not end: its machine went down in the middle, or time was over.</p>'
+    : '';
 }
 
 function linkTable(scenario: Scenario, { result, topology }: ScenarioRun): string {

@@ -88,12 +88,17 @@ export function scalarText(spot: Spot): string | undefined {
   return typeof spot.node.value === 'string' ? spot.node.value : spot.node.source;
 }
 
+/** Characters of what is wrong that a message repeats. */
+const shownMax = 60;
+
 function shown(spot: Spot): string {
   if (isMap(spot.node)) return 'this mapping';
   if (isSeq(spot.node)) return 'this list';
   if (isAlias(spot.node)) return 'this alias';
-  const text = scalarText(spot);
-  return text === undefined ? 'nothing' : `"${text}"`;
+  const given = scalarText(spot);
+  if (given === undefined) return 'nothing';
+  const [line = ''] = given.split('\n', 1);
+  return line.length > shownMax || line !== given ? `"${line.slice(0, shownMax)}…"` : `"${line}"`;
 }
 
 function refuse(spot: Spot, what: string): never {

@@ -1,5 +1,7 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseScenario } from '../../../../sim/scenarios/load.ts';
+import { ScenarioError } from '../../../../sim/scenarios/reader.ts';
 
 const good = `title: two desks
 sites:
@@ -47,7 +49,12 @@ describe('a mistake gets one message that names its line and says what would be 
       'zebra: 1\ntitle: two',
       /^x\.yaml:1:\d+: no such key "zebra" in a scenario; known are title, /,
     ],
-    ['a bad unit', '50Mbit/s', '50Mbps', /^x\.yaml:6:\d+: "50Mbps" is here; it must be a bandwidth such as 50Mbit\/s, /],
+    [
+      'a bad unit',
+      '50Mbit/s',
+      '50Mbps',
+      /^x\.yaml:6:\d+: "50Mbps" is here; it must be a bandwidth such as 50Mbit\/s, /,
+    ],
     ['a number without a unit', 'at: 30s', 'at: 30', /^x\.yaml:17:\d+: "30" is here; it must be a duration such as /],
     [
       'a wrong word',
@@ -134,4 +141,40 @@ describe('a mistake gets one message that names its line and says what would be 
     expect(good).toContain(from);
     expect(() => parseScenario('x.yaml', good.replace(from, to))).toThrow(message);
   });
+});
+
+test('whatever is cut out of a scenario or typed into it, the answer is one line about the file', () => {
+  const noise = [
+    'null',
+    '-',
+    '[]',
+    '{}',
+    '&a',
+    '*a',
+    '<<: *a',
+    '-1',
+    '""',
+    "'",
+    '"',
+    ':',
+    '5%',
+    '1..2',
+    'a: b',
+    '|',
+    '#',
+    '\t',
+  ];
+  const edit = fc.record({ at: fc.nat(good.length), cut: fc.nat(12), insert: fc.constantFrom('', ...noise) });
+  fc.assert(
+    fc.property(fc.array(edit, { minLength: 1, maxLength: 3 }), (edits) => {
+      const text = edits.reduce((now, { at, cut, insert }) => now.slice(0, at) + insert + now.slice(at + cut), good);
+      try {
+        parseScenario('x.yaml', text);
+      } catch (error) {
+        expect(error).toBeInstanceOf(ScenarioError);
+        expect((error as Error).message).toMatch(/^x\.yaml:\d+:\d+: [^\n]{1,400}$/);
+      }
+    }),
+    { numRuns: 500 },
+  );
 });
