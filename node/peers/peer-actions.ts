@@ -29,6 +29,8 @@ export interface PeerActionsOptions {
   readonly onFound?: (key: ActionKey, from: string, executor: string) => void;
   /** A member told something that is not so; a sentence. */
   readonly onRefused?: (peer: string, reason: string) => void;
+  /** A result is known, but its blobs could not be had; a sentence. */
+  readonly onIncomplete?: (reason: string) => void;
 }
 
 export interface PeerActions {
@@ -39,7 +41,16 @@ export interface PeerActions {
 }
 
 export function createPeerActions(options: PeerActionsOptions): PeerActions {
-  const { local, blobs, vouching, finder, fetches, onFound = () => {}, onRefused = () => {} } = options;
+  const {
+    local,
+    blobs,
+    vouching,
+    finder,
+    fetches,
+    onFound = () => {},
+    onRefused = () => {},
+    onIncomplete = () => {},
+  } = options;
   const looking = new Map<string, Promise<ActionResult | undefined>>();
 
   /** Brings every blob that the result names; false when one of them cannot be had. */
@@ -69,11 +80,15 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
       const { result, executor } = checked;
       const hints = [...new Set([from, executor.peerId])];
       try {
-        if (!(await bring(result, key.action.fn, hints))) continue;
+        if (!(await bring(result, key.action.fn, hints))) {
+          onIncomplete(`the result of action ${digestKey(key.action)} is known to ${from}, but its blobs did not come`);
+          continue;
+        }
         await local.put(key, withVoucher(result, vouched));
       } catch (error) {
         // A result that names nonsense, or blobs that went while it was stored, is no result.
         if (!(error instanceof StatusError)) throw error;
+        onIncomplete(`the result of action ${digestKey(key.action)} from ${from} was not kept: ${error.reason}`);
         continue;
       }
       onFound(key, from, executor.peerId);

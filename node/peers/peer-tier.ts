@@ -103,6 +103,7 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         fetches,
         onFound: (_, from) => tally.onResult(from),
         onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
+        onIncomplete: (reason) => onLog('info', reason),
       });
       opened = { blobs: sharing.blobs, actions };
       const stopWatching = store.watch((digest, isHeld) => {

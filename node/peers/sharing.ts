@@ -10,14 +10,16 @@ import { type DataServer, type DataSource, serveData, type ServedReport } from '
 import { createTlsIdentity } from '../../mesh/net/data/tls-identity.ts';
 import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
 import { parseDigestKey } from '../../mesh/net/data/wire.ts';
-import type { FetchEvent } from '../../mesh/core/fetch/types.ts';
+import type { FetchEffect, FetchEvent } from '../../mesh/core/fetch/types.ts';
 import type { Digest } from '../../protos/digest.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createFetches, type Fetches } from './fetches.ts';
 import { peerStore } from './peer-store.ts';
-import type { PlannedEffect } from './planning.ts';
 import { blobSource } from './source.ts';
 import { createTransfers } from './transfers.ts';
+
+/** What the planner orders. */
+export type PlannedEffect = Exclude<FetchEffect, { kind: 'wakeAt' | 'locate' | 'note' | 'blame' }>;
 
 export interface BlobSharingOptions {
   readonly local: LocalBlobStore;
@@ -93,9 +95,6 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
           return;
         case 'failed':
           fetches.perform(effect);
-          return;
-        case 'blame':
-          // Its locations are the provider index's business; the planner remembers by itself.
           return;
         default:
           transfers.perform(effect);

@@ -12,7 +12,7 @@ import { openKey } from '../../mesh/net/identity/keys.ts';
 import { identityPaths, writeState } from '../../mesh/net/identity/state.ts';
 import type { Tier } from '../../node/mesh/tier.ts';
 import { createPeerTier, type PeerTier, type PeerTierOptions } from '../../node/peers/peer-tier.ts';
-import { createPlanning } from '../../node/peers/planning.ts';
+import { createPlanning } from './planning.ts';
 import { openStore, type Store } from '../../node/storage/open-store.ts';
 
 /** As membership shows it. */

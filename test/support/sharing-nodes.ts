@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { PeerAddress } from '../../mesh/net/data/dial.ts';
 import type { ServedReport } from '../../mesh/net/data/server.ts';
-import { createPlanning } from '../../node/peers/planning.ts';
+import { createPlanning } from './planning.ts';
 import { type BlobSharing, shareBlobs } from '../../node/peers/sharing.ts';
 import type { Store } from '../../node/storage/open-store.ts';
 import { openStore } from '../../node/storage/open-store.ts';
@@ -29,7 +29,11 @@ export function createSharingMesh() {
 
   return {
     mesh,
-    addresses,
+    /** Tells everybody of a member that this file did not make. */
+    introduce(peer: string, address: PeerAddress): void {
+      addresses.set(peer, address);
+      for (const node of nodes.values()) node.setMember(peer, true);
+    },
     async open(sizeLimitBytes = 1024 ** 3): Promise<SharingNode> {
       const member = mesh.join();
       const dataDir = await mkdtemp(join(tmpdir(), 'potluck-sharing-'));

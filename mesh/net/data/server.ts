@@ -216,6 +216,7 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
         bytes += step.value.byteLength;
         await write(response, step.value, signal);
       }
+      if (bytes !== range.length) throw new StatusError('DATA_LOSS', `${digestKey(digest)} is shorter than its size`);
       response.end();
       uploads.taken(digest, peer);
       onServed({ peer, blobs: 1, bytes, outcome: 'sent' });

@@ -1,9 +1,10 @@
 import { constants } from 'node:crypto';
-import { connect, type TLSSocket } from 'node:tls';
+import type { AddressInfo } from 'node:net';
+import { connect, createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, test } from 'vitest';
 import { createDataClient, type DataClient } from '../../../mesh/net/data/client.ts';
 import type { Credentials } from '../../../mesh/net/data/credentials.ts';
-import { introduce } from '../../../mesh/net/data/hello.ts';
+import { introduce, welcome } from '../../../mesh/net/data/hello.ts';
 import { type DataServerOptions, type DataSource, serveData } from '../../../mesh/net/data/server.ts';
 import { createTlsIdentity } from '../../../mesh/net/data/tls-identity.ts';
 import { newKey } from '../../../mesh/net/identity/keys.ts';
@@ -394,5 +395,65 @@ describe('strangers', () => {
       { ...own, secureOptions: constants.SSL_OP_NO_TICKET, ...(session && { session }) },
     );
     expect(reused).toBe(false);
+  });
+});
+
+describe('a member that speaks HTTP of its own', () => {
+  const mesh = createTestMesh('mesh one');
+  const [anna, ben] = [mesh.join(), mesh.join()];
+  const { digest } = randomBlob(1_000);
+
+  /** Proves to be Anna, and then answers whatever is asked with `head` and bytes without end. */
+  async function openEndless(head: string): Promise<DataClient> {
+    const server = createTlsServer({
+      key: identity.key,
+      cert: identity.cert,
+      requestCert: true,
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.3',
+    });
+    const sockets = new Set<TLSSocket>();
+    server.on('secureConnection', (socket) => {
+      sockets.add(socket);
+      socket.on('error', () => {});
+      void (async () => {
+        await welcome(socket, { credentials: anna.credentials, identity });
+        socket.once('data', () => {
+          socket.write(head);
+          const more = (): void => {
+            while (!socket.destroyed && socket.write(Buffer.from(`4000\r\n${'x'.repeat(0x4000)}\r\n`)));
+          };
+          socket.on('drain', more);
+          more();
+        });
+      })().catch(() => socket.destroy());
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    closers.push(() => {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+    });
+    return clientOf(ben.credentials, (server.address() as AddressInfo).port);
+  }
+
+  test.each([
+    ['a longer body', 'HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n'],
+    ['a body without a length', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n'],
+    ['a header without end', 'HTTP/1.1 200 OK\r\nx: '],
+    ['an error without end', 'HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n'],
+    ['something else', 'SSH-2.0-OpenSSH\r\n'],
+  ])('%s instead of a blob is not read to its end', async (_, head) => {
+    const client = await openEndless(head);
+    const error = await client.read(anna.peer, digest, undefined).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ peer: anna.peer });
+    await expect(client.call(anna.peer, 'echo', Buffer.alloc(0))).rejects.toMatchObject({ peer: anna.peer });
+  });
+
+  test('a batch without end is broken off after what was asked for', async () => {
+    const client = await openEndless('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n');
+    const reading = (async () => {
+      for await (const _ of client.readMany(anna.peer, [digest]));
+    })();
+    await expect(reading).rejects.toMatchObject({ failure: 'lied' });
   });
 });

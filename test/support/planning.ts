@@ -1,12 +1,8 @@
-/**
- * Drives the fetch planner (mesh/core/fetch) by itself: real time, and every live member as a possible holder. In a mesh
- * that has a provider index, the index answers `locate` instead.
- */
+/** Drives the fetch planner (mesh/core/fetch) by itself: real time, and every live member as a possible holder. */
 import { createPlanner } from '../../mesh/core/fetch/planner.ts';
 import type { FetchEffect, FetchEvent, Locality } from '../../mesh/core/fetch/types.ts';
 import type { NodeId } from '../../mesh/core/ids.ts';
-
-export type PlannedEffect = Exclude<FetchEffect, { kind: 'wakeAt' | 'locate' | 'note' }>;
+import type { PlannedEffect } from '../../node/peers/sharing.ts';
 
 export interface Planning {
   readonly deliver: (event: FetchEvent) => void;
@@ -41,13 +37,17 @@ export function createPlanning(self: NodeId, perform: (effect: PlannedEffect) =>
     switch (effect.kind) {
       case 'wakeAt':
         clearTimeout(timer);
-        timer = setTimeout(() => deliver({ kind: 'wake' }), Math.max(0, effect.atMs - performance.now()));
+        if (effect.atMs < Number.POSITIVE_INFINITY)
+          timer = setTimeout(() => deliver({ kind: 'wake' }), Math.max(0, effect.atMs - performance.now()));
         return;
       case 'locate': {
         const holders = [...alive];
         deliver({ kind: 'located', found: effect.blobs.map((blob) => ({ blob, holders, sure: 'budget' as const })) });
         return;
       }
+      case 'blame':
+        if (effect.reason === 'wrong') alive.delete(effect.node);
+        return;
       case 'note':
         return;
       default:
