@@ -187,7 +187,10 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     if (!group) return directory.get(shard);
     const { term, configuration, configurationIndex } = group.status;
     const known = directory.get(shard);
-    const ahead = known && known.generation.number >= group.generation.number && known.term > term;
+    // A replica that lags, or was brought in again and has its log yet to get, knows less than was heard of the shard.
+    const later =
+      known && (known.term > term || (known.term === term && known.configurationIndex > configurationIndex));
+    const ahead = later && known.generation.number >= group.generation.number;
     if (ahead || configuration.voters.length === 0) return known;
     const { generation, leader } = group;
     return { shard, generation, term, leader, configuration, configurationIndex };

@@ -114,11 +114,20 @@ export function createForming(
     return consenting >= 2 && consenting >= majority(seen);
   }
 
-  function attempt(shard: ShardId, status: ShardStatus, because: FormReason, nowMs: number): void {
+  function attempt(
+    shard: ShardId,
+    status: ShardStatus,
+    because: FormReason,
+    before: Attempt | undefined,
+    nowMs: number,
+  ): void {
     const { alive, seen } = electorate(nowMs);
     if (!mayForce(alive.length, seen)) return;
     const number = Math.max(status.generation.number, consents.get(shard)?.number ?? 0) + 1;
-    const voters = preferredVoters(shard, port.members(), nowMs);
+    // Every voter has to consent, so who did not the last time is none of them now; steering can bring it in later.
+    const consented = before && mayForce(before.consents.size, seen) ? before.consents : undefined;
+    const willing = port.members().filter(({ node }) => !consented || consented.has(node));
+    const voters = preferredVoters(shard, willing, nowMs);
     if (voters.length === 0) return;
     const generation: Generation = { number, hash: generationHash(shard, number, voters), forced: true };
     const untilMs = nowMs + shardLimits.formTimeoutMs;
@@ -156,7 +165,7 @@ export function createForming(
         const status = port.statusOf(shard);
         if (!because || !status) continue;
         const [first] = ranking(shard, port.members(), nowMs);
-        if (first?.node === self) attempt(shard, status, because, nowMs);
+        if (first?.node === self) attempt(shard, status, because, running, nowMs);
       }
     },
     onRequest(from, message, nowMs) {

@@ -137,6 +137,24 @@ test('it is formed with the consent of a majority and of every voter, and not be
   expect(sent.filter(({ message }) => message.kind === 'formed').map(({ to }) => to)).toEqual(willing);
 });
 
+test('who did not consent is no voter of the next attempt, as long as a majority did', () => {
+  wait(shardLimits.formAfterMs + shardLimits.formCheckMs);
+  const [request] = requests();
+  if (!request) throw new Error('not asked');
+  const { generation, voters } = request;
+  const refusing = (voters.at(-1) ?? '').slice(0, 2);
+  for (const node of ['n1', 'n2', 'n3', 'v1']) {
+    const consent = node !== refusing;
+    forming.onReply(node, { kind: 'formReply', shard: 0, generation, consent, known: undefined }, nowMs);
+  }
+  expect(forced).toEqual([]);
+  sent = [];
+  wait(shardLimits.formTimeoutMs + shardLimits.formCheckMs);
+  const [next] = requests();
+  expect(next?.voters).toHaveLength(voters.length);
+  expect(next?.voters).not.toContain(voters.at(-1));
+});
+
 function ask(number: number, voters: string[], because: FormReason = { kind: 'quorumGone' }): boolean {
   const replicas = voters.map((node) => replicaId(node, 1));
   const generation = { number, hash: generationHash(0, number, replicas), forced: true };
