@@ -20,7 +20,7 @@ export interface LocalFilesOptions {
   readonly space: Space;
 }
 
-/** A path, or the bytes piece by piece. */
+/** A path, or the bytes piece by piece, as often as they are asked for. */
 type Source = string | readonly Uint8Array[] | AsyncIterable<Uint8Array>;
 
 export type LocalFiles = Pick<LocalBlobStore, 'copyTo' | 'linkTo' | 'putFile'>;
@@ -36,8 +36,12 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
     }
     await using held = open;
     if (!(await reading.verify(held))) return false;
-    if (isChunked(held)) await use(reading.reader(digest, held).read());
-    else await use(files.pathOf(digest), held.stat.mode);
+    if (isChunked(held)) {
+      const reader = reading.reader(digest, held);
+      await use({ [Symbol.asyncIterator]: () => reader.read()[Symbol.asyncIterator]() });
+    } else {
+      await use(files.pathOf(digest), held.stat.mode);
+    }
     return true;
   }
 
@@ -52,6 +56,10 @@ export function createLocalFiles({ fs, store, reading, files, linkCopies, space 
       for await (const bytes of source) await file.append([bytes]);
       // Whatever the umask is; there is seldom one that matters here.
       if ((process.umask() & mode) !== 0) await file.chmod(mode);
+    } catch (error) {
+      // Nobody is to take a part for the blob.
+      await fs.unlink(path).catch(() => {});
+      throw error;
     } finally {
       await file.close();
     }
