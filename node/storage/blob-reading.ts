@@ -96,9 +96,10 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     };
   }
 
-  /** Drops a blob whose file `inode` is bad, or is gone; a file that took its place since is left alone. */
+  /** Drops a blob whose file `inode` is bad, or is gone; what took its place since, file or list, is left alone. */
   async function dropFile(digest: Digest, why: string, inode: bigint | undefined): Promise<void> {
-    if ((await inodeNow(digest)) === inode) await drop(digest, why);
+    const now = await inodeNow(digest);
+    if (now === inode && index.find(blobName(digest).key)?.place === 'file') await drop(digest, why);
   }
 
   async function drop(digest: Digest, why: string): Promise<void> {
@@ -172,6 +173,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
 
   async function* readParts(open: OpenChunks, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
     const end = range.offset + range.length;
+    const isAll = range.offset === 0 && end >= open.digest.sizeBytes;
     let start = 0;
     for (const { digest } of open.chunks) {
       const from = Math.max(range.offset - start, 0);
@@ -181,6 +183,9 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       const chunk = await openBlob(digest, { isUse: false });
       if (!chunk) throw notFound(open.digest);
       await using part = reader(digest, chunk);
+      // As with files: of a part nothing leaves that was not hashed.
+      const isSound = isAll || chunk instanceof Uint8Array || (await verify(chunk, signal));
+      if (!isSound) throw notFound(open.digest);
       yield* part.read({ offset: from, length }, signal && { signal });
     }
   }

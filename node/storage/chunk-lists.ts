@@ -23,7 +23,7 @@ export function canBeList(digest: Digest, chunks: readonly Digest[]): boolean {
   return (
     digest.sizeBytes > limits.chunkBytesMax &&
     digest.sizeBytes >= chunks.length * limits.chunkMeanBytesMin &&
-    chunks.every(({ sizeBytes }) => sizeBytes <= limits.chunkBytesMax)
+    chunks.every(({ fn, sizeBytes }) => fn === digest.fn && sizeBytes <= limits.chunkBytesMax)
   );
 }
 
@@ -43,8 +43,7 @@ export function createChunkLists(index: StoreIndex): ChunkLists {
       if (entry?.place !== 'inline') return undefined;
       const before = known.get(text);
       forget(text);
-      const chunks =
-        before?.valueId === entry.valueId ? before.chunks : decodeChunkList(index.value(entry), key.length);
+      const chunks = before?.valueId === entry.valueId ? before.chunks : decodeChunkList(key, index.value(entry));
       known.set(text, { valueId: entry.valueId, chunks });
       knownChunks += chunks.length;
       for (const eldest of known.keys()) {
@@ -59,20 +58,21 @@ export function createChunkLists(index: StoreIndex): ChunkLists {
 const checksumBytes = 16;
 
 /** A checksum, then the keys of the chunks. */
-export function encodeChunkList(chunks: readonly Digest[]): Uint8Array {
+export function encodeChunkList(key: Buffer, chunks: readonly Digest[]): Uint8Array {
   const keys = Buffer.concat(chunks.map((digest) => blobName(digest).key));
-  return Buffer.concat([checksum(keys), keys]);
+  return Buffer.concat([checksum(key, keys), keys]);
 }
 
-function decodeChunkList(value: Uint8Array | undefined, keyBytes: number): Chunk[] {
+function decodeChunkList(key: Buffer, value: Uint8Array | undefined): Chunk[] {
   const keys = Buffer.from(value?.subarray(checksumBytes) ?? []);
-  if (!value || !checksum(keys).equals(value.subarray(0, checksumBytes))) return [];
-  return Array.from({ length: keys.length / keyBytes }, (_, at) => {
-    const digest = digestOfKey(keys.subarray(at * keyBytes, (at + 1) * keyBytes));
+  if (!value || !checksum(key, keys).equals(value.subarray(0, checksumBytes))) return [];
+  return Array.from({ length: keys.length / key.length }, (_, at) => {
+    const digest = digestOfKey(keys.subarray(at * key.length, (at + 1) * key.length));
     return { digest, name: blobName(digest) };
   });
 }
 
-function checksum(bytes: Uint8Array): Buffer {
-  return Buffer.from(hashBytes('sha256', bytes), 'hex').subarray(0, checksumBytes);
+/** Of the blob's own key too: nothing else tells whose list it is. */
+function checksum(key: Buffer, keys: Buffer): Buffer {
+  return Buffer.from(hashBytes('sha256', Buffer.concat([key, keys])), 'hex').subarray(0, checksumBytes);
 }

@@ -73,6 +73,8 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     let isMoved = false;
     try {
       const stat = await syncAndClose(file);
+      // A list that lacks a chunk by now would be taken for the blob.
+      reading.isHeld(digest);
       await residency.land(name, async () => {
         try {
           await files.land(path, digest);
@@ -210,6 +212,14 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     };
   }
 
+  /** A pin does not keep a chunk that turns out bad, so they are asked for more than once. */
+  function pinAll(chunks: readonly Digest[]): Pin {
+    const pinned = pin(chunks);
+    if (pinned.missing.length === 0) return pinned;
+    pinned[Symbol.dispose]();
+    throw chunksMissing(pinned.missing);
+  }
+
   async function* concatenated(chunks: readonly Digest[], signal?: AbortSignal): AsyncGenerator<Uint8Array> {
     for (const digest of chunks) {
       const open = await reading.open(digest, { isUse: false });
@@ -222,21 +232,26 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   async function putChunked(digest: Digest, chunks: readonly Digest[], { signal }: CallOptions = {}): Promise<void> {
     signal?.throwIfAborted();
     const call = signal && { signal };
-    using chunkPin = pin(chunks);
-    if (chunkPin.missing.length > 0) throw chunksMissing(chunkPin.missing);
-    if (!canBeList(digest, chunks)) return await put(digest, concatenated(chunks, signal), call);
+    using _ = pinAll(chunks);
     const name = blobName(digest);
+    // Who has it pinned has not pinned these chunks.
+    if (!canBeList(digest, chunks) || residency.isPinned(name.text)) {
+      return await put(digest, concatenated(chunks, signal), call);
+    }
     /** A file that somebody reads stays. */
     const isGood = (): boolean =>
       reading.touch(digest) && (index.find(name.key)?.place !== 'file' || !residency.canLeave(name.text));
     if (isGood()) return;
     await checkContent(digest, concatenated(chunks, signal));
-    const list: IndexChange = { kind: 'inline', key: name.key, value: encodeChunkList(chunks) };
+    const list: IndexChange = { kind: 'inline', key: name.key, value: encodeChunkList(name.key, chunks) };
     const lease = await space.reserve({ fileBytes: 0, indexBytes: changeBytes(list) }, label(digest), call);
     try {
       if (!reading.touch(digest)) {
-        await residency.land(name, () => committer.commit([list], lease.release));
-        counters.storedBlobs++;
+        await residency.land(name, async () => {
+          using _ = pinAll(chunks);
+          await committer.commit([list], lease.release);
+          counters.storedBlobs++;
+        });
       } else if (!isGood()) {
         await exchangeFile(digest, chunks, list, lease);
       }
@@ -257,7 +272,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     const exchanged = Promise.withResolvers<void>();
     const change = async (): Promise<void> => {
       // Who pinned the blob as long as it was a file did not pin these.
-      using _ = pin(chunks);
+      using _ = pinAll(chunks);
       await committer.commit([{ kind: 'remove', key }, list], () => {
         lease.release();
         space.addLoose(bytes);
@@ -279,8 +294,14 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     async missing(digests, { signal } = {}) {
       signal?.throwIfAborted();
       const missing = new Map<string, Digest>();
-      for (const [at, digest] of digests.entries()) {
-        if (at % limits.lookupsPerTurn === limits.lookupsPerTurn - 1) await nextTurn();
+      let lookups = 0;
+      for (const digest of digests) {
+        // It may be a list, of so many chunks at most.
+        lookups += 1 + Math.floor(digest.sizeBytes / limits.chunkMeanBytesMin);
+        if (lookups >= limits.lookupsPerTurn) {
+          lookups = 0;
+          await nextTurn();
+        }
         if (!reading.touch(digest)) missing.set(digestKey(digest), digest);
       }
       return [...missing.values()];

@@ -64,9 +64,8 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       if (!residency.canLeave(text) || recency.isTouched(text)) continue;
       victims.push(key);
       // What a result or a list of chunks takes is not in its key; it is about that of a few changes.
-      const sizeBytes = isResultKey(key) ? 0 : keySizeBytes(key);
-      const valueBytes = sizeBytes > limits.smallBlobBytesMax ? 0 : sizeBytes;
-      freedBytes += place === 'file' ? diskBytes(sizeBytes) : valueBytes + limits.indexBytesPerChange;
+      const sizeBytes = isResultKey(key) ? 0 : ownBytes(key, place);
+      freedBytes += place === 'file' ? diskBytes(sizeBytes) : sizeBytes + limits.indexBytesPerChange;
       if (freedBytes >= excessBytes) break;
     }
     return victims;
@@ -85,7 +84,7 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       for (const key of blobKeys) {
         const digest = digestOfKey(key);
         counters.evictedBlobs++;
-        counters.evictedBytes += digest.sizeBytes;
+        counters.evictedBytes += ownBytes(key, place);
         await linkCopies.drop(digest);
         try {
           if (place === 'file') await files.remove(digest);
@@ -100,4 +99,10 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
     for (const key of keys) residency.leave(keyText(key), removal);
     await removal;
   }
+}
+
+/** Bytes that are kept for this blob alone: none for a list of chunks. */
+function ownBytes(key: Buffer, place: IndexEntry['place']): number {
+  const sizeBytes = keySizeBytes(key);
+  return place === 'inline' && sizeBytes > limits.smallBlobBytesMax ? 0 : sizeBytes;
 }

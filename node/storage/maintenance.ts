@@ -58,9 +58,13 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
   }
 
   async function removeStray(path: string, digest: Digest | undefined): Promise<void> {
-    const removal = fs.unlink(path).catch(ignoreAbsent);
+    const unlink = (): Promise<void> => fs.unlink(path).catch(ignoreAbsent);
+    if (!digest) return unlink();
     // Nobody may store the blob under this name while the file of that name is being removed.
-    if (digest) residency.leave(blobName(digest).text, removal);
+    const { key, text } = blobName(digest);
+    if (index.has(key)) return residency.change(text, unlink);
+    const removal = unlink();
+    residency.leave(text, removal);
     await removal;
   }
 
@@ -73,13 +77,24 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     return removed;
   }
 
-  /** Whether the blob is good; it has been dropped if not. */
-  async function check(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
+  async function check(digest: Digest, signal: AbortSignal | undefined): Promise<'good' | 'bad' | 'list'> {
     const open = await reading.open(digest, { isUse: false });
-    if (!open || open instanceof Uint8Array) return open !== undefined;
+    if (!open) return 'bad';
+    if (open instanceof Uint8Array) return 'good';
     await using held = open;
-    // Chunks are checked for themselves, and that they make the blob was seen when it was stored.
-    return isChunked(held) || (await reading.verifyAnew(held, signal));
+    if (isChunked(held)) return 'list';
+    return (await reading.verifyAnew(held, signal)) ? 'good' : 'bad';
+  }
+
+  /** Those of `lists` that have one of `dropped` among their chunks; they are dropped too. */
+  async function dropLists(lists: readonly Digest[], dropped: readonly Digest[]): Promise<Digest[]> {
+    const names = new Set(dropped.map((digest) => blobName(digest).text));
+    const bad = names.size === 0 ? [] : lists.filter((list) => reading.partNames(list).some((name) => names.has(name)));
+    for (const list of bad) {
+      reading.isHeld(list);
+      await residency.settle(blobName(list).text);
+    }
+    return bad;
   }
 
   async function* blobKeys(): AsyncGenerator<Buffer> {
@@ -97,20 +112,25 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
   const verify: Maintenance['verify'] = async ({ signal, onProgress, keepStrays = false } = {}) => {
     const totals = index.totals();
     const progress = progressTo(onProgress, totals.fileBlobs + totals.smallBlobs + totals.chunkedBlobs);
-    const dropped: string[] = [];
+    const dropped: Digest[] = [];
+    const lists: Digest[] = [];
     const keys = blobKeys();
     const worker = async (): Promise<void> => {
       for await (const key of keys) {
         signal?.throwIfAborted();
         const digest = digestOfKey(key);
-        const isHeld = reading.isHeld(digest);
-        if (isHeld && !(await check(digest, signal))) dropped.push(digestKey(digest));
-        if (isHeld) progress.add(digest.sizeBytes);
+        if (!reading.isHeld(digest)) continue;
+        const found = await check(digest, signal);
+        if (found === 'bad') dropped.push(digest);
+        if (found === 'list') lists.push(digest);
+        progress.add(digest.sizeBytes);
       }
     };
     await Promise.all(Array.from({ length: limits.verifyFiles }, worker));
+    // Chunks were checked for themselves, and that they make the blob was seen when it was stored.
+    dropped.push(...(await dropLists(lists, dropped)));
     const strayFiles = keepStrays ? 0 : await removeStrays(signal && { signal });
-    return { ...progress.end(), dropped, strayFiles };
+    return { ...progress.end(), dropped: dropped.map(digestKey), strayFiles };
   };
 
   async function hashesToItsName(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {

@@ -150,7 +150,10 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
         const keys = index.keysAfter(last, limits.verifyPageEntries);
         last = keys.at(-1);
         if (!last) return;
-        for (const key of keys) if (!isResultKey(key)) yield digestOfKey(key);
+        for (const key of keys) {
+          const digest = isResultKey(key) ? undefined : digestOfKey(key);
+          if (digest && reading.isHeld(digest)) yield digest;
+        }
       }
     },
     watch: (listener) =>
@@ -172,7 +175,7 @@ async function wire({ index, isLost, dataDir, sizeLimitBytes, fs, sync, onWarnin
       await sweeping;
       await recency.close();
       // Whoever opens the store next has these files to itself.
-      await residency.idle();
+      await residency.close();
       await committer.idle();
       if (!sync) await settleUnsynced(join(dataDir, indexDir), dataDir, fs);
       await index.close({ isTidy });

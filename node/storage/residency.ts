@@ -19,7 +19,7 @@ export interface Residency {
   land(name: EntryName, store: () => Promise<void>): Promise<void>;
   /** Changes how a held blob is kept, while nobody stores or evicts it: `canLeave` was true just now. */
   change(text: string, work: () => Promise<void>): Promise<void>;
-  /** Resolves when nobody has it pinned. */
+  /** Resolves when nobody has it pinned, or `close` was called. */
   unpinned(text: string): Promise<void>;
   /** Resolves when no removal of the entry is under way. */
   settle(text: string): Promise<void>;
@@ -27,8 +27,8 @@ export interface Residency {
   canLeave(text: string): boolean;
   /** The blob counts as not held, and cannot be stored, until `removal` is over. */
   leave(text: string, removal: Promise<void>): void;
-  /** Resolves when nothing is being stored or removed. */
-  idle(): Promise<void>;
+  /** Resolves when nothing is being stored or removed; who waits for pins to go waits no more. */
+  close(): Promise<void>;
   /** Calls `onLanded` when the blob becomes held; returns how to stop waiting. */
   onLanded(text: string, onLanded: () => void): () => void;
   /** Calls `listener` for each entry that becomes held through `land`, or begins to leave; returns how to stop that. */
@@ -42,6 +42,7 @@ export function createResidency(index: StoreIndex): Residency {
   const listeners = new Map<string, Set<() => void>>();
   const watchers = new Set<(text: string, isHeld: boolean) => void>();
   const unpinning = new Map<string, PromiseWithResolvers<void>>();
+  let isClosing = false;
 
   const has = ({ key, text }: EntryName): boolean => !leaving.has(text) && index.has(key);
 
@@ -80,7 +81,7 @@ export function createResidency(index: StoreIndex): Residency {
       await changed.finally(() => landing.delete(text));
     },
     async unpinned(text) {
-      while (pins.has(text)) {
+      while (pins.has(text) && !isClosing) {
         const waiting = unpinning.get(text) ?? Promise.withResolvers<void>();
         unpinning.set(text, waiting);
         await waiting.promise;
@@ -100,7 +101,9 @@ export function createResidency(index: StoreIndex): Residency {
       watchers.add(listener);
       return () => void watchers.delete(listener);
     },
-    async idle() {
+    async close() {
+      isClosing = true;
+      for (const { resolve } of unpinning.values()) resolve();
       while (landing.size + leaving.size > 0) await Promise.allSettled([...landing.values(), ...leaving.values()]);
     },
     onLanded(text, onLanded) {
