@@ -16,6 +16,7 @@ import { peers } from './peers.ts';
 import { revoke } from './revoke.ts';
 import { run } from './run/command.ts';
 import { simCommands } from './sim.ts';
+import { simBlobs } from './sim-blobs.ts';
 import { status } from './status.ts';
 import { print, printError } from './terminal.ts';
 import { up } from './up.ts';
@@ -30,6 +31,7 @@ export const commands: readonly Command[] = [
   ...[cacheStats, cacheGc, cacheVerify],
   doctor,
   ...simCommands,
+  simBlobs,
 ];
 
 /** Runs the program and ends the process. */

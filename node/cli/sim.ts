@@ -210,7 +210,7 @@ function readScheduleFile(read: (path: string) => PlanOptions, path: string): Pl
   }
 }
 
-function readInteger(args: ParsedArgs, name: string, fallback: number, least: number): number {
+export function readInteger(args: ParsedArgs, name: string, fallback: number, least: number): number {
   const text = valueOf(args, name);
   if (text === undefined) return fallback;
   const value = Number(text);
@@ -218,7 +218,7 @@ function readInteger(args: ParsedArgs, name: string, fallback: number, least: nu
   throw new CliError(`--${name}: "${text}" is not a whole number from ${least} up`, exitCodes.usage);
 }
 
-function readRange(text: string): [from: number, to: number] {
+export function readRange(text: string): [from: number, to: number] {
   const [, from, to] = /^(\d+)\.\.(\d+)$/.exec(text) ?? [];
   if (from === undefined || to === undefined || Number(from) > Number(to)) {
     throw new CliError(`--seeds: "${text}" is not a range such as 1..2000`, exitCodes.usage);

@@ -44,7 +44,7 @@ export type RequestAnswer =
   | {
       readonly kind: 'serve';
       readonly parts: readonly { readonly part: Part; readonly has: 'good' | 'bad' | 'absent' }[];
-      sent(bytes: number): void;
+      readonly sent: (bytes: number) => void;
     }
   | { readonly kind: 'busy'; readonly tryNodes: readonly NodeId[]; readonly retryAfterMs: number };
 
@@ -52,7 +52,7 @@ export interface BlobPorts {
   readonly engine: Engine;
   readonly signer: RecordSigner;
   readonly contacts: readonly NodeId[];
-  ringOf(nodes: readonly NodeId[]): Ring;
+  readonly ringOf: (nodes: readonly NodeId[]) => Ring;
   send(from: BlobNode, to: NodeId, message: SharingMessage): void;
   /** Carries a request to a holder and its bytes back; returns how to stop it. */
   transfer(
@@ -84,6 +84,8 @@ export interface BlobNode {
   stops(): number;
   boot(): void;
   crash(): void;
+  /** Crashes, and never boots again. */
+  retire(): void;
   /** Goodbye first, then asleep. */
   suspend(goodbye: boolean): void;
   pause(): void;
@@ -116,6 +118,7 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
   let disks = 0;
   let full = false;
   let liar = false;
+  let retired = false;
   let driver: Driver<Sharing> | undefined;
   let sharing: Sharing | undefined;
   let backlog: (() => void)[] = [];
@@ -334,7 +337,7 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
     bootedAtMs: () => bootedAtMs,
     stops: () => stops,
     boot() {
-      if (state !== 'down') return;
+      if (state !== 'down' || retired) return;
       state = 'up';
       bootedAtMs = Math.trunc(engine.nowUs() / 1_000);
       const { log } = disk;
@@ -384,6 +387,10 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
       disk.log.crash();
       loseProcess();
       clock.restart();
+    },
+    retire() {
+      node.crash();
+      retired = true;
     },
     suspend(goodbye) {
       if (state !== 'up') return;

@@ -57,6 +57,8 @@ export interface BlobPlan {
   readonly pipeBytesPerMs: number;
   readonly lossPerMillion: number;
   readonly faults: readonly BlobFault[];
+  /** Machines that go during chaos and never come back: as many as keep one record. */
+  readonly retired: readonly { readonly node: number; readonly atMs: number }[];
   readonly makings: readonly Making[];
 }
 
@@ -101,7 +103,7 @@ export function drawBlobPlan({ seed, nodes, minutes }: BlobPlanOptions): BlobPla
       upBytesPerMs: wired ? 110_000 : machineRng.between(2_000, 25_000),
       downBytesPerMs: wired ? 110_000 : machineRng.between(4_000, 40_000),
       capacityBytes: (machineRng.below(4) === 0 ? machineRng.between(80, 200) : machineRng.between(500, 2_000)) * mib,
-      uploadBytesPerSecond: machineRng.between(wired ? 20 : 2, wired ? 100 : 20) * mib,
+      uploadBytesPerSecond: machineRng.between(wired ? 4 : 1, wired ? 40 : 8) * mib,
     });
   }
   const network = rng.fork('network');
@@ -114,6 +116,7 @@ export function drawBlobPlan({ seed, nodes, minutes }: BlobPlanOptions): BlobPla
     pipeBytesPerMs: [1_000, 5_000, 20_000][network.below(3)] as number,
     lossPerMillion: [0, 0, 1_000, 20_000][network.below(4)] as number,
     faults: drawFaults(rng.fork('faults'), nodes, chaosMs, minutes),
+    retired: drawRetired(rng.fork('retired'), nodes, chaosMs),
     makings: drawMakings(rng.fork('makings'), nodes, chaosMs, minutes),
   };
 }
@@ -134,6 +137,14 @@ function drawFaults(rng: Rng, nodes: number, chaosMs: number, minutes: number): 
     faults.push({ kind, atMs, forMs: Math.min(rng.between(minMs, maxMs), chaosMs - atMs), nodes: [...chosen] });
   }
   return faults.sort((a, b) => a.atMs - b.atMs);
+}
+
+function drawRetired(rng: Rng, nodes: number, chaosMs: number): { node: number; atMs: number }[] {
+  if (rng.below(3) > 0 || nodes < 6) return [];
+  // The first three are everybody's contacts.
+  const chosen = new Set<number>();
+  while (chosen.size < 3) chosen.add(rng.between(3, nodes - 1));
+  return [...chosen].map((node) => ({ node, atMs: formMs + rng.below(chaosMs - formMs) }));
 }
 
 function drawMakings(rng: Rng, nodes: number, chaosMs: number, minutes: number): Making[] {

@@ -12,7 +12,7 @@ export const regions = 256;
 /** Changes wait this long for others, so that a build's outputs travel together. */
 export const announceDelayMs = 100;
 /** Changes that wait at most; more are sent at once. */
-export const announceWaiting = 4_096;
+export const announceWaiting = 32_768;
 /** Places in one announcement: 32 KiB. */
 export const placesPerAnnouncement = 4_096;
 /** Announcements under way at once, one per keeper. */

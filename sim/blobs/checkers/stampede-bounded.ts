@@ -2,9 +2,10 @@
 import type { BlobKey } from '../../../mesh/core/ids.ts';
 import type { BlobCheckerFactory } from './checker.ts';
 
-/** Copies that leave the source, at most; and how many readers it takes for that to say something. */
-const copiesMax = 6;
-const readersMin = 4;
+/** Copies that leave the source, at most: a few at once, and one for so many readers; and when that says something. */
+const copiesAtOnce = 4;
+const readersPerCopy = 6;
+const readersMin = 6;
 
 export const stampedeBounded: BlobCheckerFactory = (_world, fail) => {
   let observed = 0;
@@ -23,7 +24,7 @@ export const stampedeBounded: BlobCheckerFactory = (_world, fail) => {
       if (stampede.readers < readersMin) return;
       observed += 1;
       const copies = stampede.sent / stampede.sizeBytes;
-      const allowed = Math.max(copiesMax, stampede.readers / 2);
+      const allowed = copiesAtOnce + stampede.readers / readersPerCopy;
       if (copies > allowed) fail(`${from.id} sent ${blob} ${copies.toFixed(1)} times to ${stampede.readers} readers`);
     },
   };
