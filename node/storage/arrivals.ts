@@ -30,13 +30,17 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
       signal?.throwIfAborted();
       const what = `receiving blob ${digestKey(digest)}`;
       const lease = await space.reserve(fileNeed(digest), what, signal && { signal });
+      await using cleanup = new AsyncDisposableStack();
+      cleanup.defer(lease.release);
       try {
-        const { path, file } = await files.createTemp();
-        const readable = await files.openPath(path);
         const hasher = await createHasher(digest.fn);
+        const { path, file } = await files.createTemp();
+        cleanup.defer(() => files.removePath(path));
+        cleanup.defer(() => file.close());
+        const readable = await files.openPath(path);
+        cleanup.move();
         return arrivalOf({ digest, path, file, readable, hasher, lease });
       } catch (error) {
-        lease.release();
         throw toStatusError(error, what);
       }
     },
@@ -51,6 +55,12 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     let hashedTo = 0;
     let hashing: Promise<void> | undefined;
     let isOver = false;
+    let failure: StatusError | undefined;
+
+    function mustGoOn(): void {
+      if (isOver) throw new StatusError('CANCELLED', `${digestKey(digest)} is not received any more`);
+      if (failure) throw failure;
+    }
 
     async function discard(): Promise<void> {
       if (isOver) return;
@@ -85,7 +95,11 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         hashedTo += length;
         for (const chunk of chunks) hasher.update(chunk);
       }
-      await file.write(chunks, offset);
+      await file.write(chunks, offset).catch((error: unknown) => {
+        // These bytes count as brought, and nobody will bring them again.
+        failure ??= toStatusError(error, `receiving blob ${digestKey(digest)}`);
+        throw failure;
+      });
       written.add(offset, offset + length);
       startCatchingUp();
     }
@@ -96,7 +110,7 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         const length = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
         if (offset + length > sizeBytes)
           throw new StatusError('INVALID_ARGUMENT', `${digestKey(digest)}: too many bytes`);
-        if (isOver) throw new StatusError('CANCELLED', `${digestKey(digest)} is not received any more`);
+        mustGoOn();
         const gaps = brought.gaps(offset, offset + length);
         brought.add(offset, offset + length);
         const [gap] = gaps;
@@ -108,19 +122,21 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         for (const [from, to] of gaps) await writePart(from, [bytes.subarray(from - offset, to - offset)], to - from);
       },
       async read(offset, length) {
-        if (isOver) throw new StatusError('CANCELLED', `${digestKey(digest)} is not received any more`);
+        mustGoOn();
         const chunk = Buffer.allocUnsafeSlow(length);
         const count = await readable.read(chunk, offset);
         return chunk.subarray(0, count);
       },
       async finish() {
         try {
+          mustGoOn();
           if (written.solidTo() < sizeBytes) {
             const reason = `blob ${digestKey(digest)}: only ${written.solidTo()} bytes came`;
             throw new StatusError('INVALID_ARGUMENT', reason);
           }
           await hashing;
           await catchUp();
+          mustGoOn();
           const hex = hasher.hex();
           if (hex !== digest.hash) {
             throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: the bytes that came hash to ${hex}`);

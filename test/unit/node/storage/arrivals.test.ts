@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Store } from '../../../../node/storage/open-store.ts';
+import { type FsFile, type FsPort, nodeFs } from '../../../../node/storage/fs-port.ts';
 import { openStore } from '../../../../node/storage/open-store.ts';
 import { randomBlob } from '../../../contract/blobs.ts';
 
@@ -92,4 +93,77 @@ test('an arrival for which there is no room is refused', async () => {
   await expect(store.blobs.arrive({ ...randomBlob(1).digest, sizeBytes: 1e9 })).rejects.toMatchObject({
     code: 'RESOURCE_EXHAUSTED',
   });
+});
+
+/** Opens the store again on a file system some of whose calls fail. */
+async function reopen(fs: Partial<FsPort>): Promise<void> {
+  await store.close();
+  store = await openStore({
+    dataDir,
+    sizeLimitBytes: 64 * 1024 ** 2,
+    durability: 'fast',
+    fs: { ...nodeFs, ...fs },
+  });
+}
+
+const failing = (code: string) => Promise.reject(Object.assign(new Error(code), { code }));
+
+test('an arrival that cannot begin leaves nothing behind', async () => {
+  await reopen({
+    openRead: (path) => (path.startsWith(join(dataDir, 'tmp/')) ? failing('EMFILE') : nodeFs.openRead(path)),
+  });
+  const { usedBytes } = store.stats();
+  await expect(store.blobs.arrive(randomBlob(100_000).digest)).rejects.toThrow();
+  expect(await leftOvers()).toEqual([]);
+  expect(store.stats().usedBytes).toBe(usedBytes);
+});
+
+test('bytes that the disk does not take are not taken for wrong ones, whoever brings them again', async () => {
+  let isFull = false;
+  const full = (file: FsFile): FsFile => ({
+    ...file,
+    write: (chunks, position) => (isFull ? failing('ENOSPC') : file.write(chunks, position)),
+  });
+  await reopen({ create: async (path, mode) => full(await nodeFs.create(path, mode)) });
+  const { usedBytes } = store.stats();
+  const { digest, bytes } = randomBlob(100_000);
+  await using arrival = await store.blobs.arrive(digest);
+  await arrival.write(50_000, [bytes.subarray(50_000)]);
+  isFull = true;
+  await expect(arrival.write(0, [bytes.subarray(0, 50_000)])).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+  isFull = false;
+  await expect(arrival.write(0, [bytes.subarray(0, 50_000)])).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+  await expect(arrival.finish()).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+  expect(await leftOvers()).toEqual([]);
+  expect(store.stats().usedBytes).toBe(usedBytes);
+});
+
+test('an arrival that is dropped while it is finished, or before, is cancelled, not wrong', async () => {
+  const { usedBytes } = store.stats();
+  for (const isHashed of [true, false]) {
+    const { digest, bytes } = randomBlob(600_000);
+    const arrival = await store.blobs.arrive(digest);
+    if (!isHashed) await arrival.write(300_000, [bytes.subarray(300_000)]);
+    await arrival.write(0, [isHashed ? bytes : bytes.subarray(0, 300_000)]);
+    const finishing = expect(arrival.finish()).rejects.toMatchObject({ code: 'CANCELLED' });
+    await arrival[Symbol.asyncDispose]();
+    await finishing;
+    await expect(arrival.finish()).rejects.toMatchObject({ code: 'CANCELLED' });
+    await expect(arrival.write(0, [bytes])).rejects.toMatchObject({ code: 'CANCELLED' });
+    expect(await store.blobs.missing([digest])).toEqual([digest]);
+  }
+  expect(await leftOvers()).toEqual([]);
+  expect(store.stats().usedBytes).toBe(usedBytes);
+});
+
+test('several arrivals of one blob end well, whoever is first', async () => {
+  const { digest, bytes } = randomBlob(300_000);
+  const { usedBytes } = store.stats();
+  const all = await Promise.all(Array.from({ length: 4 }, () => store.blobs.arrive(digest)));
+  await Promise.all(all.map((arrival) => arrival.write(0, [bytes])));
+  await Promise.all([...all.map((arrival) => arrival.finish()), store.blobs.putMany([{ digest, bytes }])]);
+  expect(Buffer.from((await store.blobs.get(digest)) ?? []).equals(bytes)).toBe(true);
+  expect(await leftOvers()).toEqual([]);
+  expect(store.stats()).toMatchObject({ blobs: 1, pinnedBlobs: 0 });
+  expect(store.stats().usedBytes - usedBytes).toBeLessThan(400_000);
 });
