@@ -18,7 +18,7 @@ export interface ArrivingBlob {
   changed(): Promise<void>;
   state(): 'arriving' | 'stored' | 'dropped';
   /**
-   * Bytes of a range as they come; the end of the blob only once the whole is verified. Throws ABORTED when it was
+   * Bytes of a range as they come; the end of the blob only once the whole is verified. Throws DATA_LOSS when it was
    * dropped.
    */
   read(range: ByteRange, options?: { readonly signal?: AbortSignal }): AsyncGenerator<Uint8Array, void, undefined>;
@@ -87,7 +87,12 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
         yield chunk;
       }
       if (at >= end) return;
-      if (state === 'dropped') throw new StatusError('ABORTED', `blob ${digestKey(digest)} did not arrive`);
+      if (state === 'dropped') {
+        throw new StatusError(
+          'DATA_LOSS',
+          `blob ${digestKey(digest)}: what members sent is not the blob; read it again`,
+        );
+      }
       await using reader = await store.open(digest, signal && { signal });
       if (!reader) throw new StatusError('NOT_FOUND', `blob ${digestKey(digest)} is gone again`);
       yield* reader.read({ offset: at, length: end - at }, signal && { signal });

@@ -18,8 +18,6 @@ export const heldBackBytes = 64 * 1024;
 export const readChunkBytes = 256 * 1024;
 /** A reader that waits for a transfer to begin looks this often. */
 export const arrivalPollMs = 10;
-/** Bytes gathered before they are written. */
-export const writeGatherBytes = 512 * 1024;
 /** Writes of one transfer under way while more comes in. */
 export const writesAhead = 2;
 
@@ -45,9 +43,12 @@ export const resultPeersMax = 8;
 export const resultBytesMax = 4 * 1024 * 1024;
 /** All results of one answer. */
 export const resultsBytesMax = 8 * 1024 * 1024 - 64 * 1024;
-/** A member that did not answer is not asked for results for so long, doubling each time... */
-export const pauseMs = 500;
-/** ...one that told something untrue for longer... */
+/**
+ * A member that did not answer is not asked for results for so long, doubling each time up to the second: a link that is
+ * full for a moment must not take the only holder away for long.
+ */
+export const silentPauseMs = 500;
+export const silentPauseMsMax = 4_000;
+/** One that told something untrue is not asked for so long, doubling each time up to the second. */
 export const benchMs = 60_000;
-/** ...and nobody for longer than this. */
-export const pauseMsMax = 30 * 60_000;
+export const benchMsMax = 30 * 60_000;

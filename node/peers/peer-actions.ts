@@ -70,7 +70,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
   }
 
   async function lookFor(key: ActionKey): Promise<ActionResult | undefined> {
-    for (const { from, vouched } of await finder.find(key)) {
+    for await (const { from, vouched } of finder.find(key)) {
       const checked = vouching.check(key, vouched);
       if (checked.refused !== undefined) {
         finder.bench(from);

@@ -4,10 +4,8 @@
  * "Present" stays a promise: `missing` looks at this disk alone (rule 2; what GetActionResult promises is brought here
  * first). A large blob is handed to its client while it comes; its last bytes follow only when the whole is verified.
  */
-import { type Digest, digestKey } from '../../protos/digest.ts';
-import { createHasher } from '../../protos/hasher.ts';
-import { StatusError } from '../../protos/status.ts';
-import type { BlobReader, ByteRange, CallOptions, LocalBlobStore } from '../storage/blob-store.ts';
+import type { Digest } from '../../protos/digest.ts';
+import type { BlobReader, CallOptions, LocalBlobStore } from '../storage/blob-store.ts';
 import type { ArrivingBlob } from './arriving.ts';
 import type { Fetches } from './fetches.ts';
 import * as limits from './limits.ts';
@@ -40,7 +38,7 @@ export function peerStore({ local, fetches, arriving }: PeerStoreOptions): Local
     if (isHere === 'stored') return await local.open(digest, options);
     return {
       digest,
-      read: (range, { signal: readSignal } = {}) => readArriving(isHere, fetched, range, readSignal),
+      read: (range = { offset: 0, length: digest.sizeBytes }, readOptions) => isHere.read(range, readOptions),
       async [Symbol.asyncDispose]() {
         leaving.abort();
       },
@@ -70,42 +68,6 @@ export function peerStore({ local, fetches, arriving }: PeerStoreOptions): Local
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
-  }
-
-  /**
-   * When the source that was being read fails, another may bring the blob; the reader goes on with it only if what was
-   * handed out already is what the blob begins with.
-   */
-  async function* readArriving(
-    blob: ArrivingBlob,
-    fetched: Promise<boolean>,
-    range: ByteRange = { offset: 0, length: blob.digest.sizeBytes },
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<Uint8Array> {
-    const { digest } = blob;
-    const hasher = await createHasher(digest.fn);
-    let at = range.offset;
-    try {
-      for await (const chunk of blob.read(range, signal && { signal })) {
-        hasher.update(chunk);
-        at += chunk.byteLength;
-        yield chunk;
-      }
-      return;
-    } catch (error) {
-      signal?.throwIfAborted();
-      if (!(error instanceof StatusError) || error.code !== 'ABORTED') throw error;
-    }
-    const isStored = await fetched;
-    await using reader = isStored ? await local.open(digest, signal && { signal }) : undefined;
-    if (!reader) throw new StatusError('NOT_FOUND', `blob ${digestKey(digest)}: nobody in the mesh has it any more`);
-    const again = await createHasher(digest.fn);
-    const handedOut = { offset: range.offset, length: at - range.offset };
-    for await (const chunk of reader.read(handedOut, signal && { signal })) again.update(chunk);
-    if (again.hex() !== hasher.hex()) {
-      throw new StatusError('DATA_LOSS', `blob ${digestKey(digest)}: a member sent something else; read it again`);
-    }
-    yield* reader.read({ offset: at, length: range.offset + range.length - at }, signal && { signal });
   }
 
   return {

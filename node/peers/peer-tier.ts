@@ -11,8 +11,10 @@ import { type Digest, digestKey } from '../../protos/digest.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { SharingWork, Tier, TierPorts } from '../mesh/tier.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
-import type { LocalBlobStore } from '../storage/blob-store.ts';
+import type { CallOptions, LocalBlobStore } from '../storage/blob-store.ts';
 import type { Store } from '../storage/store.ts';
+import type { Fetches } from './fetches.ts';
+import * as limits from './limits.ts';
 import type { PeerActions } from './peer-actions.ts';
 import { switchedStore } from './peer-store.ts';
 import { createTally, type Tally } from './tally.ts';
@@ -35,11 +37,14 @@ export interface PeerTier {
   readonly blobs: LocalBlobStore;
   /** The action cache for results that come in this way. */
   actions(sandboxClass: SandboxClass): ActionCache;
+  /** Gets from the mesh what is not here; resolves to what cannot be had, once the rest is stored. */
+  bring(digests: readonly Digest[], options?: CallOptions): Promise<Digest[]>;
   open(ports: TierPorts): Promise<Tier>;
   tally(): Tally;
 }
 
 interface Opened {
+  readonly fetches: Fetches;
   readonly blobs: LocalBlobStore;
   readonly actions: PeerActions;
 }
@@ -64,6 +69,18 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
       };
     },
     tally: () => tally.now(),
+
+    async bring(digests, callOptions) {
+      const missing = await store.blobs.missing(digests, callOptions);
+      if (!opened) return missing;
+      const absent: Digest[] = [];
+      for (let at = 0; at < missing.length; at += limits.wantsPerTurn) {
+        const some = missing.slice(at, at + limits.wantsPerTurn);
+        const fetched = await Promise.all(some.map((digest) => opened?.fetches.fetch(digest, callOptions)));
+        absent.push(...some.filter((_, which) => fetched[which] !== true));
+      }
+      return absent;
+    },
 
     async open(ports) {
       // A node that is alone never loads what sharing needs.
@@ -105,7 +122,7 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
         onIncomplete: (reason) => onLog('info', reason),
       });
-      opened = { blobs: sharing.blobs, actions };
+      opened = { blobs: sharing.blobs, actions, fetches };
       const stopWatching = store.watch((digest, isHeld) => {
         if (!isHeld || !sharing.isStoring(digest)) tell(ports, digest, isHeld);
       });

@@ -22,8 +22,8 @@ export interface ToldResult {
 }
 
 export interface ResultFinder {
-  /** What members tell about an action, as far as it comes within the budget. */
-  find(key: ActionKey): Promise<ToldResult[]>;
+  /** What members tell about an action, as they tell it, as far as it comes within the budget. */
+  find(key: ActionKey): AsyncIterable<ToldResult>;
   /** The member told something that cannot be true; it is not asked for a while. */
   bench(peer: string): void;
 }
@@ -39,7 +39,11 @@ export const resultsCall = 'results';
 
 interface Asked {
   readonly key: ActionKey;
-  readonly answer: PromiseWithResolvers<ToldResult[]>;
+  readonly told: ToldResult[];
+  /** Every member has answered, or has had its time. */
+  isOver: boolean;
+  /** Resolves at the next change of the two. */
+  changed: PromiseWithResolvers<void>;
 }
 
 interface Pause {
@@ -52,12 +56,14 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
   const paused = new Map<string, Pause>();
   let gathered: Asked[] = [];
 
-  function pause(peer: string, firstMs: number): void {
-    const lengthMs = Math.min(limits.pauseMsMax, Math.max(firstMs, 2 * (paused.get(peer)?.lengthMs ?? 0)));
-    paused.set(peer, { untilMs: nowMs() + lengthMs, lengthMs });
+  function pause(peer: string, firstMs: number, maxMs: number): void {
+    const before = paused.get(peer);
+    const lengthMs = Math.min(maxMs, Math.max(firstMs, 2 * (before?.lengthMs ?? 0)));
+    // A member that lied does not get away with falling silent.
+    paused.set(peer, { untilMs: Math.max(nowMs() + lengthMs, before?.untilMs ?? 0), lengthMs });
   }
 
-  async function ask(peer: string, asked: readonly Asked[]): Promise<(VouchedResult | undefined)[]> {
+  async function ask(peer: string, asked: readonly Asked[]): Promise<void> {
     const request = create(ResultsRequestSchema, { keys: asked.map(({ key }) => toWire(key)) });
     try {
       const signal = AbortSignal.timeout(limits.resultBudgetMs);
@@ -67,11 +73,12 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
       if (results.length !== asked.length)
         throw new StatusError('DATA_LOSS', 'another number of answers than questions');
       paused.delete(peer);
-      return results.map((vouched) => (vouched.statement ? vouched : undefined));
+      for (const [at, vouched] of results.entries()) {
+        if (vouched.statement) tell(asked[at] as Asked, { from: peer, vouched });
+      }
     } catch {
       // Whoever does not answer must not cost every build its budget.
-      pause(peer, limits.pauseMs);
-      return [];
+      pause(peer, limits.silentPauseMs, limits.silentPauseMsMax);
     }
   }
 
@@ -80,15 +87,17 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
     const peers = members()
       .filter((peer) => (paused.get(peer)?.untilMs ?? 0) <= now)
       .slice(0, limits.resultPeersMax);
-    const answers = await Promise.all(peers.map((peer) => ask(peer, asked)));
-    for (const [at, { answer }] of asked.entries()) {
-      answer.resolve(
-        peers.flatMap((from, which) => {
-          const vouched = answers[which]?.[at];
-          return vouched ? [{ from, vouched }] : [];
-        }),
-      );
+    await Promise.all(peers.map((peer) => ask(peer, asked)));
+    for (const one of asked) {
+      one.isOver = true;
+      one.changed.resolve();
     }
+  }
+
+  function tell(asked: Asked, told: ToldResult): void {
+    asked.told.push(told);
+    asked.changed.resolve();
+    asked.changed = Promise.withResolvers();
   }
 
   function flush(): void {
@@ -100,14 +109,19 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
   }
 
   return {
-    async find(key) {
-      if (members().length === 0) return [];
-      const answer = Promise.withResolvers<ToldResult[]>();
+    async *find(key) {
+      if (members().length === 0) return;
+      const asked: Asked = { key, told: [], isOver: false, changed: Promise.withResolvers() };
       if (gathered.length === 0) setTimeout(flush, limits.resultGatherMs);
-      gathered.push({ key, answer });
-      return await answer.promise;
+      gathered.push(asked);
+      for (let at = 0; ; at += 1) {
+        while (at === asked.told.length && !asked.isOver) await asked.changed.promise;
+        const told = asked.told[at];
+        if (!told) return;
+        yield told;
+      }
     },
-    bench: (peer) => pause(peer, limits.benchMs),
+    bench: (peer) => pause(peer, limits.benchMs, limits.benchMsMax),
   };
 }
 

@@ -189,25 +189,16 @@ export function createTransfers(options: TransfersOptions): Transfers {
     const isAll = part.offset === 0 && part.lengthBytes === digest.sizeBytes;
     await using answer = await client.read(from, digest, isAll ? undefined : range, { signal, urgency: 'build' });
     const writes: Promise<void>[] = [];
-    let chunks: Uint8Array[] = [];
-    let bytes = 0;
     let at = part.offset;
-    const flush = async (): Promise<void> => {
+    for await (const chunks of answer.bytes) {
+      const bytes = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
       const write = blob.write(at, chunks);
       write.catch(() => {});
       at += bytes;
-      chunks = [];
-      bytes = 0;
+      progress(bytes);
       writes.push(write);
       if (writes.length > limits.writesAhead) await writes.shift();
-    };
-    for await (const chunk of answer.bytes) {
-      chunks.push(chunk);
-      bytes += chunk.byteLength;
-      progress(chunk.byteLength);
-      if (bytes >= limits.writeGatherBytes) await flush();
     }
-    if (bytes > 0) await flush();
     await Promise.all(writes);
   }
 

@@ -66,7 +66,11 @@ export interface Bazel extends AsyncDisposable {
 }
 
 /** A fresh workspace with the C++ project in it. `dispose` shuts the Bazel server down and removes everything. */
-export async function openBazel(version: BazelVersion): Promise<Bazel> {
+export async function openBazel(
+  version: BazelVersion,
+  /** Begins every command line, for a build on another host of a network lab. */
+  prefix: readonly string[] = [],
+): Promise<Bazel> {
   const root = await mkdtemp(join(tmpdir(), 'potluck-bazel-'));
   const workspace = join(root, 'demo');
   await mkdir(workspace);
@@ -81,7 +85,8 @@ export async function openBazel(version: BazelVersion): Promise<Bazel> {
   // Debian's build finds its own parts through its system rc file.
   const start = [`--output_user_root=${join(root, 'out')}`, `--bazelrc=${rc}`, '--nohome_rc'];
   const run: Bazel['run'] = async (args, options = {}) => {
-    const { exitCode, output } = await capture(program, [...start, ...args], {
+    const [command = '', ...commandArgs] = [...prefix, program, ...start, ...args];
+    const { exitCode, output } = await capture(command, commandArgs, {
       cwd: workspace,
       timeout: options.timeoutMs ?? 240_000,
     });

@@ -1,13 +1,14 @@
 /** Starts a whole node as a child process, the way a user does, and stops it. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
-const entry = fileURLToPath(new URL('../../node/main.ts', import.meta.url));
+export const entry = fileURLToPath(new URL('../../node/main.ts', import.meta.url));
 
 export interface NodeProcess extends AsyncDisposable {
   readonly child: ChildProcess;
@@ -35,14 +36,18 @@ export async function startNode(
     readonly env?: NodeJS.ProcessEnv;
     /** gRPC address; default a free port. */
     readonly listen?: string;
+    /** Begins the command line: the node then runs on another host of a network lab, say. */
+    readonly prefix?: readonly string[];
   } = {},
 ): Promise<NodeProcess> {
   const own = options.dataDir === undefined ? await mkdtemp(join(tmpdir(), 'potluck-node-')) : undefined;
   const dataDir = options.dataDir ?? join(own as string, 'data');
+  const { prefix = [] } = options;
+  const [program = '', ...programArgs] = [...prefix, process.execPath, entry];
   const child = spawn(
-    process.execPath,
+    program,
     [
-      entry,
+      ...programArgs,
       'up',
       '--log-format',
       'json',
@@ -72,6 +77,14 @@ export async function startNode(
     );
   });
 
+  /** Asked where the node runs: loopback is another one in each network namespace. */
+  const get = async (path: string): Promise<string> => {
+    const url = `http://${ready.http}${path}`;
+    if (prefix.length === 0) return await (await fetch(url)).text();
+    const script = `fetch('${url}').then((answer) => answer.text()).then((text) => process.stdout.write(text))`;
+    const [command = '', ...args] = [...prefix, process.execPath, '-e', script];
+    return (await promisify(execFile)(command, args, { maxBuffer: 64 * 1024 ** 2 })).stdout;
+  };
   const stop = async (signal: NodeJS.Signals): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) {
       child.kill(signal);
@@ -86,10 +99,10 @@ export async function startNode(
     dataDir,
     stderr: () => stderr,
     async status() {
-      return (await (await fetch(`http://${ready.http}/api/status`)).json()) as Record<string, unknown>;
+      return JSON.parse(await get('/api/status')) as Record<string, unknown>;
     },
     async metric(name, labels = {}) {
-      const text = await (await fetch(`http://${ready.http}/metrics`)).text();
+      const text = await get('/metrics');
       let sum = 0;
       for (const line of text.split('\n')) {
         const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
