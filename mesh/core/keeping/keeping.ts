@@ -89,7 +89,9 @@ export function createKeeping(): Keeping {
         counter += 1;
         askings.set(counter, { securing, to, wanted: part, endsAtMs: nowInStepMs + limits.answerMs });
         const blobs = part.map(({ blob }) => blob);
-        effects.push({ kind: 'send', to, message: { kind: 'keep', seq: counter, blobs, forMs: securing.forMs } });
+        // What passes until the answer is here does not count.
+        const forMs = securing.forMs + limits.answerMs;
+        effects.push({ kind: 'send', to, message: { kind: 'keep', seq: counter, blobs, forMs } });
       }
     }
     if (!open) end(securing);
