@@ -34,6 +34,11 @@ const helpers: readonly Helper[] = [
     present: () => existsSync('/usr/share/bazel/rules/cc') && existsSync('/usr/bin/bazel'),
   },
   {
+    unchecked: 'the page about a scenario in a browser (Chromium is missing)',
+    remedy: 'apt-get install chromium',
+    present: () => runs('chromium', '--version'),
+  },
+  {
     unchecked: 'TLS (openssl makes the certificates)',
     remedy: 'install openssl',
     present: () => runs('openssl', 'version'),
