@@ -9,15 +9,15 @@ import type { RevocationNotice, Signed } from '../../protos/gen/potluck/mesh/v1/
 import type { NodeId } from '../core/ids.ts';
 import type { SharingMessage } from '../core/sharing-types.ts';
 import { createDoor } from './admission/door.ts';
-import { bodyOf, decodeControl, encodeControl, messageIn } from './control/codec.ts';
+import { bodyOf, type ControlBody, decodeControl, encodeControl, messageIn } from './control/codec.ts';
 import { controlProtocol, createLinks } from './control/links.ts';
 import * as controlLimits from './control/limits.ts';
 import { openAddressBook } from './host/address-book.ts';
 import type { HostPort } from './host/addresses.ts';
 import { createHost, type HostOptions } from './host/host.ts';
-import { gossipBytesMax } from './host/limits.ts';
+import { gossipBytesMax, rememberedMax } from './host/limits.ts';
 import { createReconnect, type Reconnect } from './host/reconnect.ts';
-import { type CertifiedMember, certificateBytes, openDelegation } from './identity/certificate.ts';
+import { certificateBytes, openDelegation } from './identity/certificate.ts';
 import type { Identity } from './identity/identity.ts';
 import {
   acceptCertificate,
@@ -29,11 +29,13 @@ import {
   renew,
 } from './identity/issuer.ts';
 import { skewMs } from './identity/limits.ts';
-import { publicKeyOf } from './identity/peer-id.ts';
+import { noticeBytes } from './identity/revocations.ts';
+import type { Roster } from './identity/roster.ts';
 import * as limits from './limits.ts';
 
 export interface NetworkOptions extends Pick<HostOptions, 'mdns' | 'mdnsPort'> {
   readonly identity: Identity;
+  readonly roster: Roster;
   readonly dataDir: string;
   readonly listen: HostPort;
   /** host:port of members to begin with. */
@@ -45,7 +47,7 @@ export interface NetworkOptions extends Pick<HostOptions, 'mdns' | 'mdnsPort'> {
   readonly onDisconnected: (peer: NodeId) => void;
   readonly onRoundTrip: (peer: NodeId, ms: number) => void;
   /** A membership ended: no connection of its peer is left. */
-  readonly onEnded: (peer: NodeId, reason: 'revoked' | 'expired') => void;
+  readonly onEnded: (peer: NodeId, reason: 'revoked' | 'over') => void;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;
 }
 
@@ -57,8 +59,6 @@ export interface Network {
   remoteAddresses(peer: NodeId): string[];
   /** Remembered, connected or not. */
   contacts(): IterableIterator<[NodeId, { readonly addresses: readonly string[]; readonly seenMs: number }]>;
-  /** What the newest certificate of a peer said that this life of the node has seen. */
-  certified(peer: NodeId): CertifiedMember | undefined;
   /** Members heard of by multicast since the start. */
   discovered(): number;
   /** Hands a machine's message to a member; lost when the member cannot be reached. */
@@ -69,6 +69,8 @@ export interface Network {
   onParcel(channel: string, handler: (from: NodeId, body: Uint8Array) => void): void;
   /** A member was made an issuer here, and should know. */
   deliverDelegations(): void;
+  /** Looks after memberships now: cuts those that ended, renews what is due. Happens by itself every `tendMs`. */
+  tend(): void;
   /** Dials everybody anew: the network may be another one now. */
   hurry(): void;
   /** Resolves when everything said was handed to the sockets, at the latest after so long. */
@@ -78,26 +80,18 @@ export interface Network {
 
 /** Throws FAILED_PRECONDITION when the address cannot be listened on. */
 export async function createNetwork(options: NetworkOptions): Promise<Network> {
-  const { identity, nowMs, onLog } = options;
+  const { identity, roster, nowMs, onLog } = options;
   const book = openAddressBook(options.dataDir);
-  const certified = new Map<NodeId, CertifiedMember>();
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
   const toldRefusals = new Map<NodeId, number>();
   const discovered = new Set<NodeId>();
   let reconnect: Reconnect | undefined;
-  let renewAskedMs = Number.NEGATIVE_INFINITY;
 
   const door = createDoor({
     identity,
-    onMember: (member) => void certified.set(member.peerId, member),
+    onMember: (member, certificate) => takeCertificate(certificate, member.peerId),
     onJoined: (peer, name) => onLog('info', `${name || 'a node'} (${peer}) joined the mesh with an invitation`),
-    onRefused(far, reason) {
-      const toldMs = toldRefusals.get(far);
-      if (toldMs !== undefined && nowMs() - toldMs < limits.refusalLogMs) return;
-      if (toldRefusals.size >= limits.refusalsKept) toldRefusals.clear();
-      toldRefusals.set(far, nowMs());
-      onLog('warning', `refused a connection with ${far}: ${reason}`);
-    },
+    onRefused: tellRefusal,
     contacts: () => contactsFor(undefined),
   });
   const host = await createHost({
@@ -107,20 +101,25 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     mdns: options.mdns,
     ...(options.mdnsPort !== undefined && { mdnsPort: options.mdnsPort }),
     onConnected(peer) {
+      // Who the others are comes first, or nothing that is said of them would be believed.
+      for (const certificates of inFrames(roster.certificates(), (one) => one.byteLength)) {
+        links.send(peer, { case: 'certificates', value: { certificates } });
+      }
       options.onConnected(peer);
-      // Opening the link says hello; see `onOpen`.
       links.send(peer, { case: 'revocationSummary', value: { summary: identity.revocations.summary() } });
+      links.connected(peer);
     },
     onDisconnected: options.onDisconnected,
     onDiscovered(peer, addresses) {
       if (peer === identity.peerId) return;
-      discovered.add(peer);
+      if (discovered.size < rememberedMax) discovered.add(peer);
       reconnect?.heardOf(peer, addresses);
     },
     onGossip(bytes) {
       try {
         const body = decodeControl(bytes);
         if (body.case === 'revocations') takeRevocations(body.value.notices);
+        if (body.case === 'certificates') for (const one of body.value.certificates) roster.learn(one);
       } catch {
         // Not even a frame; whoever relayed it need not be its author.
       }
@@ -154,7 +153,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   function greet(peer: NodeId): void {
     links.send(peer, { case: 'contacts', value: { contacts: contactsFor(peer) } });
     deliverDelegation(peer);
-    askForRenewal();
+    askForRenewal([peer]);
     void host.knownAddresses(peer).then((addresses) => {
       const dialled = host.remoteAddresses(peer).filter((address) => addresses.includes(address));
       book.remember(peer, [...dialled, ...addresses], Date.now());
@@ -179,7 +178,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       case 'contacts':
         return takeContacts(from, body.value.contacts);
       case 'revocationSummary':
-        if (body.value.summary !== identity.revocations.summary()) sendRevocations(from, identity.revocations.all());
+        if (body.value.summary !== identity.revocations.summary()) sendRevocations(from);
         return;
       case 'revocations':
         return takeRevocations(body.value.notices);
@@ -187,11 +186,9 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
         return onRenewRequest(from);
       case 'renewed':
         return onRenewed(body.value.certificate && certificateBytes(body.value.certificate), body.value.certificate);
-      case 'certificate': {
-        const { member } = identity.verifyMember(from, body.value.certificate);
-        if (member && member.notAfterMs >= (certified.get(from)?.notAfterMs ?? 0)) certified.set(from, member);
+      case 'certificates':
+        for (const certificate of body.value.certificates) roster.learn(certificate);
         return;
-      }
       case 'delegation':
         return takeDelegation(body.value);
       case 'parcel':
@@ -206,57 +203,85 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   function takeContacts(from: NodeId, contacts: readonly Contact[]): void {
     if (contacts.length > controlLimits.contactsMax) throw new Error(`${contacts.length} contacts at once`);
     for (const { peerId, addresses } of contacts) {
-      if (peerId === identity.peerId || identity.isRevoked(peerId) || !publicKeyOf(peerId)) continue;
-      const some = addresses.slice(0, limits.addressesPerContact);
+      if (peerId === identity.peerId || !roster.get(peerId)) continue;
       // What a member says of itself is news; what it says of others is a hint for those whom we do not know.
       if (peerId !== from && book.get(peerId)) continue;
-      book.remember(peerId, some, peerId === from ? Date.now() : 0);
-      void host.learn(peerId, some).catch(() => {});
-      if (peerId !== from && !host.isConnected(peerId)) reconnect?.heardOf(peerId, some);
+      book.remember(peerId, addresses.slice(0, limits.addressesPerContact), peerId === from ? Date.now() : 0);
+      const kept = book.get(peerId)?.addresses ?? [];
+      void host.learn(peerId, kept).catch(() => {});
+      if (peerId !== from && !host.isConnected(peerId)) reconnect?.heardOf(peerId, kept);
     }
+  }
+
+  /** Who came in by the door is made known to everybody. */
+  function takeCertificate(certificate: Uint8Array, from: NodeId): void {
+    if (!roster.learn(certificate)) return;
+    spread({ case: 'certificates', value: { certificates: [Buffer.from(certificate)] } }, from);
+  }
+
+  /** To every connected member but one, and to those beyond by gossip where that carries so much. */
+  function spread(body: ControlBody, except?: NodeId): void {
+    for (const peer of host.connected()) if (peer !== except) links.send(peer, body);
+    const bytes = encodeControl(body);
+    if (bytes.byteLength <= gossipBytesMax) void host.gossip(bytes).catch(() => {});
   }
 
   function takeRevocations(notices: readonly RevocationNotice[]): void {
     if (notices.length > controlLimits.noticesMax) throw new Error(`${notices.length} revocations at once`);
-    identity.addRevocations(notices);
+    try {
+      identity.addRevocations(notices);
+    } catch (error) {
+      // Whoever sent them is not to blame for this disk.
+      onLog(
+        'warning',
+        `revocations hold until the next start only: ${error instanceof Error ? error.message : String(error)}`,
+      );
+    }
   }
 
-  function sendRevocations(to: NodeId, notices: readonly RevocationNotice[]): void {
-    for (let at = 0; at < notices.length; at += controlLimits.noticesMax) {
-      const some = notices.slice(at, at + controlLimits.noticesMax);
-      links.send(to, { case: 'revocations', value: { notices: some } });
+  function sendRevocations(to: NodeId): void {
+    for (const notices of inFrames(identity.revocations.all(), (notice) => noticeBytes(notice).byteLength)) {
+      links.send(to, { case: 'revocations', value: { notices } });
     }
+  }
+
+  function tellRefusal(far: NodeId, reason: string): void {
+    const oldestMs = nowMs() - limits.refusalLogMs;
+    for (const [peer, toldMs] of toldRefusals) {
+      if (toldMs >= oldestMs) break;
+      toldRefusals.delete(peer);
+    }
+    // A stranger can come with another key each time: so many a minute are told, and no more.
+    if (toldRefusals.has(far) || toldRefusals.size >= limits.refusalsTold) return;
+    toldRefusals.set(far, nowMs());
+    onLog('warning', `refused a connection with ${far}: ${reason}`);
   }
 
   /** Made here or heard from somebody: whoever lost its membership is cut, everybody else is told. */
   function onRevocations(fresh: readonly RevocationNotice[]): void {
     cutEnded();
-    for (const peer of host.connected()) sendRevocations(peer, fresh);
-    const bytes = encodeControl({ case: 'revocations', value: { notices: [...fresh] } });
-    if (bytes.byteLength <= gossipBytesMax) void host.gossip(bytes).catch(() => {});
+    for (const notices of inFrames(fresh, (notice) => noticeBytes(notice).byteLength)) {
+      spread({ case: 'revocations', value: { notices } });
+    }
   }
 
   function cutEnded(): void {
     for (const peer of host.connected()) {
-      const member = certified.get(peer);
-      const isRemoved = member && identity.isMembershipVoid(member);
-      if (identity.isRevoked(peer) || isRemoved) end(peer, 'revoked');
-      else if (member && identity.isExpired(member)) end(peer, 'expired');
+      if (!roster.get(peer)) end(peer, identity.isRevoked(peer) ? 'revoked' : 'over');
     }
     for (const [peer] of book.peers()) if (identity.isRevoked(peer)) book.forget(peer);
   }
 
-  function end(peer: NodeId, reason: 'revoked' | 'expired'): void {
+  function end(peer: NodeId, reason: 'revoked' | 'over'): void {
     host.cut(peer, `its membership is ${reason}`);
-    certified.delete(peer);
     onLog('warning', `cut the connection with ${peer}: its membership is ${reason}`);
     options.onEnded(peer, reason);
   }
 
   function tend(): void {
     cutEnded();
-    askForRenewal();
     const connected = host.connected();
+    askForRenewal(connected);
     const lucky = connected[Math.floor(Math.random() * connected.length)];
     const summary = identity.revocations.summary();
     if (lucky !== undefined) links.send(lucky, { case: 'revocationSummary', value: { summary } });
@@ -269,33 +294,34 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     }
   }
 
-  function askForRenewal(): void {
-    if (!isRenewalDue(identity.membership(), identity.nowMs()) || nowMs() - renewAskedMs < limits.renewMs) return;
-    renewAskedMs = nowMs();
+  /** Whoever of them is an issuer answers. */
+  function askForRenewal(peers: readonly NodeId[]): void {
+    if (!isRenewalDue(identity.membership(), identity.nowMs())) return;
     if (ownDelegation(identity)) {
       const certificate = renew(identity, identity.membership());
       onRenewed(certificate && certificateBytes(certificate), certificate);
       return;
     }
-    // Whoever is an issuer answers.
-    for (const peer of host.connected()) links.send(peer, { case: 'renewRequest', value: {} });
+    for (const peer of peers) links.send(peer, { case: 'renewRequest', value: {} });
   }
 
   function onRenewRequest(from: NodeId): void {
-    const member = certified.get(from);
+    const member = roster.get(from);
     // Early requests are answered with silence, so that nobody fills this disk with serial numbers.
-    if (!member || identity.isRevoked(from) || !isRenewalDue(member, identity.nowMs() + skewMs)) return;
+    if (!member || !isRenewalDue(member, identity.nowMs() + skewMs)) return;
     const certificate = renew(identity, member);
     if (certificate) links.send(from, { case: 'renewed', value: { certificate } });
   }
 
   function onRenewed(bytes: Uint8Array | undefined, certificate: Parameters<typeof acceptCertificate>[1] | undefined) {
+    // The first of several answers is enough.
+    if (!isRenewalDue(identity.membership(), identity.nowMs())) return;
     if (!bytes || !certificate || !acceptCertificate(identity, certificate, bytes)) return;
     onLog(
       'info',
       `the membership of this node was renewed until ${new Date(identity.membership().notAfterMs).toISOString()}`,
     );
-    for (const peer of host.connected()) links.send(peer, { case: 'certificate', value: { certificate: bytes } });
+    spread({ case: 'certificates', value: { certificates: [Buffer.from(bytes)] } });
   }
 
   function takeDelegation(delegation: Signed): void {
@@ -314,7 +340,6 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     connected: () => host.connected(),
     remoteAddresses: (peer) => host.remoteAddresses(peer),
     contacts: () => book.peers(),
-    certified: (peer) => certified.get(peer),
     discovered: () => discovered.size,
     send: (to, message) => links.send(to, bodyOf(message)),
     sendParcel: (to, channel, body) => links.send(to, { case: 'parcel', value: { channel, body: Buffer.from(body) } }),
@@ -322,6 +347,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     deliverDelegations() {
       for (const peer of host.connected()) deliverDelegation(peer);
     },
+    tend,
     hurry: () => reconnect?.hurry(),
     async idle(timeoutMs) {
       const endMs = nowMs() + timeoutMs;
@@ -339,4 +365,20 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       await host.stop();
     },
   };
+}
+
+/** Cuts a list into parts that fit into a frame each, with room to spare. */
+function* inFrames<T>(items: readonly T[], sizeOf: (item: T) => number): Generator<T[]> {
+  let part: T[] = [];
+  let bytes = 0;
+  for (const item of items) {
+    const size = sizeOf(item);
+    if (part.length > 0 && (bytes + size > limits.partBytesMax || part.length >= controlLimits.noticesMax)) {
+      yield part;
+      [part, bytes] = [[], 0];
+    }
+    part.push(item);
+    bytes += size;
+  }
+  if (part.length > 0) yield part;
 }

@@ -10,6 +10,7 @@ import { hostPortText, parseHostPort, reachable } from '../../mesh/net/host/addr
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { ownDelegation } from '../../mesh/net/identity/issuer.ts';
 import { recordSigner } from '../../mesh/net/identity/records.ts';
+import { createRoster, type Roster } from '../../mesh/net/identity/roster.ts';
 import { identityPaths } from '../../mesh/net/identity/state.ts';
 import { createNetwork, type Network } from '../../mesh/net/network.ts';
 import { StatusError } from '../../protos/status.ts';
@@ -36,6 +37,7 @@ export interface ActiveMeshOptions {
 
 export interface ActiveMesh {
   readonly identity: Identity;
+  readonly roster: Roster;
   readonly network: Network;
   readonly machine: Sharing;
   readonly driver: Driver<Sharing>;
@@ -55,6 +57,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${config.listen}" is no address for the mesh`);
   const { dir } = identityPaths(dataDir);
   const storeGeneration = storeGenerationOf(dataDir);
+  const roster = createRoster(identity);
 
   await using parts = new AsyncDisposableStack();
   // What the tier reports before the machine runs waits for it.
@@ -79,7 +82,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
         {
           self: identity.peerId,
           attributes: attributesOf(facts()),
-          signer: recordSigner(identity),
+          signer: recordSigner(identity, roster),
           rng: createRng(randomBytes(4).readUInt32LE()),
           ringOf: (nodes) => createRing(nodes, Buffer.from(identity.mesh.salt).readUInt32LE()),
           capacityBytes: tier?.capacityBytes ?? 0,
@@ -93,6 +96,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   );
   const network = await createNetwork({
     identity,
+    roster,
     dataDir,
     listen,
     bootstrap: config.bootstrap,
@@ -157,7 +161,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
     const { record, status } = note.member;
     if (status === note.before || status === 'suspect') return;
-    const name = network.certified(record.id)?.name;
+    const name = roster.get(record.id)?.name;
     const who = name ? `${name} (${record.id})` : record.id;
     if (status === 'alive' && note.before !== 'suspect') onLog('info', `${who} is in the mesh`);
     else if (status !== 'alive')
@@ -176,6 +180,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   const open = parts.move();
   return {
     identity,
+    roster,
     network,
     machine,
     driver,

@@ -93,7 +93,7 @@ export function statusOf(mesh: ActiveMesh): MeshStatus {
 
 /** Everybody this node knows of but itself: members first, then who is only remembered. */
 export function peersOf(mesh: ActiveMesh): PeerLine[] {
-  const { identity, network } = mesh;
+  const { identity, network, roster } = mesh;
   const members = mesh.members();
   const remembered = new Map(network.contacts());
   const connected = new Set(network.connected());
@@ -105,7 +105,7 @@ export function peersOf(mesh: ActiveMesh): PeerLine[] {
   return lines;
 
   function lineOf(peerId: NodeId, status: PeerLine['status'], site: string): PeerLine {
-    const certified = network.certified(peerId);
+    const certified = roster.get(peerId);
     const known = remembered.get(peerId);
     const seenMs = connected.has(peerId) ? Date.now() : (known?.seenMs ?? 0);
     return {

@@ -33,7 +33,7 @@ export interface Door {
 
 export interface DoorOptions {
   readonly identity: Identity;
-  readonly onMember: (member: CertifiedMember) => void;
+  readonly onMember: (member: CertifiedMember, certificate: Uint8Array) => void;
   /** A new member was signed for; it will dial. */
   readonly onJoined: (peerId: NodeId, name: string) => void;
   /** For the log: who was turned away, and why. The far end is not told. */
@@ -57,9 +57,10 @@ export function createDoor(options: DoorOptions): Door {
 
   function check(far: NodeId, hello: Hello | undefined): void {
     if (hello?.kind.case !== 'member') throw refuse(far, 'said no hello');
-    const { member, reason } = identity.verifyMember(far, hello.kind.value.certificate);
+    const { certificate } = hello.kind.value;
+    const { member, reason } = identity.verifyMember(far, certificate);
     if (!member) throw refuse(far, `certificate: ${reason}`);
-    options.onMember(member);
+    options.onMember(member, certificate);
   }
 
   function refuse(far: NodeId, reason: string): Refused {

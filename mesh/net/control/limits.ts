@@ -7,8 +7,10 @@ export const framesWaiting = 4_096;
 export const bytesWaiting = 4 * 1024 * 1024;
 /** Frames that could not be sent for so long, because there is no connection, are old news. */
 export const frameAgeMs = 2_000;
+/** Between two tries to connect while something waits that is still news. */
+export const retryMs = 250;
 /** For opening a stream on a connection. */
-export const openMs = 1_000;
+export const openMs = 2_000;
 /** Between two echoes on a link: keeps it from timing out and measures its round trip. */
 export const echoMs = 15_000;
 /** A far end that reads nothing for so long is gone, whatever TCP says. */

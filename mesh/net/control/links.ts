@@ -8,6 +8,7 @@ import type { Control } from '../../../protos/gen/potluck/mesh/v1/control_pb.ts'
 import type { NodeId } from '../../core/ids.ts';
 import type { Host } from '../host/host.ts';
 import { type ControlBody, decodeControl, encodeControl } from './codec.ts';
+import { createFrameReader } from './frames.ts';
 import * as limits from './limits.ts';
 
 export const controlProtocol = '/potluck/control/1.0.0';
@@ -28,6 +29,8 @@ export interface LinksOptions {
 export interface Links {
   /** Queues a frame; connects when there is no connection. */
   send(to: NodeId, body: ControlBody): void;
+  /** A member is connected now: what waits for it goes out. */
+  connected(peer: NodeId): void;
   /** Takes a stream that a member opened. */
   accept(stream: Stream, from: NodeId): void;
   /** Smoothed, milliseconds; `undefined` before the first echo. */
@@ -97,7 +100,8 @@ export function createLinks(options: LinksOptions): Links {
     }
     link.waiting.push({ bytes, sinceMs: nowMs() });
     link.waitingBytes += bytes.byteLength;
-    if (!link.busy) void work(link);
+    // After a failure the next try comes by itself.
+    if (!link.busy && (link.stream || link.waiting.length === 1)) void work(link);
   }
 
   /** Opens the stream if need be, then writes as fast as the member takes. One at a time per link. */
@@ -115,23 +119,31 @@ export function createLinks(options: LinksOptions): Links {
     } catch (error) {
       link.stream?.abort(error instanceof Error ? error : new Error(String(error)));
       link.stream = undefined;
-      dropped += link.waiting.length;
-      link.waiting.length = 0;
-      link.waitingBytes = 0;
+      dropOld(link);
+      // Two who meet do not notice at the same moment: what is still news is tried again.
+      if (link.waiting.length > 0) setTimeout(() => resume(link), limits.retryMs).unref();
     } finally {
       link.busy = false;
     }
   }
 
+  function resume(link: Link): void {
+    if (!link.busy && link.waiting.length > 0 && !closing.signal.aborted) void work(link);
+  }
+
+  function dropOld(link: Link): void {
+    const oldestMs = nowMs() - limits.frameAgeMs;
+    const old = link.waiting.findIndex(({ sinceMs }) => sinceMs >= oldestMs);
+    const gone = link.waiting.splice(0, old < 0 ? link.waiting.length : old);
+    dropped += gone.length;
+    for (const { bytes } of gone) link.waitingBytes -= bytes.byteLength;
+  }
+
   /** Everything that waits and is no old news, as one write. */
   function takeFrames(link: Link): Uint8Array | undefined {
-    const oldestMs = nowMs() - limits.frameAgeMs;
+    dropOld(link);
     const frames: Uint8Array[] = [];
-    for (const { bytes, sinceMs } of link.waiting) {
-      if (sinceMs < oldestMs) {
-        dropped += 1;
-        continue;
-      }
+    for (const { bytes } of link.waiting) {
       const header = Buffer.allocUnsafe(4);
       header.writeUInt32BE(bytes.byteLength);
       frames.push(header, bytes);
@@ -187,26 +199,22 @@ export function createLinks(options: LinksOptions): Links {
 
   return {
     send,
+    connected(peer) {
+      const link = links.get(peer);
+      if (link) resume(link);
+    },
     accept(stream, from) {
-      let buffer = Buffer.alloc(0);
       const nonsense = (reason: string): void => {
         stream.abort(new Error(reason));
         options.onNonsense(from, reason);
         host.cut(from, reason);
       };
+      const frames = createFrameReader(limits.frameBytesMax);
       stream.addEventListener('message', ({ data }) => {
-        buffer = Buffer.concat([buffer, data.subarray()]);
-        while (buffer.byteLength >= 4) {
-          const size = buffer.readUInt32BE();
-          if (size > limits.frameBytesMax) return nonsense(`a frame of ${size} bytes`);
-          if (buffer.byteLength < 4 + size) return;
-          const frame = buffer.subarray(4, 4 + size);
-          buffer = buffer.subarray(4 + size);
-          try {
-            onBody(from, decodeControl(frame));
-          } catch (error) {
-            return nonsense(error instanceof Error ? error.message : String(error));
-          }
+        try {
+          for (const frame of frames.push(data.subarray())) onBody(from, decodeControl(frame));
+        } catch (error) {
+          nonsense(error instanceof Error ? error.message : String(error));
         }
       });
     },

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { NodeId } from '../../core/ids.ts';
 import { readIfThere, replaceDurably } from '../identity/durable-file.ts';
 import { identityPaths } from '../identity/state.ts';
+import { parseHostPort } from './addresses.ts';
 import * as limits from './limits.ts';
 
 export interface Remembered {
@@ -26,21 +27,28 @@ export function openAddressBook(dataDir: string): AddressBook {
   const path = join(identityPaths(dataDir).dir, 'peers.json');
   const entries = new Map<NodeId, Remembered>(read(path));
   let changed = false;
+
+  /** Somebody who was only heard of if there is one, so that made-up members push out no real ones; else the oldest. */
+  function forgetOne(): void {
+    const [oldest] = entries.keys();
+    const hearsay = [...entries].find(([, { seenMs }]) => seenMs === 0)?.[0];
+    const victim = hearsay ?? oldest;
+    if (victim !== undefined) entries.delete(victim);
+  }
+
   return {
     get: (peer) => entries.get(peer),
     peers: () => entries.entries(),
     remember(peer, addresses, seenMs) {
       const before = entries.get(peer);
-      const all = [...new Set([...addresses, ...(before?.addresses ?? [])])].slice(0, limits.addressesPerPeer);
+      const wellFormed = addresses.filter((address) => parseHostPort(address));
+      const all = [...new Set([...wellFormed, ...(before?.addresses ?? [])])].slice(0, limits.addressesPerPeer);
       if (all.length === 0) return;
       const same = before?.addresses.length === all.length && all.every((one, at) => one === before.addresses[at]);
       changed ||= !same || seenMs - before.seenMs > limits.seenStepMs;
       entries.delete(peer);
       entries.set(peer, { addresses: all, seenMs: Math.max(seenMs, before?.seenMs ?? 0) });
-      for (const oldest of entries.keys()) {
-        if (entries.size <= limits.rememberedMax) break;
-        entries.delete(oldest);
-      }
+      if (entries.size > limits.rememberedMax) forgetOne();
     },
     forget(peer) {
       changed = entries.delete(peer) || changed;

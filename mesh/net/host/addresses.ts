@@ -11,7 +11,7 @@ export interface HostPort {
 
 /** Reads `host:port` or `[v6]:port`; `undefined` when it is neither. */
 export function parseHostPort(text: string): HostPort | undefined {
-  const [, v6, name, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]/\s]+)):(\d{1,5})$/.exec(text) ?? [];
+  const [, v6, name, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([\w.-]{1,253})):(\d{1,5})$/.exec(text) ?? [];
   const host = v6 ?? name;
   const port = Number(digits);
   return host === undefined || port > 65_535 || (v6 !== undefined && !isIPv6(v6)) ? undefined : { host, port };

@@ -7,7 +7,7 @@ import { yamux } from '@chainsafe/libp2p-yamux';
 import { keys } from '@libp2p/crypto';
 import { gossipsub, StrictNoSign } from '@libp2p/gossipsub';
 import { identify, identifyPush } from '@libp2p/identify';
-import type { Connection, PeerId, Stream } from '@libp2p/interface';
+import type { Connection, Stream } from '@libp2p/interface';
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht';
 import { mdns } from '@libp2p/mdns';
 import { peerIdFromString } from '@libp2p/peer-id';
@@ -22,6 +22,8 @@ import type { Door } from '../admission/door.ts';
 import { guarded } from '../admission/guarded.ts';
 import type { Identity } from '../identity/identity.ts';
 import { announced, fromMultiaddr, type HostPort, toMultiaddr } from './addresses.ts';
+import { boundedDiscovery, keepingNoRecords } from './bounded.ts';
+import { createGate } from './gate.ts';
 import * as limits from './limits.ts';
 
 /** Names everything we speak, so that nobody's public network is mistaken for ours, nor ours for theirs. */
@@ -74,7 +76,6 @@ export async function createHost(options: HostOptions): Promise<Host> {
   const { identity, door } = options;
   const listen = toMultiaddr(`${bracketed(options.listen.host)}:${options.listen.port}`);
   const topic = `/${prefix}/${identity.mesh.id}/news`;
-  const denied = (peer: PeerId): boolean => identity.isRevoked(peer.toString());
   const node = await createLibp2p({
     privateKey: keys.privateKeyFromRaw(Buffer.concat([identity.key.seed(), identity.key.publicKey])),
     start: false,
@@ -87,13 +88,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
     ],
     connectionEncrypters: [guarded(tls(), door), guarded(noise(), door)],
     streamMuxers: [yamux({ streamOptions: { initialStreamWindowSize: limits.streamWindowBytes } })],
-    connectionGater: {
-      // Everybody else was turned away at the door; this is for who was revoked while coming in.
-      denyDialPeer: denied,
-      denyInboundUpgradedConnection: denied,
-      denyOutboundUpgradedConnection: denied,
-      denyDialMultiaddr: () => false,
-    },
+    connectionGater: createGate((peer) => identity.isRevoked(peer)),
     connectionManager: {
       maxConnections: limits.connectionsMax,
       dialTimeout: limits.dialMs,
@@ -110,11 +105,13 @@ export async function createHost(options: HostOptions): Promise<Host> {
     peerStore: { maxAddressAge: limits.peerAgeMs, maxPeerAge: limits.peerAgeMs },
     peerDiscovery: options.mdns
       ? [
-          mdns({
-            serviceTag: serviceTag(identity.mesh.id),
-            interval: limits.mdnsMs,
-            ...(options.mdnsPort !== undefined && { port: options.mdnsPort }),
-          }),
+          boundedDiscovery(
+            mdns({
+              serviceTag: serviceTag(identity.mesh.id),
+              interval: limits.mdnsMs,
+              ...(options.mdnsPort !== undefined && { port: options.mdnsPort }),
+            }),
+          ),
         ]
       : [],
     services: {
@@ -122,12 +119,13 @@ export async function createHost(options: HostOptions): Promise<Host> {
       identifyPush: identifyPush({ protocolPrefix: prefix }),
       ping: ping({ protocolPrefix: prefix }),
       // It finds and routes to peers; blobs are found through the provider index.
-      kad: kadDHT({
-        protocol: `/${prefix}/kad/1.0.0`,
-        clientMode: false,
-        peerInfoMapper: passthroughMapper,
-        allowQueryWithZeroPeers: true,
-      }),
+      kad: (components: Parameters<ReturnType<typeof kadDHT>>[0]) =>
+        kadDHT({
+          protocol: `/${prefix}/kad/1.0.0`,
+          clientMode: false,
+          peerInfoMapper: passthroughMapper,
+          allowQueryWithZeroPeers: true,
+        })(keepingNoRecords(components)),
       gossip: gossipsub({
         globalSignaturePolicy: StrictNoSign,
         allowPublishToZeroTopicPeers: true,
@@ -140,12 +138,16 @@ export async function createHost(options: HostOptions): Promise<Host> {
     },
   });
 
+  const connectionsOf = (peer: NodeId): Connection[] => node.getConnections(peerIdFromString(peer));
   const open = new Map<NodeId, number>();
   node.addEventListener('connection:open', ({ detail }) => {
     const peer = detail.remotePeer.toString();
     const count = (open.get(peer) ?? 0) + 1;
     open.set(peer, count);
     if (count === 1) options.onConnected(peer);
+    // The oldest of many are left over from another network, or of somebody who wants all the room.
+    const oldestFirst = connectionsOf(peer).sort((a, b) => a.timeline.open - b.timeline.open);
+    for (const old of oldestFirst.slice(0, -limits.connectionsPerPeer)) old.abort(new Error('too many connections'));
   });
   node.addEventListener('connection:close', ({ detail }) => {
     const peer = detail.remotePeer.toString();
@@ -162,7 +164,6 @@ export async function createHost(options: HostOptions): Promise<Host> {
   node.services.gossip.addEventListener('message', ({ detail }) => {
     if (detail.topic === topic && detail.data.byteLength <= limits.gossipBytesMax) options.onGossip(detail.data);
   });
-  const connectionsOf = (peer: NodeId): Connection[] => node.getConnections(peerIdFromString(peer));
   return {
     async start() {
       try {

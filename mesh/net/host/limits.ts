@@ -8,10 +8,14 @@ export const dialMs = 12_000;
 export const inboundUpgradeMs = 5_000;
 /** Connections a second from one address: the machines of an office come from behind one. */
 export const inboundPerSecond = 100;
-/** Inbound connections that are not admitted yet. */
-export const inboundPending = 100;
-/** Connections at once. */
+/** Inbound connections that are not admitted yet: all together, and from one address. */
+export const inboundPending = 128;
+export const inboundPendingPerAddress = 32;
+/** Connections at once, and with one member: two who dial each other at once have two. */
 export const connectionsMax = 300;
+export const connectionsPerPeer = 4;
+/** Peers heard of by multicast that are looked at in a minute; those of a large office within two. */
+export const discoveriesPerMinute = 256;
 /** A LAN's bandwidth times its delay; control streams carry no blobs. */
 export const streamWindowBytes = 1024 * 1024;
 /** Sockets without traffic for longer are closed; echoes come more often. */
@@ -34,6 +38,8 @@ export const reconnectRoundMs = 1_000;
 /** Between two tries at one target: from the first failure, doubling, to the longest. */
 export const pauseMsMin = 1_000;
 export const pauseMsMax = 60_000;
+/** Targets whose pauses are remembered; beyond it those that nobody asked for lately may be tried too early. */
+export const pausesMax = 4_096;
 /** Dials of our own at once. */
 export const dialsAtOnce = 16;
 /** With so many members connected, the others are dialled when there is something to say to them. */

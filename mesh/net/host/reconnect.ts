@@ -69,7 +69,12 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
       () => {
         const failures = (pauses.get(target)?.failures ?? 0) + 1;
         const longest = Math.min(limits.pauseMsMax, limits.pauseMsMin * 2 ** (failures - 1));
+        pauses.delete(target);
         pauses.set(target, { failures, untilMs: nowMs() + longest * (0.5 + options.random() / 2) });
+        for (const oldest of pauses.keys()) {
+          if (pauses.size <= limits.pausesMax) break;
+          pauses.delete(oldest);
+        }
       },
     );
     running.set(

@@ -31,3 +31,5 @@ export const keysCachedMax = 1_024;
 export const addressesMax = 8;
 /** Shards of a new mesh: enough that ten nodes share the work, few enough that one node carries them alone. */
 export const shards = 64;
+/** Members whose certificates are kept: as many as the membership machine knows. */
+export const membersMax = 10_000;

@@ -3,19 +3,20 @@ import { Buffer } from 'node:buffer';
 import type { MemberRecord, RecordSigner } from '../../core/membership/records.ts';
 import type { Identity } from './identity.ts';
 import type { Domain } from './keys.ts';
+import type { Roster } from './roster.ts';
 
 const domain: Domain = 'potluck/member-record/1';
 
-/** Records verify for members of this mesh only: its id is part of what is signed. */
-export function recordSigner(identity: Identity): RecordSigner {
+/** Records verify for members with a certificate, and for this mesh only: its id is part of what is signed. */
+export function recordSigner(identity: Identity, roster: Pick<Roster, 'get'>): RecordSigner {
   return {
     sign(record) {
       const signature = Buffer.from(identity.sign(domain, statement(identity.mesh.id, record))).toString('base64');
       return { ...record, signature };
     },
     verify(record) {
-      // A former member can still sign, and find somebody who passes it on.
-      if (identity.isRevoked(record.id)) return false;
+      // A former member can still sign, and so can a key that somebody made up; both find somebody who passes it on.
+      if (!roster.get(record.id)) return false;
       const bytes = statement(identity.mesh.id, record);
       return identity.verify(record.id, domain, bytes, Buffer.from(record.signature, 'base64'));
     },

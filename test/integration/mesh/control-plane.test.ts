@@ -1,4 +1,8 @@
+import { createSocket } from 'node:dgram';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { membershipMs } from '../../../mesh/net/identity/limits.ts';
 import { revoke } from '../../../mesh/net/identity/issuer.ts';
 import { until } from '../../support/until.ts';
 import { createMeeting } from './meeting.ts';
@@ -11,7 +15,7 @@ test('three nodes join with tokens, see each other, and find each other again af
   // Ben was told of Cora by Anna only.
   await until(() => ben.network.connected().includes(cora.peer));
   await until(() => anna.network.connected().length === 2);
-  expect(anna.network.certified(cora.peer)?.name).toBe('cora');
+  expect(anna.roster.get(cora.peer)?.name).toBe('cora');
 
   ben.network.send(cora.peer, { kind: 'ping', seq: 7, rumours: [] });
   await until(() => cora.messages.length > 0);
@@ -35,4 +39,114 @@ test('a revocation closes open connections everywhere', async () => {
   await until(() => ben.network.connected().length === 0);
   expect(cora.identity.isRevoked(ben.peer)).toBe(true);
   expect(cora.network.connected()).toEqual([anna.peer]);
+});
+
+/** A free port for multicast, or `undefined` where datagrams to a group do not come back. */
+async function multicastPort(): Promise<number | undefined> {
+  const socket = createSocket({ type: 'udp4', reuseAddr: true });
+  try {
+    return await new Promise((resolve) => {
+      socket.once('error', () => resolve(undefined));
+      socket.once('message', () => resolve(socket.address().port));
+      setTimeout(() => resolve(undefined), 1_000);
+      socket.bind(0, () => {
+        socket.addMembership('224.0.0.251');
+        socket.send('x', socket.address().port, '224.0.0.251');
+      });
+    });
+  } finally {
+    socket.close();
+  }
+}
+
+test('members on one network find each other by multicast, without any address', async (context) => {
+  const mdnsPort = await multicastPort();
+  if (mdnsPort === undefined) return context.skip('multicast does not work on this machine');
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  await Promise.all([anna.stop(), ben.stop()]);
+  for (const { dataDir } of [anna, ben]) rmSync(join(dataDir, 'mesh', 'peers.json'), { force: true });
+  const [annaAgain, benAgain] = [
+    await meeting.start(anna.dataDir, { mdnsPort }),
+    await meeting.start(ben.dataDir, { mdnsPort }),
+  ];
+  await until(() => annaAgain.network.connected().includes(ben.peer));
+  expect(benAgain.network.discovered() + annaAgain.network.discovered()).toBeGreaterThan(0);
+});
+
+test('a member that nobody has an address of is found through the others', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  const cora = await meeting.joinThrough(anna, 'cora');
+  await until(() => [...ben.network.contacts()].some(([peer]) => peer === cora.peer));
+  await ben.stop();
+  // Ben remembers Anna only, and hears of Cora from nobody: what is left is to ask for her.
+  const path = join(ben.dataDir, 'mesh', 'peers.json');
+  const book = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>;
+  expect(Object.keys(book)).toContain(cora.peer);
+  rmSync(path);
+  const again = await meeting.start(ben.dataDir, { bootstrap: [anna.address] });
+  await until(() => {
+    again.network.send(cora.peer, { kind: 'ping', seq: 1, rumours: [] });
+    return cora.messages.some(({ from }) => from === ben.peer);
+  });
+});
+
+test('whoever was away hears of a revocation when it is back', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  const cora = await meeting.joinThrough(anna, 'cora');
+  await until(() => cora.network.connected().length === 2);
+  await cora.stop();
+  revoke(anna.identity, ben.peer);
+  // Cora still knows where Ben is, and that he was a member.
+  const again = await meeting.start(cora.dataDir);
+  await until(() => again.identity.isRevoked(ben.peer));
+  await until(() => !again.network.connected().includes(ben.peer));
+  expect(again.network.connected()).toEqual([anna.peer]);
+});
+
+test('a membership is renewed from half of its life on, and is cut when it has ended', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  await until(() => anna.network.connected().includes(ben.peer));
+  const firstEnd = ben.identity.membership().notAfterMs;
+  await ben.stop();
+  anna.clock.offsetMs = membershipMs * 0.6;
+  const again = await meeting.start(ben.dataDir, { offsetMs: membershipMs * 0.6 });
+  await until(() => again.identity.membership().notAfterMs > firstEnd);
+  await until(() => (anna.roster.get(ben.peer)?.notAfterMs ?? 0) > firstEnd);
+  expect(again.identity.membership()).toMatchObject({ roles: ['executor'], name: 'ben' });
+
+  anna.clock.offsetMs = membershipMs * 2;
+  anna.network.tend();
+  await until(() => anna.network.connected().length === 0);
+  expect(anna.log.some((line) => line.includes('membership is over'))).toBe(true);
+});
+
+test('a member that speaks nonsense is cut, and the others are not bothered', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  await until(() => anna.network.connected().includes(ben.peer));
+  const endless = { kind: 'whoHas', seq: 1, places: [0.5] } as const;
+  ben.network.send(anna.peer, endless);
+  await until(() => anna.log.some((line) => line.includes('broke the protocol')));
+  expect(anna.messages.some(({ message }) => message.kind === 'whoHas')).toBe(false);
+});
+
+test('parcels reach their channel', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  const received: unknown[] = [];
+  anna.network.onParcel('greetings', (from, body) => received.push([from, Buffer.from(body).toString()]));
+  ben.network.sendParcel(anna.peer, 'nobody listens here', Buffer.from('?'));
+  ben.network.sendParcel(anna.peer, 'greetings', Buffer.from('hello'));
+  await until(() => received.length > 0);
+  expect(received).toEqual([[ben.peer, 'hello']]);
 });

@@ -6,6 +6,7 @@ import { join } from '../../../mesh/net/admission/joining.ts';
 import { type Identity, openIdentity } from '../../../mesh/net/identity/identity.ts';
 import { type Token } from '../../../mesh/net/identity/invitation.ts';
 import { foundMesh, invite } from '../../../mesh/net/identity/issuer.ts';
+import { createRoster, type Roster } from '../../../mesh/net/identity/roster.ts';
 import { createNetwork, type Network } from '../../../mesh/net/network.ts';
 import type { SharingMessage } from '../../../mesh/core/sharing-types.ts';
 
@@ -14,14 +15,23 @@ export interface Meeting extends AsyncDisposable {
   newDir(): string;
   found(name?: string): Promise<Attendee>;
   /** Starts, or starts again, the node of a directory. */
-  start(dataDir: string, options?: { readonly bootstrap?: readonly string[] }): Promise<Attendee>;
+  start(dataDir: string, options?: StartOptions): Promise<Attendee>;
   /** A new node that joins through `host`. */
   joinThrough(host: Attendee, name?: string): Promise<Attendee>;
+}
+
+export interface StartOptions {
+  readonly bootstrap?: readonly string[];
+  /** Looks for others by multicast on this port, which no other test uses. */
+  readonly mdnsPort?: number;
+  /** Of the node's wall clock, ahead of this machine's. */
+  readonly offsetMs?: number;
 }
 
 export interface Attendee {
   readonly dataDir: string;
   readonly identity: Identity;
+  readonly roster: Roster;
   readonly network: Network;
   readonly peer: string;
   readonly address: string;
@@ -36,18 +46,24 @@ export function createMeeting(): Meeting {
   const dirs: string[] = [];
   const running = new Set<Attendee>();
 
-  async function start(dataDir: string, { bootstrap = [] as readonly string[] } = {}): Promise<Attendee> {
-    const clock = { offsetMs: 0 };
+  async function start(
+    dataDir: string,
+    { bootstrap = [], mdnsPort, offsetMs = 0 }: StartOptions = {},
+  ): Promise<Attendee> {
+    const clock = { offsetMs };
     const identity = openIdentity({ dataDir, nowMs: () => Date.now() + clock.offsetMs });
     if (!identity) throw new Error(`${dataDir} holds no identity`);
     const messages: Attendee['messages'][number][] = [];
     const log: string[] = [];
+    const roster = createRoster(identity);
     const network = await createNetwork({
       identity,
+      roster,
       dataDir,
       listen: { host: '127.0.0.1', port: 0 },
       bootstrap,
-      mdns: false,
+      mdns: mdnsPort !== undefined,
+      ...(mdnsPort !== undefined && { mdnsPort }),
       nowMs: () => performance.now(),
       onMessage: (from, message) => void messages.push({ from, message }),
       onConnected: () => {},
@@ -60,6 +76,7 @@ export function createMeeting(): Meeting {
     const attendee: Attendee = {
       dataDir,
       identity,
+      roster,
       network,
       peer: identity.peerId,
       address,

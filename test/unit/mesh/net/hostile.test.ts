@@ -12,6 +12,7 @@ import { newKey, openKey, type Verifier } from '../../../../mesh/net/identity/ke
 import * as limits from '../../../../mesh/net/identity/limits.ts';
 import { recordSigner } from '../../../../mesh/net/identity/records.ts';
 import { createRevocations, noticeBytes } from '../../../../mesh/net/identity/revocations.ts';
+import { createRoster } from '../../../../mesh/net/identity/roster.ts';
 import { identityPaths, writeState } from '../../../../mesh/net/identity/state.ts';
 import {
   type RevocationNotice,
@@ -116,10 +117,17 @@ describe('an issuer whose own membership ended', () => {
       coordinator: 'eligible',
       storeGeneration: 1,
     } as const;
-    const record = recordSigner(guest).sign({ id: guest.peerId, incarnation: 1, presence: 'here', attributes });
-    expect(recordSigner(identity).verify(record)).toBe(true);
+    const roster = createRoster(identity);
+    roster.learn(guest.certificate());
+    const record = recordSigner(guest, createRoster(guest)).sign({
+      id: guest.peerId,
+      incarnation: 1,
+      presence: 'here',
+      attributes,
+    });
+    expect(recordSigner(identity, roster).verify(record)).toBe(true);
     issuing.revoke(identity, guest.peerId);
-    expect(recordSigner(identity).verify(record)).toBe(false);
+    expect(recordSigner(identity, roster).verify(record)).toBe(false);
   });
 });
 

@@ -16,6 +16,7 @@ import { newKey, openKey } from '../../../../mesh/net/identity/keys.ts';
 import * as limits from '../../../../mesh/net/identity/limits.ts';
 import { peerIdOf, publicKeyOf } from '../../../../mesh/net/identity/peer-id.ts';
 import { recordSigner } from '../../../../mesh/net/identity/records.ts';
+import { createRoster } from '../../../../mesh/net/identity/roster.ts';
 import { createRevocations } from '../../../../mesh/net/identity/revocations.ts';
 import { identityPaths, writeState } from '../../../../mesh/net/identity/state.ts';
 
@@ -338,7 +339,8 @@ test('a record is signed for one mesh, and every field counts', () => {
     coordinator: 'eligible',
     storeGeneration: 7,
   } as const;
-  const signer = recordSigner(identity);
+  const roster = createRoster(identity);
+  const signer = recordSigner(identity, roster);
   const record = signer.sign({ id: identity.peerId, incarnation: 3, presence: 'here', attributes });
   expect(signer.verify(record)).toBe(true);
   expect(signer.verify({ ...record, incarnation: 4 })).toBe(false);
@@ -346,5 +348,39 @@ test('a record is signed for one mesh, and every field counts', () => {
   for (const field of Object.keys(attributes)) {
     expect(signer.verify({ ...record, attributes: { ...attributes, [field]: 'x' } }), field).toBe(false);
   }
-  expect(recordSigner({ ...identity, mesh: { ...identity.mesh, id: 'other' } }).verify(record)).toBe(false);
+  expect(recordSigner({ ...identity, mesh: { ...identity.mesh, id: 'other' } }, roster).verify(record)).toBe(false);
+});
+
+test('a key without a certificate is nobody, whatever it signs, until its certificate is known', () => {
+  const { identity, clock } = founder();
+  const guest = join1(identity, clock);
+  const roster = createRoster(identity);
+  const signer = recordSigner(identity, roster);
+  const attributes = {
+    site: '',
+    subnet: '',
+    dataAddress: '',
+    cores: 1,
+    memoryBytes: 1,
+    power: 'mains',
+    wired: true,
+    coordinator: 'eligible',
+    storeGeneration: 1,
+  } as const;
+  const record = recordSigner(guest, createRoster(guest)).sign({
+    id: guest.peerId,
+    incarnation: 1,
+    presence: 'here',
+    attributes,
+  });
+  expect(signer.verify(record)).toBe(false);
+  expect(roster.learn(guest.certificate())?.name).toBe('joiner');
+  expect(roster.learn(guest.certificate())).toBeUndefined();
+  expect(signer.verify(record)).toBe(true);
+  expect(roster.certificates()).toHaveLength(2);
+  expect(roster.learn(founder(clock).identity.certificate())).toBeUndefined();
+  issuing.revoke(identity, guest.peerId);
+  expect(signer.verify(record)).toBe(false);
+  expect(roster.certificates()).toEqual([identity.certificate()]);
+  expect(roster.learn(guest.certificate())).toBeUndefined();
 });

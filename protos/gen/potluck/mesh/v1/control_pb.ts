@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Contact, MemberHello } from "./admission_pb.ts";
+import type { Contact } from "./admission_pb.ts";
 import { file_potluck_mesh_v1_admission } from "./admission_pb.ts";
 import type { Certificate, RevocationNotice, Signed } from "./identity_pb.ts";
 import { file_potluck_mesh_v1_identity } from "./identity_pb.ts";
@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file potluck/mesh/v1/control.proto.
  */
 export const file_potluck_mesh_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvY29udHJvbC5wcm90bxIPcG90bHVjay5tZXNoLnYxIoUFCgdDb250cm9sEiUKBGVjaG8YASABKAsyFS5wb3RsdWNrLm1lc2gudjEuRWNob0gAEisKCmVjaG9fcmVwbHkYAiABKAsyFS5wb3RsdWNrLm1lc2gudjEuRWNob0gAEi0KCGNvbnRhY3RzGAMgASgLMhkucG90bHVjay5tZXNoLnYxLkNvbnRhY3RzSAASQAoScmV2b2NhdGlvbl9zdW1tYXJ5GAQgASgLMiIucG90bHVjay5tZXNoLnYxLlJldm9jYXRpb25TdW1tYXJ5SAASMwoLcmV2b2NhdGlvbnMYBSABKAsyHC5wb3RsdWNrLm1lc2gudjEuUmV2b2NhdGlvbnNIABI2Cg1yZW5ld19yZXF1ZXN0GAYgASgLMh0ucG90bHVjay5tZXNoLnYxLlJlbmV3UmVxdWVzdEgAEisKB3JlbmV3ZWQYByABKAsyGC5wb3RsdWNrLm1lc2gudjEuUmVuZXdlZEgAEjMKC2NlcnRpZmljYXRlGAggASgLMhwucG90bHVjay5tZXNoLnYxLk1lbWJlckhlbGxvSAASLQoKZGVsZWdhdGlvbhgJIAEoCzIXLnBvdGx1Y2subWVzaC52MS5TaWduZWRIABIlCgRzd2ltGAogASgLMhUucG90bHVjay5tZXNoLnYxLlN3aW1IABItCghwcm92aWRlchgLIAEoCzIZLnBvdGx1Y2subWVzaC52MS5Qcm92aWRlckgAEisKB2tlZXBpbmcYDCABKAsyGC5wb3RsdWNrLm1lc2gudjEuS2VlcGluZ0gAEikKBnBhcmNlbBgNIAEoCzIXLnBvdGx1Y2subWVzaC52MS5QYXJjZWxIAEIJCgdtZXNzYWdlIhYKBEVjaG8SDgoGbnVtYmVyGAEgASgNIjYKCENvbnRhY3RzEioKCGNvbnRhY3RzGAEgAygLMhgucG90bHVjay5tZXNoLnYxLkNvbnRhY3QiJAoRUmV2b2NhdGlvblN1bW1hcnkSDwoHc3VtbWFyeRgBIAEoCSJBCgtSZXZvY2F0aW9ucxIyCgdub3RpY2VzGAEgAygLMiEucG90bHVjay5tZXNoLnYxLlJldm9jYXRpb25Ob3RpY2UiDgoMUmVuZXdSZXF1ZXN0IjwKB1JlbmV3ZWQSMQoLY2VydGlmaWNhdGUYASABKAsyHC5wb3RsdWNrLm1lc2gudjEuQ2VydGlmaWNhdGUiJwoGUGFyY2VsEg8KB2NoYW5uZWwYASABKAkSDAoEYm9keRgCIAEoDCL+AQoEU3dpbRIoCgRraW5kGAEgASgOMhoucG90bHVjay5tZXNoLnYxLlN3aW0uS2luZBILCgNzZXEYAiABKA0SDgoGdGFyZ2V0GAMgASgJEg8KB3N1bW1hcnkYBCABKBESDQoFcmVwbHkYBSABKAgSKAoHcnVtb3VycxgGIAMoCzIXLnBvdGx1Y2subWVzaC52MS5SdW1vdXIiZQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASCAoEUElORxABEgcKA0FDSxACEhAKDFBJTkdfUkVRVUVTVBADEggKBE5BQ0sQBBIOCgpTWU5DX09GRkVSEAUSCAoEU1lOQxAGIroBCgZSdW1vdXISLQoGcmVjb3JkGAEgASgLMh0ucG90bHVjay5tZXNoLnYxLk1lbWJlclJlY29yZBIwCgd2ZXJkaWN0GAIgASgOMh8ucG90bHVjay5tZXNoLnYxLlJ1bW91ci5WZXJkaWN0EgoKAmJ5GAMgASgJIkMKB1ZlcmRpY3QSFwoTVkVSRElDVF9VTlNQRUNJRklFRBAAEggKBEhFUkUQARILCgdTVVNQRUNUEAISCAoEREVBRBADIvkBCgxNZW1iZXJSZWNvcmQSCgoCaWQYASABKAkSEwoLaW5jYXJuYXRpb24YAiABKAESOAoIcHJlc2VuY2UYAyABKA4yJi5wb3RsdWNrLm1lc2gudjEuTWVtYmVyUmVjb3JkLlByZXNlbmNlEi8KCmF0dHJpYnV0ZXMYBCABKAsyGy5wb3RsdWNrLm1lc2gudjEuQXR0cmlidXRlcxIRCglzaWduYXR1cmUYBSABKAkiSgoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABILCgdQUkVTRU5UEAESDQoJU1VTUEVOREVEEAISCAoETEVGVBADIrECCgpBdHRyaWJ1dGVzEgwKBHNpdGUYASABKAkSDgoGc3VibmV0GAIgASgJEhQKDGRhdGFfYWRkcmVzcxgDIAEoCRINCgVjb3JlcxgEIAEoDRIUCgxtZW1vcnlfYnl0ZXMYBSABKAESDwoHYmF0dGVyeRgGIAEoCBINCgV3aXJlZBgHIAEoCBI8Cgtjb29yZGluYXRvchgIIAEoDjInLnBvdGx1Y2subWVzaC52MS5BdHRyaWJ1dGVzLkNvb3JkaW5hdG9yEhgKEHN0b3JlX2dlbmVyYXRpb24YCSABKAEiUgoLQ29vcmRpbmF0b3ISGwoXQ09PUkRJTkFUT1JfVU5TUEVDSUZJRUQQABINCglBTFdBWVNfT04QARIMCghFTElHSUJMRRACEgkKBU5FVkVSEAMiswIKCFByb3ZpZGVyEi0KCGFubm91bmNlGAEgASgLMhkucG90bHVjay5tZXNoLnYxLkFubm91bmNlSAASLwoJYW5ub3VuY2VkGAIgASgLMhoucG90bHVjay5tZXNoLnYxLkFubm91bmNlZEgAEjYKDXJlZ2lvbnNfYXNrZWQYAyABKAsyHS5wb3RsdWNrLm1lc2gudjEuUmVnaW9uc0Fza2VkSAASKwoHcmVnaW9ucxgEIAEoCzIYLnBvdGx1Y2subWVzaC52MS5SZWdpb25zSAASKgoHd2hvX2hhcxgFIAEoCzIXLnBvdGx1Y2subWVzaC52MS5XaG9IYXNIABIrCgdob2xkZXJzGAYgASgLMhgucG90bHVjay5tZXNoLnYxLkhvbGRlcnNIAEIJCgdtZXNzYWdlImUKCEFubm91bmNlEgsKA3NlcRgBIAEoDRIMCgRsaWZlGAIgASgBEhIKCmdlbmVyYXRpb24YAyABKAESCwoDYWRkGAQgAygBEg4KBnJlbW92ZRgFIAMoARINCgVjbGVhchgGIAMoDSJDCglBbm5vdW5jZWQSCwoDc2VxGAEgASgNEg0KBWNvdW50GAIgASgNEgwKBGhhc2gYAyABKAESDAoEZnVsbBgEIAEoCCIbCgxSZWdpb25zQXNrZWQSCwoDc2VxGAEgASgNIikKB1JlZ2lvbnMSCwoDc2VxGAEgASgNEhEKCXN1bW1hcmllcxgCIAMoASIlCgZXaG9IYXMSCwoDc2VxGAEgASgNEg4KBnBsYWNlcxgCIAMoASJRCgdIb2xkZXJzEgsKA3NlcRgBIAEoDRINCgVub2RlcxgCIAMoCRIqCgVsaXN0cxgDIAMoCzIbLnBvdGx1Y2subWVzaC52MS5Ib2xkZXJMaXN0IhgKCkhvbGRlckxpc3QSCgoCYXQYASADKA0iYgoHS2VlcGluZxIlCgRrZWVwGAEgASgLMhUucG90bHVjay5tZXNoLnYxLktlZXBIABIlCgRrZXB0GAIgASgLMhUucG90bHVjay5tZXNoLnYxLktlcHRIAEIJCgdtZXNzYWdlIjIKBEtlZXASCwoDc2VxGAEgASgNEg0KBWJsb2JzGAIgAygJEg4KBmZvcl9tcxgDIAEoASIjCgRLZXB0EgsKA3NlcRgBIAEoDRIOCgZmb3JfbXMYAiADKAFiBnByb3RvMw", [file_potluck_mesh_v1_admission, file_potluck_mesh_v1_identity]);
+  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvY29udHJvbC5wcm90bxIPcG90bHVjay5tZXNoLnYxIocFCgdDb250cm9sEiUKBGVjaG8YASABKAsyFS5wb3RsdWNrLm1lc2gudjEuRWNob0gAEisKCmVjaG9fcmVwbHkYAiABKAsyFS5wb3RsdWNrLm1lc2gudjEuRWNob0gAEi0KCGNvbnRhY3RzGAMgASgLMhkucG90bHVjay5tZXNoLnYxLkNvbnRhY3RzSAASQAoScmV2b2NhdGlvbl9zdW1tYXJ5GAQgASgLMiIucG90bHVjay5tZXNoLnYxLlJldm9jYXRpb25TdW1tYXJ5SAASMwoLcmV2b2NhdGlvbnMYBSABKAsyHC5wb3RsdWNrLm1lc2gudjEuUmV2b2NhdGlvbnNIABI2Cg1yZW5ld19yZXF1ZXN0GAYgASgLMh0ucG90bHVjay5tZXNoLnYxLlJlbmV3UmVxdWVzdEgAEisKB3JlbmV3ZWQYByABKAsyGC5wb3RsdWNrLm1lc2gudjEuUmVuZXdlZEgAEjUKDGNlcnRpZmljYXRlcxgIIAEoCzIdLnBvdGx1Y2subWVzaC52MS5DZXJ0aWZpY2F0ZXNIABItCgpkZWxlZ2F0aW9uGAkgASgLMhcucG90bHVjay5tZXNoLnYxLlNpZ25lZEgAEiUKBHN3aW0YCiABKAsyFS5wb3RsdWNrLm1lc2gudjEuU3dpbUgAEi0KCHByb3ZpZGVyGAsgASgLMhkucG90bHVjay5tZXNoLnYxLlByb3ZpZGVySAASKwoHa2VlcGluZxgMIAEoCzIYLnBvdGx1Y2subWVzaC52MS5LZWVwaW5nSAASKQoGcGFyY2VsGA0gASgLMhcucG90bHVjay5tZXNoLnYxLlBhcmNlbEgAQgkKB21lc3NhZ2UiFgoERWNobxIOCgZudW1iZXIYASABKA0iNgoIQ29udGFjdHMSKgoIY29udGFjdHMYASADKAsyGC5wb3RsdWNrLm1lc2gudjEuQ29udGFjdCIkChFSZXZvY2F0aW9uU3VtbWFyeRIPCgdzdW1tYXJ5GAEgASgJIkEKC1Jldm9jYXRpb25zEjIKB25vdGljZXMYASADKAsyIS5wb3RsdWNrLm1lc2gudjEuUmV2b2NhdGlvbk5vdGljZSIkCgxDZXJ0aWZpY2F0ZXMSFAoMY2VydGlmaWNhdGVzGAEgAygMIg4KDFJlbmV3UmVxdWVzdCI8CgdSZW5ld2VkEjEKC2NlcnRpZmljYXRlGAEgASgLMhwucG90bHVjay5tZXNoLnYxLkNlcnRpZmljYXRlIicKBlBhcmNlbBIPCgdjaGFubmVsGAEgASgJEgwKBGJvZHkYAiABKAwi/gEKBFN3aW0SKAoEa2luZBgBIAEoDjIaLnBvdGx1Y2subWVzaC52MS5Td2ltLktpbmQSCwoDc2VxGAIgASgNEg4KBnRhcmdldBgDIAEoCRIPCgdzdW1tYXJ5GAQgASgREg0KBXJlcGx5GAUgASgIEigKB3J1bW91cnMYBiADKAsyFy5wb3RsdWNrLm1lc2gudjEuUnVtb3VyImUKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEggKBFBJTkcQARIHCgNBQ0sQAhIQCgxQSU5HX1JFUVVFU1QQAxIICgROQUNLEAQSDgoKU1lOQ19PRkZFUhAFEggKBFNZTkMQBiK6AQoGUnVtb3VyEi0KBnJlY29yZBgBIAEoCzIdLnBvdGx1Y2subWVzaC52MS5NZW1iZXJSZWNvcmQSMAoHdmVyZGljdBgCIAEoDjIfLnBvdGx1Y2subWVzaC52MS5SdW1vdXIuVmVyZGljdBIKCgJieRgDIAEoCSJDCgdWZXJkaWN0EhcKE1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIICgRIRVJFEAESCwoHU1VTUEVDVBACEggKBERFQUQQAyL5AQoMTWVtYmVyUmVjb3JkEgoKAmlkGAEgASgJEhMKC2luY2FybmF0aW9uGAIgASgBEjgKCHByZXNlbmNlGAMgASgOMiYucG90bHVjay5tZXNoLnYxLk1lbWJlclJlY29yZC5QcmVzZW5jZRIvCgphdHRyaWJ1dGVzGAQgASgLMhsucG90bHVjay5tZXNoLnYxLkF0dHJpYnV0ZXMSEQoJc2lnbmF0dXJlGAUgASgJIkoKCFByZXNlbmNlEhgKFFBSRVNFTkNFX1VOU1BFQ0lGSUVEEAASCwoHUFJFU0VOVBABEg0KCVNVU1BFTkRFRBACEggKBExFRlQQAyKxAgoKQXR0cmlidXRlcxIMCgRzaXRlGAEgASgJEg4KBnN1Ym5ldBgCIAEoCRIUCgxkYXRhX2FkZHJlc3MYAyABKAkSDQoFY29yZXMYBCABKA0SFAoMbWVtb3J5X2J5dGVzGAUgASgBEg8KB2JhdHRlcnkYBiABKAgSDQoFd2lyZWQYByABKAgSPAoLY29vcmRpbmF0b3IYCCABKA4yJy5wb3RsdWNrLm1lc2gudjEuQXR0cmlidXRlcy5Db29yZGluYXRvchIYChBzdG9yZV9nZW5lcmF0aW9uGAkgASgBIlIKC0Nvb3JkaW5hdG9yEhsKF0NPT1JESU5BVE9SX1VOU1BFQ0lGSUVEEAASDQoJQUxXQVlTX09OEAESDAoIRUxJR0lCTEUQAhIJCgVORVZFUhADIrMCCghQcm92aWRlchItCghhbm5vdW5jZRgBIAEoCzIZLnBvdGx1Y2subWVzaC52MS5Bbm5vdW5jZUgAEi8KCWFubm91bmNlZBgCIAEoCzIaLnBvdGx1Y2subWVzaC52MS5Bbm5vdW5jZWRIABI2Cg1yZWdpb25zX2Fza2VkGAMgASgLMh0ucG90bHVjay5tZXNoLnYxLlJlZ2lvbnNBc2tlZEgAEisKB3JlZ2lvbnMYBCABKAsyGC5wb3RsdWNrLm1lc2gudjEuUmVnaW9uc0gAEioKB3dob19oYXMYBSABKAsyFy5wb3RsdWNrLm1lc2gudjEuV2hvSGFzSAASKwoHaG9sZGVycxgGIAEoCzIYLnBvdGx1Y2subWVzaC52MS5Ib2xkZXJzSABCCQoHbWVzc2FnZSJlCghBbm5vdW5jZRILCgNzZXEYASABKA0SDAoEbGlmZRgCIAEoARISCgpnZW5lcmF0aW9uGAMgASgBEgsKA2FkZBgEIAMoARIOCgZyZW1vdmUYBSADKAESDQoFY2xlYXIYBiADKA0iQwoJQW5ub3VuY2VkEgsKA3NlcRgBIAEoDRINCgVjb3VudBgCIAEoDRIMCgRoYXNoGAMgASgBEgwKBGZ1bGwYBCABKAgiGwoMUmVnaW9uc0Fza2VkEgsKA3NlcRgBIAEoDSIpCgdSZWdpb25zEgsKA3NlcRgBIAEoDRIRCglzdW1tYXJpZXMYAiADKAEiJQoGV2hvSGFzEgsKA3NlcRgBIAEoDRIOCgZwbGFjZXMYAiADKAEiUQoHSG9sZGVycxILCgNzZXEYASABKA0SDQoFbm9kZXMYAiADKAkSKgoFbGlzdHMYAyADKAsyGy5wb3RsdWNrLm1lc2gudjEuSG9sZGVyTGlzdCIYCgpIb2xkZXJMaXN0EgoKAmF0GAEgAygNImIKB0tlZXBpbmcSJQoEa2VlcBgBIAEoCzIVLnBvdGx1Y2subWVzaC52MS5LZWVwSAASJQoEa2VwdBgCIAEoCzIVLnBvdGx1Y2subWVzaC52MS5LZXB0SABCCQoHbWVzc2FnZSIyCgRLZWVwEgsKA3NlcRgBIAEoDRINCgVibG9icxgCIAMoCRIOCgZmb3JfbXMYAyABKAEiIwoES2VwdBILCgNzZXEYASABKA0SDgoGZm9yX21zGAIgAygBYgZwcm90bzM", [file_potluck_mesh_v1_admission, file_potluck_mesh_v1_identity]);
 
 /**
  * @generated from message potluck.mesh.v1.Control
@@ -75,12 +75,12 @@ export type Control = Message<"potluck.mesh.v1.Control"> & {
     case: "renewed";
   } | {
     /**
-     * A newer certificate of the sender.
+     * Of members, the sender's own among them: whoever has no certificate is believed by nobody.
      *
-     * @generated from field: potluck.mesh.v1.MemberHello certificate = 8;
+     * @generated from field: potluck.mesh.v1.Certificates certificates = 8;
      */
-    value: MemberHello;
-    case: "certificate";
+    value: Certificates;
+    case: "certificates";
   } | {
     /**
      * Makes the receiver an issuer.
@@ -194,6 +194,25 @@ export const RevocationsSchema: GenMessage<Revocations> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_control, 4);
 
 /**
+ * @generated from message potluck.mesh.v1.Certificates
+ */
+export type Certificates = Message<"potluck.mesh.v1.Certificates"> & {
+  /**
+   * Certificate, encoded.
+   *
+   * @generated from field: repeated bytes certificates = 1;
+   */
+  certificates: Uint8Array[];
+};
+
+/**
+ * Describes the message potluck.mesh.v1.Certificates.
+ * Use `create(CertificatesSchema)` to create a new message.
+ */
+export const CertificatesSchema: GenMessage<Certificates> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_control, 5);
+
+/**
  * @generated from message potluck.mesh.v1.RenewRequest
  */
 export type RenewRequest = Message<"potluck.mesh.v1.RenewRequest"> & {
@@ -204,7 +223,7 @@ export type RenewRequest = Message<"potluck.mesh.v1.RenewRequest"> & {
  * Use `create(RenewRequestSchema)` to create a new message.
  */
 export const RenewRequestSchema: GenMessage<RenewRequest> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 5);
+  messageDesc(file_potluck_mesh_v1_control, 6);
 
 /**
  * @generated from message potluck.mesh.v1.Renewed
@@ -221,7 +240,7 @@ export type Renewed = Message<"potluck.mesh.v1.Renewed"> & {
  * Use `create(RenewedSchema)` to create a new message.
  */
 export const RenewedSchema: GenMessage<Renewed> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 6);
+  messageDesc(file_potluck_mesh_v1_control, 7);
 
 /**
  * @generated from message potluck.mesh.v1.Parcel
@@ -243,7 +262,7 @@ export type Parcel = Message<"potluck.mesh.v1.Parcel"> & {
  * Use `create(ParcelSchema)` to create a new message.
  */
 export const ParcelSchema: GenMessage<Parcel> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 7);
+  messageDesc(file_potluck_mesh_v1_control, 8);
 
 /**
  * The membership machine.
@@ -287,7 +306,7 @@ export type Swim = Message<"potluck.mesh.v1.Swim"> & {
  * Use `create(SwimSchema)` to create a new message.
  */
 export const SwimSchema: GenMessage<Swim> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 8);
+  messageDesc(file_potluck_mesh_v1_control, 9);
 
 /**
  * @generated from enum potluck.mesh.v1.Swim.Kind
@@ -338,7 +357,7 @@ export type Swim_Kind = (typeof Swim_Kind)[keyof typeof Swim_Kind] | UnknownEnum
  * Describes the enum potluck.mesh.v1.Swim.Kind.
  */
 export const Swim_KindSchema: GenEnum<Swim_Kind> = /*@__PURE__*/
-  enumDesc(file_potluck_mesh_v1_control, 8, 0);
+  enumDesc(file_potluck_mesh_v1_control, 9, 0);
 
 /**
  * @generated from message potluck.mesh.v1.Rumour
@@ -365,7 +384,7 @@ export type Rumour = Message<"potluck.mesh.v1.Rumour"> & {
  * Use `create(RumourSchema)` to create a new message.
  */
 export const RumourSchema: GenMessage<Rumour> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 9);
+  messageDesc(file_potluck_mesh_v1_control, 10);
 
 /**
  * @generated from enum potluck.mesh.v1.Rumour.Verdict
@@ -401,7 +420,7 @@ export type Rumour_Verdict = (typeof Rumour_Verdict)[keyof typeof Rumour_Verdict
  * Describes the enum potluck.mesh.v1.Rumour.Verdict.
  */
 export const Rumour_VerdictSchema: GenEnum<Rumour_Verdict> = /*@__PURE__*/
-  enumDesc(file_potluck_mesh_v1_control, 9, 0);
+  enumDesc(file_potluck_mesh_v1_control, 10, 0);
 
 /**
  * Signed by its subject.
@@ -440,7 +459,7 @@ export type MemberRecord = Message<"potluck.mesh.v1.MemberRecord"> & {
  * Use `create(MemberRecordSchema)` to create a new message.
  */
 export const MemberRecordSchema: GenMessage<MemberRecord> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 10);
+  messageDesc(file_potluck_mesh_v1_control, 11);
 
 /**
  * @generated from enum potluck.mesh.v1.MemberRecord.Presence
@@ -476,7 +495,7 @@ export type MemberRecord_Presence = (typeof MemberRecord_Presence)[keyof typeof 
  * Describes the enum potluck.mesh.v1.MemberRecord.Presence.
  */
 export const MemberRecord_PresenceSchema: GenEnum<MemberRecord_Presence> = /*@__PURE__*/
-  enumDesc(file_potluck_mesh_v1_control, 10, 0);
+  enumDesc(file_potluck_mesh_v1_control, 11, 0);
 
 /**
  * @generated from message potluck.mesh.v1.Attributes
@@ -533,7 +552,7 @@ export type Attributes = Message<"potluck.mesh.v1.Attributes"> & {
  * Use `create(AttributesSchema)` to create a new message.
  */
 export const AttributesSchema: GenMessage<Attributes> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 11);
+  messageDesc(file_potluck_mesh_v1_control, 12);
 
 /**
  * @generated from enum potluck.mesh.v1.Attributes.Coordinator
@@ -569,7 +588,7 @@ export type Attributes_Coordinator = (typeof Attributes_Coordinator)[keyof typeo
  * Describes the enum potluck.mesh.v1.Attributes.Coordinator.
  */
 export const Attributes_CoordinatorSchema: GenEnum<Attributes_Coordinator> = /*@__PURE__*/
-  enumDesc(file_potluck_mesh_v1_control, 11, 0);
+  enumDesc(file_potluck_mesh_v1_control, 12, 0);
 
 /**
  * The provider index. Places and hashes are whole numbers that a double holds exactly, in eight bytes each.
@@ -624,7 +643,7 @@ export type Provider = Message<"potluck.mesh.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 12);
+  messageDesc(file_potluck_mesh_v1_control, 13);
 
 /**
  * @generated from message potluck.mesh.v1.Announce
@@ -668,7 +687,7 @@ export type Announce = Message<"potluck.mesh.v1.Announce"> & {
  * Use `create(AnnounceSchema)` to create a new message.
  */
 export const AnnounceSchema: GenMessage<Announce> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 13);
+  messageDesc(file_potluck_mesh_v1_control, 14);
 
 /**
  * @generated from message potluck.mesh.v1.Announced
@@ -700,7 +719,7 @@ export type Announced = Message<"potluck.mesh.v1.Announced"> & {
  * Use `create(AnnouncedSchema)` to create a new message.
  */
 export const AnnouncedSchema: GenMessage<Announced> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 14);
+  messageDesc(file_potluck_mesh_v1_control, 15);
 
 /**
  * @generated from message potluck.mesh.v1.RegionsAsked
@@ -717,7 +736,7 @@ export type RegionsAsked = Message<"potluck.mesh.v1.RegionsAsked"> & {
  * Use `create(RegionsAskedSchema)` to create a new message.
  */
 export const RegionsAskedSchema: GenMessage<RegionsAsked> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 15);
+  messageDesc(file_potluck_mesh_v1_control, 16);
 
 /**
  * @generated from message potluck.mesh.v1.Regions
@@ -739,7 +758,7 @@ export type Regions = Message<"potluck.mesh.v1.Regions"> & {
  * Use `create(RegionsSchema)` to create a new message.
  */
 export const RegionsSchema: GenMessage<Regions> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 16);
+  messageDesc(file_potluck_mesh_v1_control, 17);
 
 /**
  * @generated from message potluck.mesh.v1.WhoHas
@@ -761,7 +780,7 @@ export type WhoHas = Message<"potluck.mesh.v1.WhoHas"> & {
  * Use `create(WhoHasSchema)` to create a new message.
  */
 export const WhoHasSchema: GenMessage<WhoHas> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 17);
+  messageDesc(file_potluck_mesh_v1_control, 18);
 
 /**
  * @generated from message potluck.mesh.v1.Holders
@@ -788,7 +807,7 @@ export type Holders = Message<"potluck.mesh.v1.Holders"> & {
  * Use `create(HoldersSchema)` to create a new message.
  */
 export const HoldersSchema: GenMessage<Holders> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 18);
+  messageDesc(file_potluck_mesh_v1_control, 19);
 
 /**
  * @generated from message potluck.mesh.v1.HolderList
@@ -805,7 +824,7 @@ export type HolderList = Message<"potluck.mesh.v1.HolderList"> & {
  * Use `create(HolderListSchema)` to create a new message.
  */
 export const HolderListSchema: GenMessage<HolderList> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 19);
+  messageDesc(file_potluck_mesh_v1_control, 20);
 
 /**
  * Promises between nodes to keep blobs.
@@ -836,7 +855,7 @@ export type Keeping = Message<"potluck.mesh.v1.Keeping"> & {
  * Use `create(KeepingSchema)` to create a new message.
  */
 export const KeepingSchema: GenMessage<Keeping> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 20);
+  messageDesc(file_potluck_mesh_v1_control, 21);
 
 /**
  * @generated from message potluck.mesh.v1.Keep
@@ -863,7 +882,7 @@ export type Keep = Message<"potluck.mesh.v1.Keep"> & {
  * Use `create(KeepSchema)` to create a new message.
  */
 export const KeepSchema: GenMessage<Keep> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 21);
+  messageDesc(file_potluck_mesh_v1_control, 22);
 
 /**
  * @generated from message potluck.mesh.v1.Kept
@@ -885,5 +904,5 @@ export type Kept = Message<"potluck.mesh.v1.Kept"> & {
  * Use `create(KeptSchema)` to create a new message.
  */
 export const KeptSchema: GenMessage<Kept> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_control, 22);
+  messageDesc(file_potluck_mesh_v1_control, 23);
 
