@@ -1,6 +1,6 @@
 /** Bounds of the provider index, each with its unit and its reason. */
 
-/** Points at which a node stands; with 16 the most loaded of 300 nodes keeps about twice the mean (ADR 16). */
+/** Points at which a node stands; with 16 the most loaded of 300 nodes keeps a third more than the mean (ADR 16). */
 export const pointsPerNode = 16;
 /** Nodes that keep the records of one blob: two may sleep. */
 export const recordKeepers = 3;
