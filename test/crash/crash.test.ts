@@ -9,13 +9,15 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { openStore } from '../../node/storage/open-store.ts';
-import { namedBlob } from './content.ts';
+import { namedBlob, namedChunks } from './content.ts';
 
 const rounds = Number(process.env['POTLUCK_CRASH_ROUNDS'] ?? 3);
 const timeoutMs = 60_000 + rounds * 20_000;
 
 interface Acknowledged {
   readonly blobs: readonly { readonly name: string; readonly sizeBytes: number }[];
+  /** Names of blobs of chunks. */
+  readonly lists: readonly string[];
   readonly results: readonly { readonly name: string; readonly exitCode: number }[];
 }
 
@@ -50,6 +52,7 @@ async function runAndKill(
   const parsed = lines.map((line) => line.split(' ') as [string, string, string]);
   return {
     blobs: parsed.flatMap(([kind, name, size]) => (kind === 'blob' ? [{ name, sizeBytes: Number(size) }] : [])),
+    lists: parsed.flatMap(([kind, name]) => (kind === 'list' ? [name] : [])),
     results: parsed.flatMap(([kind, name, exit]) => (kind === 'result' ? [{ name, exitCode: Number(exit) }] : [])),
   };
 }
@@ -69,7 +72,7 @@ test.each([
       `run${round}`,
       round % 4 === 1 ? 'starting' : 'writing',
     );
-    acknowledgedCount += acknowledged.blobs.length + acknowledged.results.length;
+    acknowledgedCount += acknowledged.blobs.length + acknowledged.lists.length + acknowledged.results.length;
 
     const warnings: string[] = [];
     const onWarning = (text: string): void => void warnings.push(text);
@@ -78,6 +81,11 @@ test.each([
       const { digest, bytes } = namedBlob(name, sizeBytes);
       const held = await store.blobs.get(digest);
       if (isAllKept || held) expect(held && Buffer.compare(held, bytes), name).toBe(0);
+    }
+    for (const name of new Set(acknowledged.lists)) {
+      const { whole } = namedChunks(name);
+      const held = await store.blobs.get(whole.digest);
+      if (isAllKept || held) expect(held && Buffer.compare(held, whole.bytes), name).toBe(0);
     }
     for (const { name, exitCode } of acknowledged.results) {
       const result = await store.actions.get({ instance: 'crash', action: namedBlob(name, 20).digest });

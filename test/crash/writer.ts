@@ -1,6 +1,6 @@
 /**
  * The process that crash.test.ts kills: writes to a store without end and appends to its standard output, a file, one line
- * for each acknowledgement: `blob NAME SIZE` or `result NAME EXIT`.
+ * for each acknowledgement: `blob NAME SIZE`, `list NAME SIZE` (a blob of chunks) or `result NAME EXIT`.
  *
  * Arguments: data directory, size limit in bytes, a name that no other run had.
  */
@@ -10,14 +10,14 @@ import { openStore } from '../../node/storage/open-store.ts';
 import { toWireDigest } from '../../protos/digest.ts';
 import { ActionResultSchema } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { chunksOf } from '../contract/blobs.ts';
-import { namedBlob } from './content.ts';
+import { namedBlob, namedChunks } from './content.ts';
 
 const [dataDir = '', sizeLimit = '', runName = ''] = process.argv.slice(2);
 const store = await openStore({ dataDir, sizeLimitBytes: Number(sizeLimit) });
 let isHeard = false;
 const sizes = [10, 3_000, 8_000, 9_000, 70_000, 600_000];
 
-function acknowledge(kind: 'blob' | 'result', name: string, value: number): void {
+function acknowledge(kind: 'blob' | 'list' | 'result', name: string, value: number): void {
   writeSync(1, `${kind} ${name} ${value}\n`);
   if (!isHeard) process.send?.('acknowledged');
   isHeard = true;
@@ -49,4 +49,25 @@ async function write(worker: number): Promise<never> {
   }
 }
 
-await Promise.all(Array.from({ length: 6 }, (_, worker) => write(worker)));
+/** Blobs of chunks, every other one of which was a file before. */
+async function writeLists(): Promise<never> {
+  for (let round = 0; ; round++) {
+    const name = `${runName}/list/${round}`;
+    const { whole, chunks } = namedChunks(name);
+    if (round % 2 === 0) {
+      await store.blobs.put(whole.digest, chunksOf(whole.bytes, 65_536));
+      acknowledge('list', name, whole.digest.sizeBytes);
+    }
+    await store.blobs.putMany(chunks);
+    const digests = chunks.map(({ digest }) => digest);
+    await store.blobs.putChunked(whole.digest, digests).then(
+      () => acknowledge('list', name, whole.digest.sizeBytes),
+      (error: { code?: string }) => {
+        // Under pressure a chunk may be gone by now.
+        if (error.code !== 'NOT_FOUND') throw error;
+      },
+    );
+  }
+}
+
+await Promise.all([writeLists(), ...Array.from({ length: 6 }, (_, worker) => write(worker))]);
