@@ -29,8 +29,13 @@ export async function askMesh<K extends AdminRequest['do']>(
   const { post } = await import('./mesh-socket.ts');
   const body = await post(config.dataDir, JSON.stringify(request));
   if (body !== undefined) return { answer: JSON.parse(body) as Answers[K], running: true };
-  const { administer } = await import('../mesh/admin.ts');
+  const [{ administer }, { ownMembership }] = await Promise.all([
+    import('../mesh/admin.ts'),
+    import('../mesh/ownership.ts'),
+  ]);
   const context = { dataDir: config.dataDir, config: meshOf(config), active: () => undefined };
+  // Looking takes nothing from anybody.
+  using _ = request.do === 'peers' ? undefined : ownMembership(config.dataDir);
   return { answer: (await administer(request, context)) as Answers[K], running: false };
 }
 

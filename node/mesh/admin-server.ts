@@ -2,13 +2,14 @@
  * Serves the owner's requests on a Unix socket: HTTP with one JSON object each way. The socket's directory and file belong
  * to the owner alone, so no stranger, other user or web page comes near it.
  */
-import { lstatSync, mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import { dirname } from 'node:path';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { listenOn, parseListenAddress } from '../reapi/listen-address.ts';
 import { type AdminRequest, adminSocketPath } from './admin-requests.ts';
 import * as limits from './limits.ts';
+import { requireOwnDirectory } from './ownership.ts';
 
 export interface AdminServer {
   close(): Promise<void>;
@@ -19,7 +20,9 @@ export async function serveAdmin(
   handle: (request: AdminRequest) => Promise<object>,
 ): Promise<AdminServer> {
   const path = adminSocketPath(dataDir);
-  ownDirectory(dirname(path));
+  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  // One that somebody else made beforehand is not used.
+  requireOwnDirectory(dirname(path));
   const server = createServer((request, response) => {
     const answer = (code: number, body: object): void => {
       response.writeHead(code, { 'content-type': 'application/json' }).end(JSON.stringify(body));
@@ -44,14 +47,6 @@ export async function serveAdmin(
       rmSync(path, { force: true });
     },
   };
-}
-
-/** Made for the owner alone; one that somebody else made beforehand is not used. */
-function ownDirectory(dir: string): void {
-  mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const { uid, mode } = lstatSync(dir);
-  if (uid === process.getuid?.() && (mode & 0o022) === 0) return;
-  throw new StatusError('FAILED_PRECONDITION', `${dir} belongs to somebody else or can be written by others`);
 }
 
 async function readRequest(request: IncomingMessage): Promise<AdminRequest> {

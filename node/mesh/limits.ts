@@ -11,3 +11,5 @@ export const uploadBytesPerSecond = 100 * 1024 * 1024;
 export const uploadsMax = 64;
 /** Longest path that a Unix socket can have on every system, less some room for its name. */
 export const socketPathBytesMax = 100;
+/** A lock that is held longer than this was left behind by a process that died. */
+export const lockMs = 10_000;

@@ -12,6 +12,7 @@ import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest } from './admin-requests.ts';
 import type { Clock } from './ports.ts';
 import { asleep, type MeshStatus, statusOf } from './status.ts';
+import { ownMembership } from './ownership.ts';
 import type { OpenTier } from './tier.ts';
 
 export interface MeshNodeOptions {
@@ -33,6 +34,7 @@ export interface MeshNode {
 /** Opens the mesh of a data directory. Throws FAILED_PRECONDITION when it should be awake and cannot listen. */
 export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> {
   const { dataDir, config, onLog } = options;
+  const ownership = ownMembership(dataDir);
   let active: ActiveMesh | undefined;
   let closed = false;
   // One after the other: a node does not wake up while it leaves.
@@ -75,7 +77,12 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
 
   if (existsSync(join(dataDir, 'mesh', 'membership'))) {
     const { isShared } = await import('../../mesh/net/identity/state.ts');
-    if (isShared(dataDir, Date.now())) await wake();
+    if (isShared(dataDir, Date.now())) {
+      await wake().catch((error: unknown) => {
+        ownership[Symbol.dispose]();
+        throw error;
+      });
+    }
   }
   const { serveAdmin } = await import('./admin-server.ts');
   const server = await serveAdmin(dataDir, (request) => {
@@ -96,6 +103,7 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
       await server?.close();
       await last;
       await sleep('suspended');
+      ownership[Symbol.dispose]();
     },
   };
 }
