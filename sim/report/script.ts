@@ -9,7 +9,10 @@ const canvas = document.getElementById('timeline');
 const hint = document.getElementById('hint');
 const said = document.getElementById('said');
 const g = canvas.getContext('2d');
-const gutter = 172, axisHeight = 26, faultHeight = 22, laneHeight = 7, rowGap = 10, buildHeight = 6;
+// A canvas can only be so tall: very many machines get thinner rows.
+const wanted = data.nodes.reduce((sum, node) => sum + 19 + 7 * Math.max(1, node.lanes), 0);
+const scale = Math.min(1, 15000 / wanted);
+const gutter = 172, axisHeight = 26, faultHeight = 22, laneHeight = 7 * scale, rowGap = 10 * scale, buildHeight = 6 * scale;
 let width = 0, height = 0, from = 0, to = data.endMs;
 let row = 0, picked = -1, dragged = null;
 
@@ -88,8 +91,8 @@ function draw() {
     const left = x(a), wide = Math.max(1, x(b) - left - (x(b) - left > 3 ? 1 : 0));
     const y = one.y + buildHeight + 2 + lane * laneHeight;
     g.fillStyle = end !== 0 ? c.broken : guest ? c.guest : c.own;
-    if (end !== 0) { g.fillRect(left, y + 2, wide, laneHeight - 5); g.fillRect(left + wide - 2, y, 2, laneHeight - 1); }
-    else g.fillRect(left, y, wide, laneHeight - 1);
+    if (end !== 0) { g.fillRect(left, y + laneHeight * .3, wide, laneHeight * .3); g.fillRect(left + wide - 2, y, 2, laneHeight * .85); }
+    else g.fillRect(left, y, wide, laneHeight * .85);
     if (index === picked) { g.strokeStyle = c.focus; g.lineWidth = 2; g.strokeRect(left - 2, y - 2, wide + 4, laneHeight + 3); }
   });
   // Faults again, numbered, above.

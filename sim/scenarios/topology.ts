@@ -177,7 +177,8 @@ export function createTopology(scenario: Scenario, nodes: readonly ScenarioNode[
     return {
       ...base,
       send(from, to, arrive) {
-        const loss = routeOf(from, to).links.reduce((sum, link) => sum + link.loss, 0);
+        const { links: crossed } = routeOf(from, to);
+        const loss = crossed.length === 0 ? 0 : crossed.reduce((sum, link) => sum + link.loss, 0);
         if (loss > 0 && lossRng.chance(Math.round(loss * 1e6))) {
           base.counts.sent += 1;
           base.counts.lost += 1;
