@@ -11,6 +11,7 @@ import { Execution } from '../protos/gen/build/bazel/remote/execution/v2/remote_
 import { Operations } from '../protos/gen/google/longrunning/operations_pb.ts';
 import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
 import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
+import { createInputTrees, type InputTrees } from '../sandbox/input-tree.ts';
 import type { SandboxBlobs } from '../sandbox/sandbox.ts';
 import { packageVersion } from './cli/version.ts';
 import type { MeshConfig, NodeConfig } from './config/config.ts';
@@ -18,7 +19,6 @@ import { type Clock, systemClock } from './execution/clock.ts';
 import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type Executor } from './execution/executor.ts';
 import { operatorWarning } from './execution/operator-warning.ts';
-import { createInputTrees } from './execution/input-tree.ts';
 import { abortedMaxMs, schedulerLimits } from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
 import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
@@ -138,7 +138,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const peers = config.mesh && (await openPeers(config, config.mesh, store, log, () => mesh));
   const blobs = peers?.blobs ?? store.blobs;
   const actions = peers?.actions('upload') ?? store.actions;
-  const sandbox = config.slots === 0 ? undefined : await openSandbox(config, blobs);
+  const trees = createInputTrees(blobs);
+  const sandbox = config.slots === 0 ? undefined : await openSandbox(config, blobs, trees);
   // What the execution gave up as hanging would hold it open for ever.
   if (sandbox) parts.defer(() => firstOf(sandbox.close(), abortedMaxMs, clock));
 
@@ -184,7 +185,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
-    ? bindExecution({ config, blobs, actions, executor, platform, clock, checkInstance, metrics })
+    ? bindExecution({ config, blobs, actions, trees, executor, platform, clock, checkInstance, metrics })
     : [];
   const assetServices = config.remoteAsset
     ? createRemoteAsset({
@@ -311,10 +312,11 @@ async function firstOf(work: Promise<unknown>, delayMs: number, clock: Clock): P
   cancelTimer();
 }
 
-async function openSandbox(config: NodeConfig, blobs: LocalBlobStore): Promise<LocalSandbox> {
+async function openSandbox(config: NodeConfig, blobs: LocalBlobStore, trees: InputTrees): Promise<LocalSandbox> {
   return await createSandbox({
     workDir: join(config.dataDir, 'sandbox'),
     blobs: sandboxBlobs(blobs),
+    trees,
     hiddenPaths: [config.dataDir],
     ...(config.bwrapPath !== undefined && { bubblewrapPath: config.bwrapPath }),
   });
@@ -338,6 +340,7 @@ interface ExecutionParts {
   readonly config: NodeConfig;
   readonly blobs: LocalBlobStore;
   readonly actions: ActionCache;
+  readonly trees: InputTrees;
   readonly executor: Executor;
   readonly platform: PlatformOffer;
   readonly clock: Clock;
@@ -346,10 +349,10 @@ interface ExecutionParts {
 }
 
 function bindExecution(parts: ExecutionParts): BoundService[] {
-  const { config, blobs, actions, executor, platform, clock, checkInstance, metrics } = parts;
+  const { config, blobs, actions, trees, executor, platform, clock, checkInstance, metrics } = parts;
   const preparer = createPreparer({
     blobs,
-    trees: createInputTrees(blobs),
+    trees,
     platform,
     defaultTimeoutMs: config.defaultActionTimeoutMs,
     maxTimeoutMs: config.maxActionTimeoutMs,

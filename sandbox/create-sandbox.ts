@@ -4,7 +4,7 @@ import { delimiter, join } from 'node:path';
 import { digestOf } from '../protos/hasher.ts';
 import { StatusError } from '../protos/status.ts';
 import { createBubblewrapRunner } from './bubblewrap.ts';
-import { createInputTrees } from './input-tree.ts';
+import { createInputTrees, type InputTrees } from './input-tree.ts';
 import { createPipePool } from './pipes.ts';
 import { createPlainRunner } from './plain.ts';
 import { runTask } from './run-task.ts';
@@ -18,6 +18,8 @@ export interface CreateSandboxOptions {
   /** A directory for the sandbox alone, on the file system of the store; what it holds is removed. */
   readonly workDir: string;
   readonly blobs: SandboxBlobs;
+  /** Read input trees; by default of its own. Shared with whoever looks at trees before they come here. */
+  readonly trees?: InputTrees;
   /** The bubblewrap program; default: `bwrap` on PATH. A path that does not exist forces the plain runner. */
   readonly bubblewrapPath?: string;
   /** Directories no action may see even when they lie below a visible one such as /usr or /opt: the data directory. */
@@ -39,10 +41,9 @@ export interface LocalSandbox extends Sandbox {
 
 /** Tries bubblewrap by running it; a sandbox without isolation says why. Throws when `workDir` cannot be used. */
 export async function createSandbox(options: CreateSandboxOptions): Promise<LocalSandbox> {
-  const { blobs } = options;
+  const { blobs, trees = createInputTrees(options.blobs) } = options;
   await mkdir(options.workDir, { recursive: true, mode: 0o700 });
   const { runner, workplace } = await chooseRunner(options, await realpath(options.workDir));
-  const trees = createInputTrees(blobs);
   const treeCache = createTreeCache({
     blobs,
     directory: join(workplace.path, 'trees'),

@@ -58,7 +58,14 @@ export interface InputDirectory {
   readonly depth: number;
 }
 
+/** A tree, or what is known of one that lacks Directories: those, and every other blob that was named. */
+export type FoundTree =
+  | { readonly root: InputDirectory }
+  | { readonly missing: readonly Digest[]; readonly named: readonly Digest[] };
+
 export interface InputTrees {
+  /** Throws INVALID_ARGUMENT when the tree under `root` is not canonical or too large. Files are not looked for. */
+  find(root: Digest, options?: { readonly signal?: AbortSignal }): Promise<FoundTree>;
   /**
    * The tree under `root`. Throws INVALID_ARGUMENT when it is not canonical or too large, FAILED_PRECONDITION naming
    * all missing blobs when a Directory is missing; missing files alone are found by staging.
@@ -75,7 +82,7 @@ interface Level {
   readonly properties?: InputProperties;
 }
 
-export function createInputTrees(blobs: SandboxBlobs): InputTrees {
+export function createInputTrees(blobs: Pick<SandboxBlobs, 'get' | 'missing'>): InputTrees {
   /** In order of last use. */
   const known = new Map<string, InputDirectory>();
   let knownEntries = 0;
@@ -98,40 +105,45 @@ export function createInputTrees(blobs: SandboxBlobs): InputTrees {
     return node;
   };
 
-  return {
-    async load(root, { signal }) {
-      const nodes = new Map<string, InputDirectory>();
-      const levels = new Map<string, Level>();
-      const missing: Digest[] = [];
-      const seen = new Set([digestKey(root)]);
-      let entries = 0;
-      for (let wave = [root]; wave.length > 0; ) {
-        const next: Digest[] = [];
-        await forEachLimited(wave, directoryReadsMax, async (digest) => {
-          const key = digestKey(digest);
-          const node = recall(key);
-          if (node) return void nodes.set(key, node);
-          const level = await readLevel(blobs, digest, signal);
-          if (!level) return void missing.push(digest);
-          levels.set(key, level);
-          entries += level.files.length + level.symlinks.length + level.children.length;
-          if (entries > treeEntriesMax) throw tooLarge(`more than ${treeEntriesMax} entries`);
-          for (const child of level.children) {
-            const childKey = digestKey(child.digest);
-            if (!seen.has(childKey)) {
-              seen.add(childKey);
-              next.push(child.digest);
-            }
+  const find: InputTrees['find'] = async (root, options) => {
+    const nodes = new Map<string, InputDirectory>();
+    const levels = new Map<string, Level>();
+    const missing: Digest[] = [];
+    const seen = new Set([digestKey(root)]);
+    let entries = 0;
+    for (let wave = [root]; wave.length > 0; ) {
+      const next: Digest[] = [];
+      await forEachLimited(wave, directoryReadsMax, async (digest) => {
+        const key = digestKey(digest);
+        const node = recall(key);
+        if (node) return void nodes.set(key, node);
+        const level = await readLevel(blobs, digest, options);
+        if (!level) return void missing.push(digest);
+        levels.set(key, level);
+        entries += level.files.length + level.symlinks.length + level.children.length;
+        if (entries > treeEntriesMax) throw tooLarge(`more than ${treeEntriesMax} entries`);
+        for (const child of level.children) {
+          const childKey = digestKey(child.digest);
+          if (!seen.has(childKey)) {
+            seen.add(childKey);
+            next.push(child.digest);
           }
-        });
-        wave = next;
-      }
-      if (missing.length > 0) {
-        const files = [...levels.values()].flatMap((level) => level.files.map((file) => file.digest));
-        const remembered = [...nodes.values()].flatMap(treeDigests);
-        throw missingInputs([...missing, ...(await blobs.missing(unique([...files, ...remembered]), { signal }))]);
-      }
-      return assemble(root, levels, nodes, remember);
+        }
+      });
+      wave = next;
+    }
+    if (missing.length === 0) return { root: assemble(root, levels, nodes, remember) };
+    const files = [...levels.values()].flatMap((level) => [level.digest, ...level.files.map((file) => file.digest)]);
+    const remembered = [...nodes.values()].flatMap(treeDigests);
+    return { missing, named: unique([...files, ...remembered]) };
+  };
+
+  return {
+    find,
+    async load(root, options) {
+      const found = await find(root, options);
+      if ('root' in found) return found.root;
+      throw missingInputs([...found.missing, ...(await blobs.missing(found.named, options))]);
     },
   };
 }
@@ -165,9 +177,13 @@ export function missingInputs(digests: readonly Digest[]): StatusError {
   );
 }
 
-async function readLevel(blobs: SandboxBlobs, digest: Digest, signal: AbortSignal): Promise<Level | undefined> {
+async function readLevel(
+  blobs: Pick<SandboxBlobs, 'get'>,
+  digest: Digest,
+  options: { readonly signal?: AbortSignal } | undefined,
+): Promise<Level | undefined> {
   if (digest.sizeBytes > directoryBytesMax) throw tooLarge(`a Directory of ${digest.sizeBytes} bytes`);
-  const bytes = await blobs.get(digest, { signal });
+  const bytes = await blobs.get(digest, options);
   if (!bytes) return undefined;
   let message: Directory;
   try {

@@ -37,11 +37,6 @@ export const abortedMaxMs = 15_000;
 
 /** Action and Command messages that are read into memory. */
 export const messageBytesMax = 16 * 1024 * 1024;
-/** Directories and distinct blobs of one input tree. */
-export const inputDirectoriesMax = 200_000;
-export const inputBlobsMax = 1_000_000;
-/** Input directories kept decoded, counted in entries (files, directories, links). */
-export const cachedDirectoryEntriesMax = 200_000;
 /** Missing blobs named in one error, some 90 bytes each: a message holds 4 MiB. The others are named at the next try. */
 export const missingNamedMax = 20_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */

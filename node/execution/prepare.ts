@@ -11,8 +11,8 @@ import {
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { StatusError } from '../../protos/status.ts';
 import { planCommand } from '../../sandbox/command.ts';
+import { type FoundTree, type InputTrees, treeDigests } from '../../sandbox/input-tree.ts';
 import type { CallOptions, LocalBlobStore, Pin } from '../storage/blob-store.ts';
-import type { InputTrees } from './input-tree.ts';
 import * as limits from './limits.ts';
 import { missingBlobs } from './missing.ts';
 import type { PlatformOffer } from './platform.ts';
@@ -39,7 +39,7 @@ export interface Preparer {
 
 export interface PreparerOptions {
   readonly blobs: Pick<LocalBlobStore, 'get' | 'pin'>;
-  readonly trees: InputTrees;
+  readonly trees: Pick<InputTrees, 'find'>;
   readonly platform: PlatformOffer;
   readonly defaultTimeoutMs: number;
   readonly maxTimeoutMs: number;
@@ -105,7 +105,7 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
 
       const [command, tree] = await Promise.all([
         readMessage(CommandSchema, commandDigest, options),
-        trees.collect(inputRoot, options),
+        trees.find(inputRoot, options),
       ]);
       if (command) {
         // For its checks: the sandbox makes its own plan, and would complain only after the queue.
@@ -113,12 +113,12 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
         // Clients of 2.1 and before write it into the command alone.
         if (!action.platform && command.platform) platform.check(command.platform.properties);
       }
-      const inputs = [digest, commandDigest, ...tree.blobs];
+      const inputs = [digest, commandDigest, ...namedIn(tree)];
       const hold = holdInputs(inputs, what);
-      if (!command || tree.missing.length > 0) {
+      if (!command || !('root' in tree)) {
         using pin = await blobs.pin(inputs);
-        const missing = pin.missing.length > 0 ? pin.missing : [...(command ? [] : [commandDigest]), ...tree.missing];
-        throw missingBlobs(missing, what);
+        const unread = [...(command ? [] : [commandDigest]), ...('root' in tree ? [] : tree.missing)];
+        throw missingBlobs(pin.missing.length > 0 ? pin.missing : unread, what);
       }
       await hold.take();
       // Too much is pinned for what waits: this one's inputs may be evicted, and are looked for again when it starts.
@@ -134,6 +134,10 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
       };
     },
   };
+}
+
+function namedIn(tree: FoundTree): readonly Digest[] {
+  return 'root' in tree ? treeDigests(tree.root) : [...tree.missing, ...tree.named];
 }
 
 function checkTimeout(what: string, action: Action, defaultMs: number, maxMs: number): number {

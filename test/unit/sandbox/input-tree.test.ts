@@ -5,6 +5,7 @@ import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { afterAll, describe, expect, test } from 'vitest';
 import { emptyDigest, toWireDigest } from '../../../protos/digest.ts';
 import { DirectorySchema } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { digestOf } from '../../../protos/hasher.ts';
 import type { StatusError } from '../../../protos/status.ts';
 import { createInputTrees, treeDigests } from '../../../sandbox/input-tree.ts';
 import { addTree, createTestBlobs, missingSubjects, type Tree } from './support.ts';
@@ -130,4 +131,36 @@ test('treeDigests has every blob of a tree once', async () => {
     options,
   );
   expect(treeDigests(tree).map(({ sizeBytes }) => sizeBytes).length).toBe(4);
+});
+
+describe('find', () => {
+  test('tells the Directories that are missing from every other blob that is named', async () => {
+    const lost = addDirectory({ files: [{ name: 'never', digest: hello }] });
+    const file = toWireDigest(digestOf('sha256', Buffer.from('a file that is not held')));
+    const known = addDirectory({ files: [{ name: 'file', digest: file }] });
+    const root = addDirectory({
+      directories: [
+        { name: 'known', digest: toWireDigest(known) },
+        { name: 'lost', digest: toWireDigest(lost) },
+      ],
+    });
+    blobs.drop(lost);
+    const trees = createInputTrees(blobs);
+    for (let round = 0; round < 2; round += 1) {
+      const found = await trees.find(root, options);
+      if ('root' in found) throw new Error('nothing is missing');
+      expect(found.missing).toEqual([lost]);
+      expect(found.named.map(({ hash }) => hash).toSorted()).toEqual([root.hash, known.hash, file.hash].toSorted());
+    }
+  });
+
+  test('walks below a directory whose bytes are a file as well', async () => {
+    const inner = addDirectory({ files: [{ name: 'deep', digest: hello }] });
+    const root = addDirectory({
+      files: [{ name: 'copy', digest: toWireDigest(inner) }],
+      directories: [{ name: 'dir', digest: toWireDigest(inner) }],
+    });
+    const found = await createInputTrees(blobs).find(root, options);
+    expect('root' in found && treeDigests(found.root).map(({ hash }) => hash)).toContain(hello.hash);
+  });
 });
