@@ -7,6 +7,7 @@ import type { Context, Sum } from './context.ts';
 import * as limits from './limits.ts';
 import { mixPlace, regionOf } from './places.ts';
 import { createRecords } from './records.ts';
+import type { MemberRecord } from '../membership/records.ts';
 import type { Ring } from './ring.ts';
 import type { Place, ProviderMessage } from './types.ts';
 
@@ -67,8 +68,8 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
   const rings = new Array<Ring | undefined>(limits.regions).fill(undefined);
   /** Keepers that may lack something, or have too much, and when they may next be looked at. */
   const doubted = new Map<NodeId, number>();
-  /** Last seen incarnations. */
-  const incarnations = new Map<NodeId, number>();
+  /** Members' records as they were when they last changed. */
+  const seen = new Map<NodeId, MemberRecord>();
   /** Keepers whose sum was wrong, with what they have. */
   const differing = new Map<NodeId, ReadonlyMap<number, Sum>>();
   let sweep: Sweep | undefined;
@@ -301,11 +302,13 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
       planSweep();
     },
     memberChanged(node) {
-      const incarnation = context.members.get(node)?.record.incarnation ?? 0;
-      const before = incarnations.get(node) ?? incarnation;
-      incarnations.set(node, incarnation);
-      // A refutation raises it by one, a start by more: then the keeper has forgotten everything.
-      if (incarnation > before + 1) hangUp(node, context.nowMs());
+      const record = context.members.get(node)?.record;
+      const before = seen.get(node);
+      if (record) seen.set(node, record);
+      // A refutation raises the incarnation by one, a start by more or on another disk: the keeper has forgotten all.
+      const jumped = record && before && record.incarnation > before.incarnation + 1;
+      const swapped = record?.attributes.storeGeneration !== before?.attributes.storeGeneration;
+      if (before && (jumped || swapped)) hangUp(node, context.nowMs());
       if (alive(node)) planSweep();
       else if (context.statusOf(node) !== 'suspect') hangUp(node, context.nowMs());
     },
