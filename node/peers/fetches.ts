@@ -58,7 +58,9 @@ export function createFetches({ report, nowMs = () => performance.now() }: Fetch
     fetches.set(key, fetch);
     keyOf.set(fetch.want, key);
     if (queued.length === 0) setImmediate(flush);
-    const budgetMs = limits.fetchBaseMs + Math.ceil(digest.sizeBytes / limits.fetchBytesPerMs);
+    // Many at once wait for each other.
+    const waitMs = fetches.size * limits.fetchEachMs;
+    const budgetMs = limits.fetchBaseMs + waitMs + Math.ceil(digest.sizeBytes / limits.fetchBytesPerMs);
     queued.push({ want: fetch.want, blob: key, sizeBytes: digest.sizeBytes, budgetMs, hints });
     return fetch;
   }

@@ -3,6 +3,8 @@
 /** What a client waits for one blob at most: this, and longer for large ones at the slowest rate worth waiting for. */
 export const fetchBaseMs = 5_000;
 export const fetchBytesPerMs = 1_000;
+/** Added for each other blob that is being fetched: a slow disk makes two hundred files durable in a second. */
+export const fetchEachMs = 5;
 /** A blob that nobody had is missing at once for so long, however often it is asked for. */
 export const missingMs = 2_000;
 /** Blobs remembered as missing. */

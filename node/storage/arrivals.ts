@@ -1,8 +1,9 @@
 /**
  * Blobs that come piece by piece and out of order, into a file of their own: hashed as far as they are there without a gap,
- * from memory where pieces come in order, from the file where they do not.
+ * from memory as a rule, from the file what came far ahead of the rest.
  */
 import assert from 'node:assert';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestKey } from '../../protos/digest.ts';
 import { createHasher, type Hasher } from '../../protos/hasher.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
@@ -23,6 +24,9 @@ export interface ArrivalsOptions {
 }
 
 export function createArrivals({ store, reading, files, space }: ArrivalsOptions): Pick<LocalBlobStore, 'arrive'> {
+  /** Of all arrivals together. */
+  let aheadBytes = 0;
+
   return {
     async arrive(digest, { signal } = {}) {
       // A small blob needs no file; it is cheaper to keep its bytes together in memory.
@@ -54,6 +58,8 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     const written = createIntervals();
     let hashedTo = 0;
     let hashing: Promise<void> | undefined;
+    /** Parts that came before what is in front of them, by their offset: reading them again costs more than keeping them. */
+    const ahead = new Map<number, readonly Uint8Array[]>();
     let isOver = false;
     let failure: StatusError | undefined;
 
@@ -65,15 +71,34 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     async function discard(): Promise<void> {
       if (isOver) return;
       isOver = true;
+      forgetAhead();
       await hashing?.catch(() => {});
       await Promise.allSettled([file.close(), readable.close()]);
       await files.removePath(path).catch(() => {});
       lease.release();
     }
 
-    /** Hashes from the file what came out of order. */
+    function takeAhead(offset: number): readonly Uint8Array[] | undefined {
+      const chunks = ahead.get(offset);
+      ahead.delete(offset);
+      aheadBytes -= lengthOf(chunks ?? []);
+      return chunks;
+    }
+
+    function forgetAhead(): void {
+      for (const offset of [...ahead.keys()]) takeAhead(offset);
+    }
+
+    /** Hashes what came out of order: from memory, or from the file what did not fit there. */
     async function catchUp(): Promise<void> {
       while (hashedTo < written.solidTo() && !isOver) {
+        const kept = takeAhead(hashedTo);
+        if (kept) {
+          hashedTo += lengthOf(kept);
+          for (const bytes of kept) hasher.update(bytes);
+          await nextTurn();
+          continue;
+        }
         const chunk = Buffer.allocUnsafeSlow(Math.min(limits.readChunkBytes, written.solidTo() - hashedTo));
         const count = await readable.read(chunk, hashedTo);
         if (count < chunk.byteLength) throw new StatusError('INTERNAL', 'what was written cannot be read back');
@@ -107,7 +132,7 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     return {
       digest,
       async write(offset, chunks) {
-        const length = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
+        const length = lengthOf(chunks);
         if (offset + length > sizeBytes)
           throw new StatusError('INVALID_ARGUMENT', `${digestKey(digest)}: too many bytes`);
         mustGoOn();
@@ -142,6 +167,7 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
             throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: the bytes that came hash to ${hex}`);
           }
           isOver = true;
+          forgetAhead();
           await readable.close();
           if (reading.touch(digest)) {
             await file.close();
@@ -158,6 +184,10 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
       [Symbol.asyncDispose]: discard,
     };
   }
+}
+
+function lengthOf(chunks: readonly Uint8Array[]): number {
+  return chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
 }
 
 interface Parts {

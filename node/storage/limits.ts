@@ -27,6 +27,8 @@ export const evictBatchEntries = 512;
 export const commitBatchChanges = 4_096;
 /** Bytes of values in one transaction. */
 export const commitBatchBytes = 16 * 1024 * 1024;
+/** A longer value (a list of chunks, a large result) needs so many free pages in a row that the index may grow by all of it. */
+export const indexRunBytesMax = 16 * 1024;
 /** What one change may add to the index besides its value: its pages are written anew before the old ones are free. */
 export const indexBytesPerChange = 1_024;
 /** Left free on the disk by index growth, so that evicting is possible on a disk that others filled. */
@@ -43,6 +45,8 @@ export const lookupsPerTurn = 8_192;
 export const readChunkBytes = 256 * 1024;
 /** A write gathers incoming chunks up to this size before it goes to the disk. */
 export const writeGatherBytes = 512 * 1024;
+/** Bytes of arriving blobs kept in memory until what is in front of them has come, all blobs together. */
+export const aheadBytesMax = 24 * 1024 * 1024;
 /** Files of one `putMany` written at a time. */
 export const putManyFiles = 32;
 /** Files hashed at a time by `verify`. */

@@ -25,8 +25,11 @@ export interface AskOptions {
 export interface RemoteBlob extends AsyncDisposable {
   /** The holder has not verified the blob itself yet. */
   readonly isArriving: boolean;
-  /** Exactly the bytes of the range, to be read once; throws a `PeerError` when they do not come. */
-  readonly bytes: AsyncIterable<Uint8Array>;
+  /**
+   * Exactly the bytes of the range, in groups of about `gatherBytes`, to be read once; throws a `PeerError` when they do
+   * not come. While one group is used the next comes in.
+   */
+  readonly bytes: AsyncIterable<readonly Uint8Array[]>;
 }
 
 export interface DataClient {
@@ -301,31 +304,71 @@ async function sendBody(request: ReturnType<typeof httpRequest>, body: AsyncIter
   }
 }
 
-/** The body; what breaks it is the member's failure. */
-async function* bytesOf(peer: string, response: IncomingMessage): AsyncGenerator<Uint8Array, void, undefined> {
+/**
+ * The body in groups of chunks: TLS brings 16 KiB at a time, and a turn of the event loop for each would cost more than
+ * its decryption. What breaks it is the member's failure.
+ */
+async function* bytesOf(peer: string, response: IncomingMessage): AsyncGenerator<Uint8Array[], void, undefined> {
+  let group: Uint8Array[] = [];
+  let bytes = 0;
+  let state: 'open' | 'ended' | { readonly broken: unknown } = 'open';
+  let change = Promise.withResolvers<void>();
+  const onData = (chunk: Uint8Array): void => {
+    group.push(chunk);
+    bytes += chunk.byteLength;
+    if (bytes < limits.gatherBytes) return;
+    response.pause();
+    change.resolve();
+  };
+  const onEnd = (): void => {
+    state = 'ended';
+    change.resolve();
+  };
+  const onBroken = (error?: unknown): void => {
+    if (state === 'open') state = { broken: error };
+    change.resolve();
+  };
   response.setTimeout(limits.stallMs, () => {
     response.destroy(new PeerError('stalled', peer, 'it stopped sending'));
   });
+  response.on('data', onData);
+  response.once('end', onEnd);
+  response.once('error', onBroken);
+  response.once('close', onBroken);
   try {
-    for await (const chunk of response) yield chunk as Uint8Array;
-  } catch (cause) {
-    if (cause instanceof PeerError) throw cause;
-    if (cause instanceof Error && cause.name === 'AbortError') throw cause;
-    throw new PeerError('unreachable', peer, 'the connection broke', { cause });
+    for (;;) {
+      if (bytes < limits.gatherBytes && state === 'open') await change.promise;
+      change = Promise.withResolvers();
+      const full = group;
+      group = [];
+      bytes = 0;
+      if (state === 'open') response.resume();
+      if (full.length > 0) yield full;
+      else if (state !== 'open') break;
+    }
+  } finally {
+    response.off('data', onData);
+    response.off('end', onEnd);
+    response.off('close', onBroken);
   }
-  if (!response.complete) throw new PeerError('unreachable', peer, 'the connection broke');
+  const end = state as 'ended' | { readonly broken: unknown };
+  if (end === 'ended' && response.complete) return;
+  const cause = end === 'ended' ? undefined : end.broken;
+  if (cause instanceof PeerError) throw cause;
+  if (cause instanceof Error && cause.name === 'AbortError') throw cause;
+  throw new PeerError('unreachable', peer, 'the connection broke', { cause });
 }
 
 async function collect(peer: string, response: IncomingMessage, maxBytes: number): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of bytesOf(peer, response)) {
-    bytes += chunk.byteLength;
+  for await (const group of bytesOf(peer, response)) {
+    for (const chunk of group) bytes += chunk.byteLength;
     if (bytes > maxBytes) {
       response.destroy();
       throw new PeerError('lied', peer, 'its answer does not end');
     }
-    chunks.push(chunk);
+    chunks.push(...group);
   }
   return Buffer.concat(chunks, bytes);
 }

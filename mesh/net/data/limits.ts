@@ -27,7 +27,19 @@ export const serverIdleMs = 90_000;
 export const clientIdleMs = 60_000;
 /** A response on which nothing moved for so long is broken off. */
 export const stallMs = 5_000;
+/** Bytes of a body that are gathered before they are handed on, and come in meanwhile. */
+export const gatherBytes = 512 * 1024;
 export const headerBytesMax = 8 * 1024;
+/** For the head of a request, and for a small body; how often late heads are looked for. */
+export const headersMs = 10_000;
+export const bodyMs = 30_000;
+export const lateCheckMs = 5_000;
+/** A blob that is handed over comes at least this fast on average, or the connection is closed. */
+export const takenBytesPerMs = 64;
+/** The longest that a timer of Node can run. */
+export const timerMsMax = 2 ** 31 - 1;
+/** A member that has not taken what was written for so long is closed: it holds an upload that others wait for. */
+export const drainMs = 30_000;
 
 /** Blobs of one batch, the size of each, and of all together. */
 export const batchBlobsMax = 4_096;
@@ -41,6 +53,8 @@ export const batchWriteBytes = 256 * 1024;
 export const callBytesMax = 8 * 1024 * 1024;
 /** Bodies of calls held in memory at once, all members together. */
 export const heldCallBytesMax = 64 * 1024 * 1024;
+/** Of them those of one member. */
+export const heldCallBytesPerPeerMax = 16 * 1024 * 1024;
 /** The name of a call. */
 export const callNameMax = 32;
 

@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:crypto';
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type Digest, digestKey } from '../../../protos/digest.ts';
 import { type Code, StatusError, toStatusError } from '../../../protos/status.ts';
@@ -84,30 +84,41 @@ export async function serveData(options: DataServerOptions): Promise<DataServer>
   const { credentials, identity, onRefused = () => {} } = options;
   const hello: HelloOptions = { credentials, identity };
   const members = new Map<TLSSocket, string>();
-  const strangers = new Map<TLSSocket, string>();
+  /** Connections whose other end has not proven anything yet, from the first packet on: endpoint and address. */
+  const strangers = new Map<string, string>();
   const handle = createRouter(options);
 
   // It never listens: connections are handed to it once both ends have proven who they are.
-  const http = createHttpServer({ maxHeaderSize: limits.headerBytesMax, keepAlive: true, noDelay: true });
+  const http = createHttpServer({
+    maxHeaderSize: limits.headerBytesMax,
+    keepAlive: true,
+    noDelay: true,
+    connectionsCheckingInterval: limits.lateCheckMs,
+  });
   http.timeout = limits.serverIdleMs;
   http.keepAliveTimeout = limits.serverIdleMs;
+  http.headersTimeout = limits.headersMs;
+  // Bodies have limits of their own, by what they are.
+  http.requestTimeout = 0;
+  // From here on Node looks for heads that are late.
+  http.emit('listening');
+  const answering = new WeakSet<Socket>();
   http.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    const peer = members.get(request.socket as TLSSocket);
-    if (peer === undefined || !credentials.isMember(peer)) {
-      request.socket.destroy();
+    const { socket } = request;
+    const peer = members.get(socket as TLSSocket);
+    // One after the other on each connection: what a member has under way is bounded by its connections.
+    if (peer === undefined || !credentials.isMember(peer) || answering.has(socket)) {
+      socket.destroy();
       return;
     }
+    answering.add(socket);
+    response.once('finish', () => answering.delete(socket));
     void handle(peer, request, response);
   });
 
   async function admit(socket: TLSSocket): Promise<void> {
     const address = socket.remoteAddress ?? '';
-    const fromThere = [...strangers.values()].filter((other) => other === address).length;
-    if (strangers.size >= limits.strangersMax || fromThere >= limits.strangersPerAddressMax) {
-      socket.destroy();
-      return;
-    }
-    strangers.set(socket, address);
+    const endpoint = endpointOf(socket);
     socket.on('close', () => members.delete(socket));
     const timer = setTimeout(() => socket.destroy(), limits.handshakeMs);
     try {
@@ -118,13 +129,13 @@ export async function serveData(options: DataServerOptions): Promise<DataServer>
         return;
       }
       members.set(socket, peer);
+      strangers.delete(endpoint);
       http.emit('connection', socket);
     } catch (error) {
       socket.destroy();
       onRefused(address, toStatusError(error).reason);
     } finally {
       clearTimeout(timer);
-      strangers.delete(socket);
     }
   }
 
@@ -139,7 +150,6 @@ export async function serveData(options: DataServerOptions): Promise<DataServer>
     handshakeTimeout: limits.handshakeMs,
     noDelay: true,
   });
-  tls.maxConnections = limits.connectionsMax + limits.strangersMax;
   tls.on('secureConnection', (socket) => {
     socket.on('error', () => socket.destroy());
     void admit(socket);
@@ -149,37 +159,58 @@ export async function serveData(options: DataServerOptions): Promise<DataServer>
     onRefused(socket.remoteAddress ?? '', error.message);
     socket.destroy();
   });
-  const sockets = new Set<{ destroy(): void }>();
-  tls.on('connection', (socket) => {
+  const sockets = new Set<Socket>();
+  // TLS sees nobody from an address that has too many at it already.
+  const tcp = createTcpServer((socket) => {
+    const [address, endpoint] = [socket.remoteAddress ?? '', endpointOf(socket)];
+    const fromThere = [...strangers.values()].filter((other) => other === address).length;
+    if (strangers.size >= limits.strangersMax || fromThere >= limits.strangersPerAddressMax) {
+      socket.destroy();
+      return;
+    }
+    strangers.set(endpoint, address);
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    socket.once('close', () => {
+      strangers.delete(endpoint);
+      sockets.delete(socket);
+    });
+    tls.emit('connection', socket);
   });
+  tcp.maxConnections = limits.connectionsMax + limits.strangersMax;
   const stopListening = credentials.onRevoked((peer) => {
     for (const [socket, whose] of members) if (whose === peer) socket.destroy();
   });
   await new Promise<void>((resolve, reject) => {
-    tls.once('error', reject);
-    tls.listen({ port: options.port, host: options.host }, () => {
-      tls.off('error', reject);
+    tcp.once('error', reject);
+    tcp.listen({ port: options.port, host: options.host }, () => {
+      tcp.off('error', reject);
+      // Such as too many open files; there will be fewer.
+      tcp.on('error', (error) => onRefused('', error.message));
       resolve();
     });
   });
 
   return {
-    port: (tls.address() as AddressInfo).port,
+    port: (tcp.address() as AddressInfo).port,
     connections: () => ({ members: members.size, strangers: strangers.size }),
     async close() {
       stopListening();
-      const closed = new Promise((resolve) => tls.close(resolve));
-      for (const socket of [...members.keys(), ...strangers.keys(), ...sockets]) socket.destroy();
+      const closed = new Promise((resolve) => tcp.close(resolve));
+      for (const socket of [...members.keys(), ...sockets]) socket.destroy();
+      http.close();
       await closed;
     },
   };
 }
 
+function endpointOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
+}
+
 function createRouter({ source, uploadLimits = () => unlimited, onServed = () => {} }: DataServerOptions) {
   const uploads = createUploads(uploadLimits);
-  let heldCallBytes = 0;
+  /** Bytes reserved for the bodies of calls, by member. */
+  const heldCallBytes = new Map<string, number>();
 
   async function enter(request: Served, digests: readonly Digest[]): Promise<Upload | undefined> {
     const { peer, response, signal } = request;
@@ -263,7 +294,13 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
     if (Number(request.headers['content-length']) !== digest.sizeBytes) {
       throw new StatusError('INVALID_ARGUMENT', `${digestKey(digest)} comes without its length`);
     }
-    await source.put(peer, digest, request.iterator({ destroyOnReturn: false }), { signal });
+    const longestMs = limits.bodyMs + digest.sizeBytes / limits.takenBytesPerMs;
+    const timer = setTimeout(() => request.destroy(), Math.min(longestMs, limits.timerMsMax));
+    try {
+      await source.put(peer, digest, request.iterator({ destroyOnReturn: false }), { signal });
+    } finally {
+      clearTimeout(timer);
+    }
     answer(response, 200);
   }
 
@@ -271,13 +308,20 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
     const call = name.length <= limits.callNameMax ? source.calls.get(name) : undefined;
     if (!call) throw new StatusError('NOT_FOUND', 'this node answers no such call');
     const reservedBytes = Number(request.headers['content-length'] ?? limits.callBytesMax);
-    if (!(heldCallBytes + reservedBytes <= limits.heldCallBytesMax)) return answer(response, 503);
-    heldCallBytes += reservedBytes;
+    if (reservedBytes > limits.callBytesMax) throw tooLarge(limits.callBytesMax);
+    const heldBytes = heldCallBytes.get(peer) ?? 0;
+    const heldByAll = [...heldCallBytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+    const isFull =
+      heldBytes + reservedBytes > limits.heldCallBytesPerPeerMax || heldByAll + reservedBytes > limits.heldCallBytesMax;
+    if (isFull) return answer(response, 503);
+    heldCallBytes.set(peer, heldBytes + reservedBytes);
     try {
-      const body = await bodyOf(request, Math.min(reservedBytes, limits.callBytesMax));
+      const body = await bodyOf(request, reservedBytes);
       answer(response, 200, await call(peer, body, { signal }));
     } finally {
-      heldCallBytes -= reservedBytes;
+      const leftBytes = (heldCallBytes.get(peer) ?? 0) - reservedBytes;
+      if (leftBytes > 0) heldCallBytes.set(peer, leftBytes);
+      else heldCallBytes.delete(peer);
     }
   }
 
@@ -332,26 +376,38 @@ function answer(response: ServerResponse, status: number, body: Uint8Array = new
 }
 
 async function bodyOf(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
+  const timer = setTimeout(() => request.destroy(), limits.bodyMs);
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-    bytes += (chunk as Uint8Array).byteLength;
-    if (bytes > maxBytes) throw new StatusError('INVALID_ARGUMENT', `the body is larger than ${maxBytes} bytes`);
-    chunks.push(chunk as Uint8Array);
+  try {
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+      bytes += (chunk as Uint8Array).byteLength;
+      if (bytes > maxBytes) throw tooLarge(maxBytes);
+      chunks.push(chunk as Uint8Array);
+    }
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(chunks, bytes);
 }
 
-/** Resolves when the response takes more. Throws when its client is gone. */
+function tooLarge(maxBytes: number): StatusError {
+  return new StatusError('INVALID_ARGUMENT', `the body is larger than ${maxBytes} bytes`);
+}
+
+/** Resolves when the response takes more. Throws when its client is gone, or took nothing for too long. */
 async function write(response: ServerResponse, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
   if (response.write(bytes)) return;
   await new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => response.destroy(), limits.drainMs);
     const onAbort = (): void => {
+      clearTimeout(timer);
       response.off('drain', onDrain);
       reject(signal.reason);
     };
     const onDrain = (): void => {
+      clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
       resolve();
     };

@@ -87,26 +87,39 @@ export interface BatchBlob {
   readonly bytes: Uint8Array | undefined;
 }
 
-/** Reads the frames for `digests`. Throws INVALID_ARGUMENT for anything else, and for a stream that goes on or ends early. */
+/**
+ * Reads the frames for `digests` from groups of chunks. Throws INVALID_ARGUMENT for anything else, and for a stream that
+ * goes on or ends early.
+ */
 export async function* readFrames(
   digests: readonly Digest[],
-  chunks: AsyncIterable<Uint8Array>,
+  groups: AsyncIterable<readonly Uint8Array[]>,
 ): AsyncGenerator<BatchBlob, void, undefined> {
-  const iterator = chunks[Symbol.asyncIterator]();
+  const iterator = groups[Symbol.asyncIterator]();
+  let group: readonly Uint8Array[] = [];
+  let next = 0;
   let chunk: Uint8Array = new Uint8Array();
   let at = 0;
-  const fill = async (): Promise<boolean> => {
+  /** Makes `chunk` one with bytes left; a promise only when they have not come yet. */
+  const fill = (): boolean | Promise<boolean> => {
     while (at === chunk.byteLength) {
-      const step = await iterator.next();
-      if (step.done) return false;
-      chunk = step.value;
+      const following = group[next++];
+      if (!following) return fillLater();
+      chunk = following;
       at = 0;
     }
     return true;
   };
+  const fillLater = async (): Promise<boolean> => {
+    const step = await iterator.next();
+    if (step.done) return false;
+    group = step.value;
+    next = 0;
+    return await fill();
+  };
   try {
     for (const digest of digests) {
-      if (!(await fill())) throw broken('it ends early');
+      if (!(at < chunk.byteLength || (await fill()))) throw broken('it ends early');
       const head = chunk[at];
       at += frameHeadBytes;
       if (head === notHeld) {
@@ -114,9 +127,9 @@ export async function* readFrames(
         continue;
       }
       if (head !== held) throw broken('a frame is of no known kind');
-      const bytes = Buffer.allocUnsafe(digest.sizeBytes);
+      const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
       for (let filled = 0; filled < bytes.byteLength; ) {
-        if (!(await fill())) throw broken('it ends within a blob');
+        if (!(at < chunk.byteLength || (await fill()))) throw broken('it ends within a blob');
         const part = chunk.subarray(at, at + bytes.byteLength - filled);
         bytes.set(part, filled);
         filled += part.byteLength;
