@@ -148,8 +148,9 @@ interface Spawn {
   readonly progressMessage?: string;
   readonly cacheable?: boolean;
   readonly remoteCacheable?: boolean;
-  /** `1.250s`; Bazel 2.1 and 4.2 do not write it, later ones do. */
+  /** Durations as `1.250s`. Bazel 2.1 and 4.2 write neither; later ones have the first, then the second. */
   readonly walltime?: string;
+  readonly metrics?: { readonly totalTime?: string; readonly executionWallTime?: string };
 }
 
 /** One JSON object after another, with nothing between them. */
@@ -241,7 +242,8 @@ function createTimes(profile: Profile | undefined): (spawn: Spawn) => number {
     const output = (spawn.listedOutputs ?? []).find((path) => byOutput.has(path));
     const timed = (output && byOutput.get(output)) ?? byName.get(spawn.progressMessage ?? '')?.shift();
     if (timed) return timed.durationUs / 1_000;
-    const [, seconds] = /^([\d.]+)s$/.exec(spawn.walltime ?? '') ?? [];
+    const { totalTime, executionWallTime } = spawn.metrics ?? {};
+    const [, seconds] = /^([\d.]+)s$/.exec(totalTime ?? executionWallTime ?? spawn.walltime ?? '') ?? [];
     if (seconds !== undefined) return Number(seconds) * 1_000;
     throw new Error(
       profile

@@ -88,7 +88,7 @@ test('a log with times needs no profile, and files of an output directory have i
     {
       listedOutputs: ['out/b'],
       progressMessage: 'B',
-      walltime: '0.250s',
+      metrics: { totalTime: '0.250s', executionWallTime: '0.200s' },
       inputs: [{ path: 'out/tree/x', digest: { sizeBytes: '3' } }],
     },
   ];
