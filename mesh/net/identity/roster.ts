@@ -43,6 +43,8 @@ export function createRoster(identity: Identity): Roster {
       const membership = parse(CertificateSchema, certificate)?.membership;
       const peer = membership && parse(MembershipSchema, membership.payload)?.peerId;
       if (peer === undefined || peer === identity.peerId) return undefined;
+      // Everybody who connects brings all of them.
+      if (Buffer.compare(entries.get(peer)?.certificate ?? new Uint8Array(), certificate) === 0) return undefined;
       const { member } = identity.verifyMember(peer, certificate);
       if (!member || member.notAfterMs <= (get(peer)?.notAfterMs ?? 0)) return undefined;
       if (!entries.has(peer) && entries.size >= limits.membersMax) return undefined;
