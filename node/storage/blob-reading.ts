@@ -18,6 +18,8 @@ import { createVerifiedFiles, type VerifiedFiles } from './verified-files.ts';
 
 export interface BlobReading {
   isHeld(digest: Digest): boolean;
+  /** Whether a list of chunks stands for it, be they held or not. */
+  isList(digest: Digest): boolean;
   /** Whether it is held; if so it was used just now. */
   touch(digest: Digest): boolean;
   /** The blob's name and those of its chunks: what must be pinned for it to stay. */
@@ -251,6 +253,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       const name = blobName(digest);
       return residency.has(name) && chunksOf(digest, name) !== false;
     },
+    isList: (digest) => lists.of(digest, blobName(digest)) !== undefined,
     touch(digest) {
       const name = blobName(digest);
       if (!residency.has(name)) return false;

@@ -63,12 +63,17 @@ export function createEvictor(options: EvictorOptions): EvictBatch {
       const text = keyText(key);
       if (!residency.canLeave(text) || recency.isTouched(text)) continue;
       victims.push(key);
-      // What a result or a list of chunks takes is not in its key; it is about that of a few changes.
-      const sizeBytes = isResultKey(key) ? 0 : ownBytes(key, place);
-      freedBytes += place === 'file' ? diskBytes(sizeBytes) : sizeBytes + limits.indexBytesPerChange;
+      freedBytes += place === 'file' ? diskBytes(keySizeBytes(key)) : valueBytes(key) + limits.indexBytesPerChange;
       if (freedBytes >= excessBytes) break;
     }
     return victims;
+  }
+
+  function valueBytes(key: Buffer): number {
+    if (!isResultKey(key) && keySizeBytes(key) <= limits.smallBlobBytesMax) return keySizeBytes(key);
+    // What a result or a list of chunks takes is not in its key.
+    const entry = index.find(key);
+    return (entry && index.value(entry)?.byteLength) ?? 0;
   }
 
   async function removeEntries(keys: readonly Buffer[], place: IndexEntry['place']): Promise<void> {

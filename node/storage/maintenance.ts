@@ -77,24 +77,24 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     return removed;
   }
 
-  async function check(digest: Digest, signal: AbortSignal | undefined): Promise<'good' | 'bad' | 'list'> {
+  /** Whether the blob is good; it has been dropped if not. */
+  async function check(digest: Digest, signal: AbortSignal | undefined): Promise<boolean> {
     const open = await reading.open(digest, { isUse: false });
-    if (!open) return 'bad';
-    if (open instanceof Uint8Array) return 'good';
+    if (!open || open instanceof Uint8Array) return open !== undefined;
     await using held = open;
-    if (isChunked(held)) return 'list';
-    return (await reading.verifyAnew(held, signal)) ? 'good' : 'bad';
+    return isChunked(held) || (await reading.verifyAnew(held, signal));
   }
 
-  /** Those of `lists` that have one of `dropped` among their chunks; they are dropped too. */
-  async function dropLists(lists: readonly Digest[], dropped: readonly Digest[]): Promise<Digest[]> {
-    const names = new Set(dropped.map((digest) => blobName(digest).text));
-    const bad = names.size === 0 ? [] : lists.filter((list) => reading.partNames(list).some((name) => names.has(name)));
-    for (const list of bad) {
-      reading.isHeld(list);
-      await residency.settle(blobName(list).text);
-    }
-    return bad;
+  /**
+   * Whether the list is good, or went because a chunk was evicted; it has been dropped if not. Its chunks were checked for
+   * themselves, and that they make the blob was seen when it was stored.
+   */
+  async function checkList(digest: Digest, dropped: ReadonlySet<string>): Promise<boolean> {
+    if (!reading.isList(digest)) return true;
+    const [name = '', ...chunks] = reading.partNames(digest);
+    if (reading.isHeld(digest)) return true;
+    await residency.settle(name);
+    return chunks.length > 0 && !chunks.some((chunk) => dropped.has(chunk));
   }
 
   async function* blobKeys(): AsyncGenerator<Buffer> {
@@ -119,16 +119,20 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
       for await (const key of keys) {
         signal?.throwIfAborted();
         const digest = digestOfKey(key);
-        if (!reading.isHeld(digest)) continue;
-        const found = await check(digest, signal);
-        if (found === 'bad') dropped.push(digest);
-        if (found === 'list') lists.push(digest);
-        progress.add(digest.sizeBytes);
+        if (reading.isList(digest)) {
+          lists.push(digest);
+        } else if (reading.isHeld(digest)) {
+          if (!(await check(digest, signal))) dropped.push(digest);
+          progress.add(digest.sizeBytes);
+        }
       }
     };
     await Promise.all(Array.from({ length: limits.verifyFiles }, worker));
-    // Chunks were checked for themselves, and that they make the blob was seen when it was stored.
-    dropped.push(...(await dropLists(lists, dropped)));
+    const droppedNames = new Set(dropped.map((digest) => blobName(digest).text));
+    for (const list of lists) {
+      if (!(await checkList(list, droppedNames))) dropped.push(list);
+      progress.add(list.sizeBytes);
+    }
     const strayFiles = keepStrays ? 0 : await removeStrays(signal && { signal });
     return { ...progress.end(), dropped: dropped.map(digestKey), strayFiles };
   };

@@ -61,16 +61,20 @@ export function createSpace(options: SpaceOptions): Space {
   const lowWatermarkBytes = limitBytes * limits.lowWatermarkShare;
   let reservedFileBytes = 0;
   let reservedIndexBytes = 0;
+  let reservedGrowthBytes = 0;
   let looseBytes = 0;
   let leases = 0;
   let released = Promise.withResolvers<void>();
 
   const usedIndexBytes = (more: number): number => committer.size().usedBytes + reservedIndexBytes + more;
-  const indexWith = (more: number, slack: number): number =>
-    Math.max(committer.size().fileBytes, usedIndexBytes(more) + slack);
+  const growthOf = ({ indexBytes }: Need): number => (indexBytes > limits.indexRunBytesMax ? indexBytes : 0);
+  const indexWith = (need: Need, slack: number): number =>
+    Math.max(
+      committer.size().fileBytes + reservedGrowthBytes + growthOf(need),
+      usedIndexBytes(need.indexBytes) + slack,
+    );
   const filesWith = (more: number): number => committer.totals().fileDiskBytes + looseBytes + reservedFileBytes + more;
-  const usedWith = ({ fileBytes, indexBytes }: Need): number =>
-    filesWith(fileBytes) + indexWith(indexBytes, slackBytes);
+  const usedWith = (need: Need): number => filesWith(need.fileBytes) + indexWith(need, slackBytes);
   const nothing: Need = { fileBytes: 0, indexBytes: 0 };
   const indexFits = (need: Need): boolean => usedIndexBytes(need.indexBytes) + slackBytes <= indexMaxBytes;
   const fits = (need: Need): boolean => indexFits(need) && usedWith(need) <= limitBytes;
@@ -78,6 +82,7 @@ export function createSpace(options: SpaceOptions): Space {
   function take(need: Need): Lease {
     reservedFileBytes += need.fileBytes;
     reservedIndexBytes += need.indexBytes;
+    reservedGrowthBytes += growthOf(need);
     leases++;
     let isReleased = false;
     return {
@@ -86,6 +91,7 @@ export function createSpace(options: SpaceOptions): Space {
         isReleased = true;
         reservedFileBytes -= need.fileBytes;
         reservedIndexBytes -= need.indexBytes;
+        reservedGrowthBytes -= growthOf(need);
         leases--;
         released.resolve();
         released = Promise.withResolvers<void>();
@@ -123,7 +129,10 @@ export function createSpace(options: SpaceOptions): Space {
 
   return {
     async reserve(need, what, { signal } = {}) {
-      if (need.fileBytes + indexWith(0, slackBytes) > limitBytes || need.indexBytes + slackBytes > indexMaxBytes) {
+      if (
+        need.fileBytes + indexWith(nothing, slackBytes) > limitBytes ||
+        need.indexBytes + slackBytes > indexMaxBytes
+      ) {
         throw exhausted(what, `too large for a cache limited to ${limitBytes} bytes`);
       }
       return fits(need) ? take(need) : takeWhenFree(need, what, signal);
@@ -132,7 +141,7 @@ export function createSpace(options: SpaceOptions): Space {
     addLoose(bytes) {
       looseBytes += bytes;
     },
-    usedBytes: () => filesWith(0) + indexWith(0, 0),
+    usedBytes: () => filesWith(0) + indexWith(nothing, 0),
     async shrink(targetBytes, { signal } = {}) {
       for (const place of ['file', 'inline'] as const) {
         while (usedWith(nothing) > targetBytes) {

@@ -300,7 +300,7 @@ test('a file left behind that has the name of a list goes, and the blob stays al
 });
 
 describe('a chunk that is bad', () => {
-  test('is dropped by verify together with the blobs it is part of', async () => {
+  test.each([1, 2, 3, 4])('is dropped by verify together with the blobs it is part of (%i)', async () => {
     const { whole, chunks } = await spliced();
     const other = randomBlob(3 * MiB);
     await blobs().put(other.digest, chunksOf(other.bytes, 65_536));

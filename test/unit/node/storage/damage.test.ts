@@ -112,7 +112,9 @@ test('stray files are removed after a crash and by verify, files of blobs are no
   await mkdir(join(subject.dataDir, 'cas/sha256/00'), { recursive: true });
   for (const path of strays) await writeFile(path, 'stray');
   expect(await subject.store.verify()).toMatchObject({ dropped: [], strayFiles: 2 });
-  expect(await readdir(join(subject.dataDir, 'cas/sha256/00'))).toEqual([]);
+  // One of 256 blobs has its file beside them.
+  const left = await readdir(join(subject.dataDir, 'cas/sha256/00'));
+  expect(left.filter((name) => !name.startsWith(large.digest.hash))).toEqual([]);
   expect(await blobs().missing([large.digest])).toEqual([]);
 });
 
