@@ -4,10 +4,8 @@
  *
  * A second thing can be said there: a request to join, which ends the connection either way.
  */
-import { Buffer } from 'node:buffer';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { MessageStream } from '@libp2p/interface';
-import { lpStream } from '@libp2p/utils';
 import {
   type Contact,
   GrantSchema,
@@ -21,6 +19,7 @@ import { type CertifiedMember, printable } from '../identity/certificate.ts';
 import type { Identity } from '../identity/identity.ts';
 import { prove } from '../identity/invitation.ts';
 import { admit } from '../identity/issuer.ts';
+import { readFrame, writeFrame } from './framing.ts';
 import * as limits from './limits.ts';
 
 /** Decides on encrypted connections. Both resolve when the far end is a member, and throw otherwise. */
@@ -71,32 +70,27 @@ export function createDoor(options: DoorOptions): Door {
   return {
     async dialled(connection, far) {
       await within(connection, async (signal) => {
-        const frames = lpStream(connection, { maxDataLength: limits.helloBytesMax });
-        await frames.write(ownHello(), { signal });
-        const answer = await frames.read({ signal }).catch(() => {
+        await writeFrame(connection, ownHello(), { signal });
+        const answer = await readFrame(connection, { maxBytes: limits.helloBytesMax, signal }).catch(() => {
           throw refuse(far, 'it closed the connection at our certificate');
         });
-        check(far, parseHello(answer.subarray()));
-        frames.unwrap();
+        check(far, parseHello(answer));
       });
     },
 
     async accepted(connection, far) {
       await within(connection, async (signal) => {
-        const frames = lpStream(connection, { maxDataLength: limits.helloBytesMax });
-        const hello = parseHello((await frames.read({ signal })).subarray());
+        const hello = parseHello(await readFrame(connection, { maxBytes: limits.helloBytesMax, signal }));
         if (hello?.kind.case === 'join') {
           const grant = grantTo(far, hello.kind.value);
-          await frames.write(grant, { signal });
+          await writeFrame(connection, grant, { signal });
           // The grant is on its way until the far end hangs up.
-          await frames
-            .read({ signal: AbortSignal.any([signal, AbortSignal.timeout(limits.partingMs)]) })
-            .catch(() => {});
+          const parting = AbortSignal.any([signal, AbortSignal.timeout(limits.partingMs)]);
+          await readFrame(connection, { maxBytes: 0, signal: parting }).catch(() => {});
           throw new Refused('joined; it dials again as a member');
         }
         check(far, hello);
-        await frames.write(ownHello(), { signal });
-        frames.unwrap();
+        await writeFrame(connection, ownHello(), { signal });
       });
     },
   };
@@ -137,7 +131,7 @@ export async function within<T>(connection: MessageStream, work: (signal: AbortS
 
 function parseHello(bytes: Uint8Array): Hello | undefined {
   try {
-    return fromBinary(HelloSchema, Buffer.from(bytes));
+    return fromBinary(HelloSchema, bytes);
   } catch {
     return undefined;
   }

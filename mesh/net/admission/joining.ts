@@ -6,7 +6,6 @@ import { keys } from '@libp2p/crypto';
 import type { MessageStream } from '@libp2p/interface';
 import { tcp } from '@libp2p/tcp';
 import { tls } from '@libp2p/tls';
-import { lpStream } from '@libp2p/utils';
 import { createLibp2p } from 'libp2p';
 import {
   type Contact,
@@ -26,6 +25,7 @@ import { readMesh } from '../identity/mesh.ts';
 import { createRevocations } from '../identity/revocations.ts';
 import { identityPaths, isShared, writeState } from '../identity/state.ts';
 import { Refused, within } from './door.ts';
+import { readFrame, writeFrame } from './framing.ts';
 import { guarded } from './guarded.ts';
 import * as limits from './limits.ts';
 
@@ -116,12 +116,12 @@ async function exchange(
   name: string,
   signal: AbortSignal,
 ): Promise<Grant> {
-  const frames = lpStream(connection, { maxDataLength: limits.grantBytesMax });
   const joining = { issuer, joiner, nonce: randomBytes(limits.nonceBytes) };
   const proof = prove(token.secret, 'join', joining);
   const value = { invitationId: invitationId(token.secret), nonce: joining.nonce, proof, name };
-  await frames.write(toBinary(HelloSchema, create(HelloSchema, { kind: { case: 'join', value } })), { signal });
-  const granted = fromBinary(JoinGrantSchema, (await frames.read({ signal })).subarray());
+  const hello = toBinary(HelloSchema, create(HelloSchema, { kind: { case: 'join', value } }));
+  await writeFrame(connection, hello, { signal });
+  const granted = fromBinary(JoinGrantSchema, await readFrame(connection, { maxBytes: limits.grantBytesMax, signal }));
   if (!isProof(granted.proof, prove(token.secret, 'grant', joining, granted.grant))) {
     throw new Refused('whoever answered does not know the invitation');
   }

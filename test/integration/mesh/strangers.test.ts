@@ -10,11 +10,11 @@ import { identify } from '@libp2p/identify';
 import { type ConnectionEncrypter, type Libp2p, type MessageStream, serviceCapabilities } from '@libp2p/interface';
 import { tcp } from '@libp2p/tcp';
 import { tls } from '@libp2p/tls';
-import { lpStream } from '@libp2p/utils';
 import { multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { join } from '../../../mesh/net/admission/joining.ts';
+import { readFrame, writeFrame } from '../../../mesh/net/admission/framing.ts';
 import { admissionMs } from '../../../mesh/net/admission/limits.ts';
 import { certificateBytes } from '../../../mesh/net/identity/certificate.ts';
 import { prove } from '../../../mesh/net/identity/invitation.ts';
@@ -48,9 +48,22 @@ interface Knock {
   readonly admitted: boolean;
 }
 
+interface Frames {
+  write(bytes: Uint8Array): Promise<void>;
+  read(): Promise<Uint8Array>;
+}
+
+function framesOn(connection: MessageStream): Frames {
+  const signal = AbortSignal.timeout(30_000);
+  return {
+    write: (bytes) => writeFrame(connection, bytes, { signal }),
+    read: () => readFrame(connection, { maxBytes: 2 ** 20, signal }),
+  };
+}
+
 async function knock(
   key: SigningKey,
-  say: (frames: ReturnType<typeof lpStream>, connection: MessageStream) => Promise<void> | void,
+  say: (frames: Frames, connection: MessageStream) => Promise<void> | void,
   encrypter: 'noise' | 'tls' = 'noise',
 ): Promise<Knock> {
   let heardBytes = 0;
@@ -66,7 +79,7 @@ async function knock(
         const { connection } = secured;
         connection.addEventListener('message', ({ data }) => void (heardBytes += data.byteLength));
         connection.addEventListener('close', () => closed.resolve(true));
-        await say(lpStream(connection), connection);
+        await say(framesOn(connection), connection);
         await closed.promise;
         throw new Error('the other end closed the connection');
       },
@@ -126,8 +139,7 @@ test('a member is admitted, so what follows proves something', async () => {
     answered =
       host.identity.verifyMember(
         host.peer,
-        (fromBinary(HelloSchema, (await frames.read()).subarray()).kind.value as { certificate: Uint8Array })
-          .certificate,
+        (fromBinary(HelloSchema, await frames.read()).kind.value as { certificate: Uint8Array }).certificate,
       ).member !== undefined;
     connection.abort(new Error('enough'));
   });
@@ -219,7 +231,7 @@ describe('an invitation', () => {
     const dataDir = meeting.newDir();
     const key = openKey(identityPaths(dataDir).key);
     let hello: Uint8Array = new Uint8Array();
-    await knock(key, async (frames) => {
+    await knock(key, async (frames, connection) => {
       const joining = { issuer: host.peer, joiner: key.peerId, nonce: new Uint8Array(16) };
       const { invitationId } = await import('../../../mesh/net/identity/invitation.ts');
       const value: Partial<JoinRequest> = {
@@ -231,7 +243,7 @@ describe('an invitation', () => {
       hello = toBinary(HelloSchema, create(HelloSchema, { kind: { case: 'join', value: value as JoinRequest } }));
       await frames.write(hello);
       await frames.read();
-      frames.unwrap().abort(new Error('enough'));
+      connection.abort(new Error('enough'));
     });
     return { key, hello, token };
   }
