@@ -7,16 +7,16 @@
  */
 import type { BlobKey, NodeId } from '../ids.ts';
 import type { Machine } from '../machine.ts';
-import { addSource, createFetch, type Fetch, open, type Piece, type Source } from './fetches.ts';
+import { addSource, createFetch, type Fetch, open, type Source } from './fetches.ts';
 import { createHedging } from './hedging.ts';
 import { createHolders, type Holder } from './holders.ts';
 import * as limits from './limits.ts';
+import { createTransfers, type Item, type Transfer } from './transfers.ts';
 import type {
   FetchConfig,
   FetchEffect,
   FetchEvent,
   FetchFailure,
-  Part,
   PartOutcome,
   TransferOutcome,
   Want,
@@ -32,19 +32,10 @@ export interface Planner extends Machine<FetchEvent, FetchEffect> {
   transfers(): number;
 }
 
-interface Transfer {
-  readonly id: number;
-  readonly holder: Holder;
-  /** What is still to come. */
-  readonly items: Map<BlobKey, { readonly fetch: Fetch; readonly piece: Piece }>;
-  readonly bytes: number;
-  readonly startedAtMs: number;
-  readonly expectedMs: number;
-  hedgeAtMs: number;
-  progressAtMs: number;
-  receivedBytes: number;
-  /** This one was started because another is late. */
-  readonly hedge: boolean;
+/** What one holder is to bring in one request. */
+interface Batch {
+  bytes: number;
+  readonly items: Item[];
 }
 
 export function createPlanner(config: FetchConfig): Planner {
@@ -53,8 +44,6 @@ export function createPlanner(config: FetchConfig): Planner {
   const blobOf = new Map<number, BlobKey>();
   const holders = createHolders(self);
   const hedging = createHedging();
-  const transfers = new Map<number, Transfer>();
-  let nextTransfer = 0;
   let nowInStepMs = 0;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let retryAtMs = Number.POSITIVE_INFINITY;
@@ -64,6 +53,14 @@ export function createPlanner(config: FetchConfig): Planner {
   let unsettled = false;
   let toLocate = new Map<BlobKey, boolean>();
   let effects: FetchEffect[] = [];
+  const transfers = createTransfers(
+    holders,
+    hedging,
+    (effect) => effects.push(effect),
+    () => {
+      unsettled = true;
+    },
+  );
 
   function onWant({ want, blob, sizeBytes, budgetMs, hints }: Want): void {
     let fetch = fetches.get(blob);
@@ -92,7 +89,7 @@ export function createPlanner(config: FetchConfig): Planner {
   function end(fetch: Fetch): void {
     fetches.delete(fetch.blob);
     for (const want of fetch.wants.keys()) blobOf.delete(want);
-    for (const transfer of [...transfers.values()]) forgo(transfer, fetch.blob);
+    for (const transfer of transfers.all()) transfers.forgo(transfer, fetch.blob);
   }
 
   function fail(fetch: Fetch, reason: FetchFailure): void {
@@ -109,26 +106,6 @@ export function createPlanner(config: FetchConfig): Planner {
     for (const want of fetch.wants.keys()) effects.push({ kind: 'fetched', want, blob: fetch.blob, from });
     if (from === undefined && fetch.striped) effects.push({ kind: 'discard', blob: fetch.blob });
     end(fetch);
-  }
-
-  /** The transfer need not bring this blob any more. */
-  function forgo(transfer: Transfer, blob: BlobKey): void {
-    const item = transfer.items.get(blob);
-    if (!item) return;
-    transfer.items.delete(blob);
-    item.piece.transfers.delete(transfer.id);
-    if (transfer.items.size > 0) return;
-    effects.push({ kind: 'cancelTransfer', transfer: transfer.id });
-    close(transfer);
-  }
-
-  function close(transfer: Transfer): void {
-    transfers.delete(transfer.id);
-    unsettled = true;
-    transfer.holder.transfers -= 1;
-    transfer.holder.owedBytes -= transfer.bytes - transfer.receivedBytes;
-    for (const { piece } of transfer.items.values()) piece.transfers.delete(transfer.id);
-    transfer.items.clear();
   }
 
   function usable(fetch: Fetch, source: Source, except?: NodeId): boolean {
@@ -167,42 +144,6 @@ export function createPlanner(config: FetchConfig): Planner {
     return found;
   }
 
-  function start(holder: Holder, items: readonly { fetch: Fetch; piece: Piece }[], hedge: boolean): number {
-    nextTransfer += 1;
-    const id = nextTransfer;
-    const bytes = items.reduce((sum, { piece }) => sum + piece.lengthBytes, 0);
-    const expectedMs = holders.expectedMs(holder, bytes);
-    const transfer: Transfer = {
-      id,
-      holder,
-      items: new Map(items.map((item) => [item.fetch.blob, item])),
-      bytes,
-      startedAtMs: nowInStepMs,
-      expectedMs,
-      hedgeAtMs: nowInStepMs + hedging.patienceMs(expectedMs),
-      progressAtMs: nowInStepMs,
-      receivedBytes: 0,
-      hedge,
-    };
-    transfers.set(id, transfer);
-    hedging.started();
-    holder.transfers += 1;
-    holder.owedBytes += bytes;
-    const parts: Part[] = items.map(({ fetch, piece }) => {
-      piece.transfers.add(id);
-      fetch.attempts += 1;
-      const { offset, lengthBytes } = piece;
-      return { blob: fetch.blob, offset, lengthBytes, whole: !fetch.striped };
-    });
-    effects.push({ kind: 'transfer', transfer: id, from: holder.node, parts });
-    return id;
-  }
-
-  interface Batch {
-    bytes: number;
-    readonly items: { fetch: Fetch; piece: Piece }[];
-  }
-
   /** Gives every piece that waits to the holder that should have it here first, as far as transfers are free. */
   function dispatch(): void {
     const batches = new Map<NodeId, Batch>();
@@ -210,12 +151,12 @@ export function createPlanner(config: FetchConfig): Planner {
     for (const fetch of [...fetches.values()]) {
       if (fetch.assembling) continue;
       for (const piece of open(fetch)) {
-        if (transfers.size + batches.size >= limits.transfersMax) break;
+        if (transfers.size() + batches.size >= limits.transfersMax) break;
         const holder = best(fetch, piece.lengthBytes, undefined, batches);
         if (!holder) break;
         if (fetch.sizeBytes > limits.batchedBytes) {
           if (fetch.mixedUp) fetch.alone = holder.node;
-          start(holder, [{ fetch, piece }], false);
+          transfers.start(holder, [{ fetch, piece }], false, nowInStepMs);
           continue;
         }
         const batch = batches.get(holder.node) ?? { bytes: 0, items: [] };
@@ -225,7 +166,7 @@ export function createPlanner(config: FetchConfig): Planner {
         batch.items.push({ fetch, piece });
       }
     }
-    for (const [node, { items }] of batches) start(holders.get(node), items, false);
+    for (const [node, { items }] of batches) transfers.start(holders.get(node), items, false, nowInStepMs);
     for (const fetch of [...fetches.values()]) if (!fetch.assembling && open(fetch).length > 0) look(fetch);
   }
 
@@ -250,11 +191,10 @@ export function createPlanner(config: FetchConfig): Planner {
 
   /** The node is no holder of anything any more. */
   function drop(node: NodeId): void {
-    for (const transfer of [...transfers.values()]) {
+    for (const transfer of transfers.all()) {
       if (transfer.holder.node !== node) continue;
-      effects.push({ kind: 'cancelTransfer', transfer: transfer.id });
       noteFailOver(transfer);
-      close(transfer);
+      transfers.cancel(transfer);
     }
     for (const fetch of fetches.values()) {
       removeSource(fetch, node);
@@ -289,11 +229,10 @@ export function createPlanner(config: FetchConfig): Planner {
       case 'arrived': {
         const late = [...piece.transfers].some((id) => id !== transfer.id);
         if (transfer.hedge && late) effects.push({ kind: 'note', note: { kind: 'hedgeWon', transfer: transfer.id } });
-        transfer.items.delete(blob);
-        piece.transfers.delete(transfer.id);
+        transfers.settle(transfer, blob);
         piece.done = true;
         fetch.deliveredBy.add(node);
-        for (const id of [...piece.transfers]) forgo(transfers.get(id) as Transfer, blob);
+        for (const id of [...piece.transfers]) transfers.forgo(transfers.get(id) as Transfer, blob);
         if (outcome === 'stored') return complete(fetch, node);
         if (fetch.pieces.every(({ done }) => done)) {
           fetch.assembling = true;
@@ -302,13 +241,11 @@ export function createPlanner(config: FetchConfig): Planner {
         return;
       }
       case 'absent':
-        transfer.items.delete(blob);
-        piece.transfers.delete(transfer.id);
+        transfers.settle(transfer, blob);
         if (source) absent(fetch, source);
         return;
       case 'wrong':
-        transfer.items.delete(blob);
-        piece.transfers.delete(transfer.id);
+        transfers.settle(transfer, blob);
         effects.push({ kind: 'blame', node, reason: 'wrong' });
         return drop(node);
       case 'noRoom':
@@ -339,7 +276,7 @@ export function createPlanner(config: FetchConfig): Planner {
         const takenMs = nowInStepMs - transfer.startedAtMs;
         holders.measured(holder, transfer.bytes, takenMs);
         hedging.sample(takenMs, transfer.expectedMs);
-        close(transfer);
+        transfers.close(transfer);
         for (const { fetch } of left) {
           const source = fetch.sources.get(holder.node);
           if (source) absent(fetch, source);
@@ -348,12 +285,12 @@ export function createPlanner(config: FetchConfig): Planner {
       }
       case 'broken':
         noteFailOver(transfer);
-        close(transfer);
+        transfers.close(transfer);
         effects.push({ kind: 'blame', node: holder.node, reason: 'unreachable' });
         for (const { fetch } of left) broken(fetch, holder.node);
         return;
       case 'busy':
-        close(transfer);
+        transfers.close(transfer);
         holder.busyUntilMs = nowInStepMs + Math.min(limits.busyMsMax, Math.max(1, outcome.retryAfterMs));
         for (const { fetch } of left) {
           fetch.attempts -= 1;
@@ -400,7 +337,7 @@ export function createPlanner(config: FetchConfig): Planner {
 
   function hedge(late: Transfer): void {
     late.hedgeAtMs = Number.POSITIVE_INFINITY;
-    const byHolder = new Map<Holder, { fetch: Fetch; piece: Piece }[]>();
+    const byHolder = new Map<Holder, Item[]>();
     for (const item of late.items.values()) {
       if (item.fetch.mixedUp || item.piece.transfers.size > 1) continue;
       const holder = best(item.fetch, item.piece.lengthBytes, late.holder.node);
@@ -410,9 +347,9 @@ export function createPlanner(config: FetchConfig): Planner {
       else byHolder.set(holder, [item]);
     }
     for (const [holder, items] of byHolder) {
-      if (transfers.size >= limits.transfersMax || !hedging.take()) return;
-      const by = start(holder, items, true);
-      effects.push({ kind: 'note', note: { kind: 'hedged', transfer: late.id, by } });
+      if (transfers.size() >= limits.transfersMax || !hedging.take()) return;
+      const { id } = transfers.start(holder, items, true, nowInStepMs);
+      effects.push({ kind: 'note', note: { kind: 'hedged', transfer: late.id, by: id } });
     }
   }
 
@@ -434,21 +371,13 @@ export function createPlanner(config: FetchConfig): Planner {
   }
 
   function onTimers(): void {
-    for (const transfer of [...transfers.values()]) {
-      if (!transfers.has(transfer.id)) continue;
+    for (const transfer of transfers.all()) {
+      if (!transfers.get(transfer.id)) continue;
       if (nowInStepMs >= transfer.progressAtMs + limits.stallMs) {
         effects.push({ kind: 'cancelTransfer', transfer: transfer.id });
         onEnded(transfer, { kind: 'broken' });
       } else if (nowInStepMs >= transfer.hedgeAtMs) hedge(transfer);
     }
-  }
-
-  function nextMs(): number {
-    let next = Math.min(retryAtMs, earliestEndMs);
-    for (const { hedgeAtMs, progressAtMs } of transfers.values()) {
-      next = Math.min(next, hedgeAtMs, progressAtMs + limits.stallMs);
-    }
-    return next;
   }
 
   function sendLocates(): void {
@@ -465,10 +394,7 @@ export function createPlanner(config: FetchConfig): Planner {
         return;
       case 'gap':
         // Connections are gone, by nobody's fault; what was measured and found is still good.
-        for (const transfer of [...transfers.values()]) {
-          effects.push({ kind: 'cancelTransfer', transfer: transfer.id });
-          close(transfer);
-        }
+        for (const transfer of transfers.all()) transfers.cancel(transfer);
         return;
       case 'want':
         for (const want of event.wants) onWant(want);
@@ -495,11 +421,7 @@ export function createPlanner(config: FetchConfig): Planner {
         return;
       case 'progress': {
         const transfer = transfers.get(event.transfer);
-        if (!transfer || event.receivedBytes <= transfer.receivedBytes) return;
-        const received = Math.min(event.receivedBytes, transfer.bytes);
-        transfer.holder.owedBytes -= received - transfer.receivedBytes;
-        transfer.receivedBytes = received;
-        transfer.progressAtMs = nowInStepMs;
+        if (transfer) transfers.progressed(transfer, event.receivedBytes, nowInStepMs);
         return;
       }
       case 'part': {
@@ -546,7 +468,7 @@ export function createPlanner(config: FetchConfig): Planner {
       if (unsettled || nowMs >= retryAtMs) dispatch();
       unsettled = false;
       sendLocates();
-      const next = nextMs();
+      const next = Math.min(retryAtMs, earliestEndMs, transfers.nextMs());
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
@@ -554,6 +476,6 @@ export function createPlanner(config: FetchConfig): Planner {
     fetching: () => fetches.size,
     sizeOf: (blob) => fetches.get(blob)?.sizeBytes,
     arriving: (blob) => fetches.get(blob)?.pieces.some(({ done }) => done) === true,
-    transfers: () => transfers.size,
+    transfers: () => transfers.size(),
   };
 }
