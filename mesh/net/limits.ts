@@ -15,3 +15,6 @@ export const addressesPerContact = 8;
 export const idlePollMs = 5;
 /** For the last words to get through the encryption to the sockets when the node stops. */
 export const flushMs = 20;
+/** A renewed certificate is given again for so long, to so many members, instead of another. */
+export const renewedMs = 60_000;
+export const renewalsKept = 256;

@@ -5,7 +5,7 @@
 import { Buffer } from 'node:buffer';
 import type { Contact } from '../../protos/gen/potluck/mesh/v1/admission_pb.ts';
 import type { Control } from '../../protos/gen/potluck/mesh/v1/control_pb.ts';
-import type { RevocationNotice, Signed } from '../../protos/gen/potluck/mesh/v1/identity_pb.ts';
+import type { Certificate, RevocationNotice, Signed } from '../../protos/gen/potluck/mesh/v1/identity_pb.ts';
 import type { NodeId } from '../core/ids.ts';
 import type { SharingMessage } from '../core/sharing-types.ts';
 import { createDoor } from './admission/door.ts';
@@ -85,6 +85,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
   const toldRefusals = new Map<NodeId, number>();
   const discovered = new Set<NodeId>();
+  const renewals = new Map<NodeId, { readonly certificate: Certificate; readonly atMs: number }>();
   let reconnect: Reconnect | undefined;
 
   const door = createDoor({
@@ -187,6 +188,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       case 'renewed':
         return onRenewed(body.value.certificate && certificateBytes(body.value.certificate), body.value.certificate);
       case 'certificates':
+        if (body.value.certificates.length > controlLimits.noticesMax) throw new Error('too many certificates at once');
         for (const certificate of body.value.certificates) roster.learn(certificate);
         return;
       case 'delegation':
@@ -309,8 +311,18 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     const member = roster.get(from);
     // Early requests are answered with silence, so that nobody fills this disk with serial numbers.
     if (!member || !isRenewalDue(member, identity.nowMs() + skewMs)) return;
-    const certificate = renew(identity, member);
-    if (certificate) links.send(from, { case: 'renewed', value: { certificate } });
+    // Each costs a sync of the disk: one that is asked for again is given again.
+    const given = renewals.get(from);
+    const isFresh = given !== undefined && nowMs() - given.atMs < limits.renewedMs;
+    const certificate = isFresh ? given.certificate : renew(identity, member);
+    if (!certificate) return;
+    renewals.delete(from);
+    renewals.set(from, isFresh ? given : { certificate, atMs: nowMs() });
+    for (const oldest of renewals.keys()) {
+      if (renewals.size <= limits.renewalsKept) break;
+      renewals.delete(oldest);
+    }
+    links.send(from, { case: 'renewed', value: { certificate } });
   }
 
   function onRenewed(bytes: Uint8Array | undefined, certificate: Parameters<typeof acceptCertificate>[1] | undefined) {

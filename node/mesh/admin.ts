@@ -127,6 +127,11 @@ async function onRevoke(peer: string, context: AdminContext): Promise<Answers['r
     } catch (error) {
       if (!(error instanceof StatusError && error.code === 'NOT_FOUND')) throw error;
     }
+  } else if (hasAdmitted(peerId, context)) {
+    throw new StatusError(
+      'FAILED_PRECONDITION',
+      `${peerId} is an issuer: revoked here, whom it admitted would be out as well. Revoke it on the administrator's node, which keeps them`,
+    );
   }
   revoke(identity, peerId);
   return { peerId };
@@ -171,6 +176,12 @@ function resolvePeer(text: string, context: AdminContext): NodeId {
   const problem =
     matching.length > 1 ? `is more than one: ${matching.map(({ peerId }) => peerId).join(', ')}` : 'is not known here';
   throw new StatusError('NOT_FOUND', `"${text}" ${problem}; see potluck peers`);
+}
+
+/** Whether a member that is known holds a certificate of this issuer. */
+function hasAdmitted(issuer: NodeId, context: AdminContext): boolean {
+  const roster = context.active()?.roster;
+  return membersKnown(context, issuer).some((peer) => roster?.get(peer)?.issuer === issuer);
 }
 
 function membersKnown(context: AdminContext, except: NodeId): NodeId[] {
