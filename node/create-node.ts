@@ -282,7 +282,12 @@ async function openMesh(
   peers: PeerTier | undefined,
 ): Promise<MeshNode> {
   const { openMeshNode } = await import('./mesh/mesh-node.ts');
-  return openMeshNode({ dataDir, config, onLog, ...(peers && { openTier: (ports) => peers.open(ports) }) });
+  return openMeshNode({
+    dataDir,
+    config,
+    onLog,
+    ...(peers && { openTier: (ports) => peers.open(ports), seed: (request) => peers.seed(request) }),
+  });
 }
 
 async function openPeers(

@@ -17,6 +17,7 @@ import { revoke } from './revoke.ts';
 import { run } from './run/command.ts';
 import { simCommands } from './sim.ts';
 import { simBlobs } from './sim-blobs.ts';
+import { seed } from './seed.ts';
 import { status } from './status.ts';
 import { print, printError } from './terminal.ts';
 import { up } from './up.ts';
@@ -27,7 +28,7 @@ export const commands: readonly Command[] = [
   up,
   status,
   run,
-  ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave],
+  ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave, seed],
   ...[cacheStats, cacheGc, cacheVerify],
   doctor,
   ...simCommands,

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { PeerLine } from './status.ts';
 import { socketPathBytesMax } from './limits.ts';
 
@@ -13,7 +14,8 @@ export type AdminRequest =
   | { readonly do: 'issuer add'; readonly peer: string }
   | { readonly do: 'issuer remove'; readonly peer: string }
   | { readonly do: 'revoke'; readonly peer: string }
-  | { readonly do: 'leave'; readonly force: boolean };
+  | { readonly do: 'leave'; readonly force: boolean }
+  | { readonly do: 'seed'; readonly request: SeedRequest };
 
 export interface Answers {
   readonly invite: {
@@ -32,6 +34,7 @@ export interface Answers {
   readonly 'issuer remove': { readonly peerId: string };
   readonly revoke: { readonly peerId: string };
   readonly leave: { readonly meshId: string };
+  readonly seed: SeedReport;
 }
 
 /** Where a node that serves from this data directory takes such requests. A path too long for a socket has a stand-in. */

@@ -13,6 +13,7 @@ import { identityPaths, removeState } from '../../mesh/net/identity/state.ts';
 import { publicKeyOf } from '../../mesh/net/identity/peer-id.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
+import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest, Answers } from './admin-requests.ts';
 import { peersOf } from './status.ts';
@@ -24,6 +25,7 @@ export interface AdminContext {
   /** Only a running node can wake up and go to sleep. */
   readonly wake?: () => Promise<ActiveMesh>;
   readonly sleep?: (presence: 'suspended' | 'left') => Promise<void>;
+  readonly seed?: (request: SeedRequest) => Promise<SeedReport>;
 }
 
 /** Throws StatusError with what a person should do. */
@@ -52,6 +54,9 @@ export async function administer(request: AdminRequest, context: AdminContext): 
       return onRevoke(request.peer, context);
     case 'leave':
       return onLeave(request.force, context);
+    case 'seed':
+      if (context.seed) return context.seed(request.request);
+      throw new StatusError('FAILED_PRECONDITION', 'seeding needs a running node: potluck up');
     default:
       throw new StatusError('INVALID_ARGUMENT', `unknown request ${JSON.stringify(request satisfies never)}`);
   }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import type { SharingNote } from '../../mesh/core/sharing-types.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
+import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest } from './admin-requests.ts';
 import type { Clock } from './ports.ts';
@@ -19,6 +20,7 @@ export interface MeshNodeOptions {
   readonly dataDir: string;
   readonly config: MeshConfig;
   readonly openTier?: OpenTier;
+  readonly seed?: (request: SeedRequest) => Promise<SeedReport>;
   readonly clock?: Clock;
   readonly onLog: (level: 'info' | 'warning' | 'error', message: string) => void;
   readonly onNote?: (note: SharingNote) => void;
@@ -72,7 +74,14 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
 
   async function onRequest(request: AdminRequest): Promise<object> {
     const { administer } = await import('./admin.ts');
-    return administer(request, { dataDir, config, active: () => active, wake, sleep });
+    return administer(request, {
+      dataDir,
+      config,
+      active: () => active,
+      wake,
+      sleep,
+      ...(options.seed && { seed: options.seed }),
+    });
   }
 
   if (existsSync(join(dataDir, 'mesh', 'membership'))) {

@@ -39,6 +39,11 @@ export const resultGatherMs = 1;
  * some of it, and running an action again takes longer still.
  */
 export const resultBudgetMs = 1_000;
+/**
+ * A lookup waits so long for the blobs of a result that was found: within what clients wait for an answer. They go on coming,
+ * and a later lookup finds them.
+ */
+export const bringMs = 20_000;
 /** Members asked for a result. */
 export const resultPeersMax = 8;
 /** A result of more bytes is not taken from others. */
@@ -54,3 +59,16 @@ export const silentPauseMsMax = 4_000;
 /** One that told something untrue is not asked for so long, doubling each time up to the second. */
 export const benchMs = 60_000;
 export const benchMsMax = 30 * 60_000;
+
+/** Blobs of one closure that is seeded, and the size of a message that is read for it. */
+export const closureMax = 1_000_000;
+export const messageBytesMax = 64 * 1024 * 1024;
+/** Blobs asked about in one call; those up to the next size travel together, so many bytes in one call. */
+export const seedDigestsPerCall = 4_096;
+export const seedBatchedBytesMax = 1024 * 1024;
+export const seedBatchBytes = 4 * 1024 * 1024;
+/** What members may hand over in this time is a share of the cache. */
+export const seedWindowMs = 24 * 60 * 60 * 1_000;
+export const seedShare = 0.4;
+/** A request for progress waits so long for news. */
+export const seedReportMs = 500;

@@ -102,10 +102,10 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     if (stored) return apart(stored).result;
     const name = `${digestKey(key.action)} ${key.instance}`;
     const running = looking.get(name);
-    if (running) return await running;
+    if (running) return await inTime(running);
     const found = lookFor(key).finally(() => looking.delete(name));
     looking.set(name, found);
-    return await found;
+    return await inTime(found);
   }
 
   async function told(key: ActionKey): Promise<VouchedResult> {
@@ -140,4 +140,11 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
       return toBinary(ResultsResponseSchema, create(ResultsResponseSchema, { results }));
     },
   };
+}
+
+/** `undefined` when it takes longer than a client waits. */
+async function inTime<T>(work: Promise<T>): Promise<T | undefined> {
+  const late = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => late.resolve(undefined), limits.bringMs);
+  return await Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
 }

@@ -17,6 +17,7 @@ import type { Fetches } from './fetches.ts';
 import * as limits from './limits.ts';
 import type { PeerActions } from './peer-actions.ts';
 import { switchedStore } from './peer-store.ts';
+import type { SeedJobs, SeedReport, SeedRequest } from './seed-jobs.ts';
 import { createTally, type Tally } from './tally.ts';
 import type { SandboxClass, Trust } from './vouching.ts';
 
@@ -40,10 +41,13 @@ export interface PeerTier {
   /** Gets from the mesh what is not here; resolves to what cannot be had, once the rest is stored. */
   bring(digests: readonly Digest[], options?: CallOptions): Promise<Digest[]>;
   open(ports: TierPorts): Promise<Tier>;
+  /** Seeds what the owner asks for. Throws FAILED_PRECONDITION while this node is alone. */
+  seed(request: SeedRequest): Promise<SeedReport>;
   tally(): Tally;
 }
 
 interface Opened {
+  readonly seeds: SeedJobs;
   readonly fetches: Fetches;
   readonly blobs: LocalBlobStore;
   readonly actions: PeerActions;
@@ -70,14 +74,20 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
     },
     tally: () => tally.now(),
 
+    async seed(request) {
+      if (opened) return await opened.seeds.handle(request);
+      throw new StatusError('FAILED_PRECONDITION', 'this node is in no mesh yet; see potluck join --help');
+    },
+
     async bring(digests, callOptions) {
       const missing = await store.blobs.missing(digests, callOptions);
-      if (!opened) return missing;
+      const fetches = opened?.fetches;
+      if (!fetches) return missing;
       const absent: Digest[] = [];
       for (let at = 0; at < missing.length; at += limits.wantsPerTurn) {
         const some = missing.slice(at, at + limits.wantsPerTurn);
-        const fetched = await Promise.all(some.map((digest) => opened?.fetches.fetch(digest, callOptions)));
-        absent.push(...some.filter((_, which) => fetched[which] !== true));
+        const fetched = await Promise.all(some.map((digest) => fetches.fetch(digest, callOptions)));
+        absent.push(...some.filter((_, which) => fetched[which] === false));
       }
       return absent;
     },
@@ -91,8 +101,11 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         import('./peer-actions.ts'),
         import('./vouching.ts'),
         import('./result-finder.ts'),
+        import('./seed-jobs.ts'),
+        import('./seeding.ts'),
       ]);
-      const [sharingModule, credentialsModule, actionsModule, vouchingModule, finderModule] = modules;
+      const [sharingModule, credentialsModule, actionsModule, vouchingModule, finderModule, jobsModule, seedingModule] =
+        modules;
       const listen = parseHostPort(options.listen);
       if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${options.listen}" is no address for the data plane`);
       const sharing = await sharingModule.shareBlobs({
@@ -101,6 +114,7 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         listen,
         addressesOf: (peer) => ports.dataAddressesOf(peer).flatMap((text) => parseHostPort(text) ?? []),
         report: (event: FetchEvent) => ports.deliver(event as Parameters<TierPorts['deliver']>[0]),
+        seedBytesPerWindow: Math.floor(options.capacityBytes * limits.seedShare),
         calls: new Map([[finderModule.resultsCall, (_, body) => actions.answer(body)]]),
         onUnreported: (digest) => tell(ports, digest, true),
         onReceived: (peer, digest) => tally.onReceived(peer, digest.sizeBytes),
@@ -122,7 +136,14 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
         onIncomplete: (reason) => onLog('info', reason),
       });
-      opened = { blobs: sharing.blobs, actions, fetches };
+      const seeds = jobsModule.createSeedJobs({
+        blobs: store.blobs,
+        actions: store.actions,
+        members: options.members,
+        self: ports.identity.peerId,
+        seed: (peer, digests, how) => seedingModule.seed({ client, local: store.blobs }, peer, digests, how),
+      });
+      opened = { blobs: sharing.blobs, actions, fetches, seeds };
       const stopWatching = store.watch((digest, isHeld) => {
         if (!isHeld || !sharing.isStoring(digest)) tell(ports, digest, isHeld);
       });
@@ -134,6 +155,7 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         async close() {
           stopWatching();
           opened = undefined;
+          await seeds.close();
           await sharing.close();
         },
       };

@@ -15,6 +15,7 @@ import type { Digest } from '../../protos/digest.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createFetches, type Fetches } from './fetches.ts';
 import { peerStore } from './peer-store.ts';
+import { takeSeeds } from './seeding.ts';
 import { blobSource } from './source.ts';
 import { createTransfers } from './transfers.ts';
 
@@ -30,6 +31,8 @@ export interface BlobSharingOptions {
   readonly report: (event: FetchEvent) => void;
   /** A blob came that no report tells of. */
   readonly onUnreported?: (digest: Digest) => void;
+  /** What members may hand to this node within a day. */
+  readonly seedBytesPerWindow: number;
   /** Questions that members may ask, by name. */
   readonly calls?: DataSource['calls'];
   readonly uploadLimits?: () => UploadLimits;
@@ -67,14 +70,15 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
   const client = createDataClient({ credentials, identity, addressesOf });
   const transfers = createTransfers({ client, local, report, ...(onUnreported && { onUnreported }) });
   const fetches = createFetches({ report });
+  const seeds = takeSeeds({ local, bytesPerWindow: options.seedBytesPerWindow });
   const server = await serveData({
     ...options.listen,
     credentials,
     identity,
     source: {
       ...blobSource({ local, arriving: transfers.arriving }),
-      put: (_, digest, content, { signal }) => local.put(digest, content, { signal }),
-      calls: options.calls ?? new Map(),
+      put: seeds.put,
+      calls: new Map([...seeds.calls, ...(options.calls ?? [])]),
     },
     ...(uploadLimits && { uploadLimits }),
     ...(onServed && { onServed }),

@@ -45,6 +45,7 @@ export function createSharingMesh() {
         local: store.blobs,
         credentials: member.credentials,
         listen: { host: '127.0.0.1', port: 0 },
+        seedBytesPerWindow: 100_000_000,
         addressesOf: (peer) => [addresses.get(peer)].filter((address) => address !== undefined),
         report: planning.deliver,
         onReceived: (peer, digest) => received.push([peer, digestKey(digest)]),

@@ -115,7 +115,12 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
       }
     } catch (error) {
       onOver();
-      if (error instanceof PeerError) throw error;
+      if (error instanceof PeerError) {
+        const isUsed = pool.busy > 0 || Object.keys({ ...pool.agent.sockets, ...pool.agent.freeSockets }).length > 0;
+        // Liars name peers that do not exist; nothing is kept of whoever cannot be reached.
+        if (!isUsed && pools.get(peer) === pool) drop(peer);
+        throw error;
+      }
       const cause = error instanceof StaleConnection ? error.cause : error;
       what.signal?.throwIfAborted();
       const reason = cause instanceof Error ? cause.message : String(cause);
@@ -270,6 +275,7 @@ function send(peer: string, agent: Agent, what: Ask, onOver: () => void): Promis
       ...(signal && { signal }),
     });
     request.setTimeout(limits.stallMs, () => request.destroy(new PeerError('stalled', peer, 'it does not answer')));
+    request.once('information', () => request.destroy(new PeerError('lied', peer, 'it answers what was not asked')));
     request.once('response', (response) => {
       request.once('close', onOver);
       resolve(response);
@@ -293,8 +299,13 @@ async function sendBody(request: ReturnType<typeof httpRequest>, body: AsyncIter
       if (request.destroyed) return;
       if (!request.write(chunk)) {
         await new Promise<void>((resolve) => {
-          request.once('drain', resolve);
-          request.once('close', resolve);
+          const onMove = (): void => {
+            request.off('drain', onMove);
+            request.off('close', onMove);
+            resolve();
+          };
+          request.on('drain', onMove);
+          request.on('close', onMove);
         });
       }
     }

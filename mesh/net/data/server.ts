@@ -31,7 +31,12 @@ export interface DataSource {
   /** A small blob, whole. */
   get(digest: Digest, options: CallOptions): Promise<Uint8Array | undefined>;
   /** Takes a blob that a member hands over. Throws when it is not wanted or not what it should be. */
-  put(peer: string, digest: Digest, content: AsyncIterable<Uint8Array>, options: CallOptions): Promise<void>;
+  readonly put: (
+    peer: string,
+    digest: Digest,
+    content: AsyncIterable<Uint8Array>,
+    options: CallOptions,
+  ) => Promise<void>;
   /** Answers to `POST /calls/{name}`, by name. */
   readonly calls: ReadonlyMap<string, (peer: string, body: Uint8Array, options: CallOptions) => Promise<Uint8Array>>;
 }
