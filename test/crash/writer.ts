@@ -9,7 +9,7 @@ import { create } from '@bufbuild/protobuf';
 import { openStore } from '../../node/storage/open-store.ts';
 import { toWireDigest } from '../../protos/digest.ts';
 import { ActionResultSchema } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
-import { chunksOf } from '../contract/blobs.ts';
+import { type Blob, chunksOf } from '../contract/blobs.ts';
 import { namedBlob, namedChunks } from './content.ts';
 
 const [dataDir = '', sizeLimit = '', runName = ''] = process.argv.slice(2);
@@ -49,7 +49,7 @@ async function write(worker: number): Promise<never> {
   }
 }
 
-/** Blobs of chunks, every other one of which was a file before. */
+/** Blobs of chunks, most of which were files before. */
 async function writeLists(): Promise<never> {
   for (let round = 0; ; round++) {
     const name = `${runName}/list/${round}`;
@@ -58,6 +58,7 @@ async function writeLists(): Promise<never> {
       await store.blobs.put(whole.digest, chunksOf(whole.bytes, 65_536));
       acknowledge('list', name, whole.digest.sizeBytes);
     }
+    if (round % 4 === 1) await receive(whole, name);
     await store.blobs.putMany(chunks);
     const digests = chunks.map(({ digest }) => digest);
     await store.blobs.putChunked(whole.digest, digests).then(
@@ -68,6 +69,16 @@ async function writeLists(): Promise<never> {
       },
     );
   }
+}
+
+/** The second half first. */
+async function receive({ digest, bytes }: Blob, name: string): Promise<void> {
+  await using arrival = await store.blobs.arrive(digest);
+  const middle = digest.sizeBytes / 2;
+  await arrival.write(middle, [bytes.subarray(middle)]);
+  await arrival.write(0, [bytes.subarray(0, middle)]);
+  await arrival.finish();
+  acknowledge('list', name, digest.sizeBytes);
 }
 
 await Promise.all([writeLists(), ...Array.from({ length: 6 }, (_, worker) => write(worker))]);

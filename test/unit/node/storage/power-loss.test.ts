@@ -24,11 +24,28 @@ interface Load {
   readonly sizeLimitBytes: number;
   readonly blobSizes: readonly number[];
   readonly operations: number;
+  /** Nothing has to be evicted. */
+  readonly isAllKept: boolean;
+  /** Some are made of chunks. */
+  readonly hasLists: boolean;
 }
 
-const roomy: Load = { sizeLimitBytes: 64 * 1024 ** 2, blobSizes: [1, 50, 9_000, 20_000], operations: 400 };
+const roomy: Load = {
+  sizeLimitBytes: 64 * 1024 ** 2,
+  blobSizes: [1, 50, 9_000, 20_000],
+  operations: 400,
+  isAllKept: true,
+  hasLists: false,
+};
+const withLists: Load = { ...roomy, sizeLimitBytes: 1024 ** 3, blobSizes: [50, 9_000], hasLists: true };
 /** More than fits, so that evictions are under way when the power goes. */
-const crowded: Load = { sizeLimitBytes: 8 * 1024 ** 2, blobSizes: [7_000, 9_000, 800_000], operations: 700 };
+const crowded: Load = {
+  sizeLimitBytes: 8 * 1024 ** 2,
+  blobSizes: [7_000, 9_000, 800_000],
+  operations: 700,
+  isAllKept: false,
+  hasLists: false,
+};
 
 /** `POTLUCK_POWER_SEEDS=500` looks longer. */
 const seeds = Number(process.env['POTLUCK_POWER_SEEDS'] ?? 40);
@@ -60,8 +77,25 @@ async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = r
   const before = await open(mutation);
   forgetfulFs.losePowerAfter(random.below(load.operations), powerIsOut.resolve);
 
+  async function writeList(): Promise<void> {
+    const chunks = [900_000, 5_000, 700_000, 600_000].map((size) => blobOf(Buffer.alloc(size, random.bytes(32))));
+    const whole = blobOf(Buffer.concat(chunks.map(({ bytes }) => bytes)));
+    if (random.next() < 0.5) {
+      await before.blobs.put(whole.digest, chunksOf(whole.bytes, 500_000));
+      acknowledged.blobs.push(whole);
+    }
+    await before.blobs.putMany(chunks);
+    acknowledged.blobs.push(...chunks);
+    await before.blobs.putChunked(
+      whole.digest,
+      chunks.map(({ digest }) => digest),
+    );
+    acknowledged.blobs.push(whole);
+  }
+
   async function write(): Promise<void> {
     for (;;) {
+      if (load.hasLists && random.next() < 0.3) await writeList();
       const blobs = Array.from({ length: 1 + random.below(3) }, () =>
         blobOf(Buffer.alloc(random.pick(load.blobSizes), random.bytes(32))),
       );
@@ -81,7 +115,7 @@ async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = r
       const isPut = await putting.then(
         () => true,
         (error: StatusError) =>
-          load === crowded && error.code === 'FAILED_PRECONDITION' ? false : Promise.reject(error),
+          !load.isAllKept && error.code === 'FAILED_PRECONDITION' ? false : Promise.reject(error),
       );
       if (isPut) acknowledged.actions.push(action);
     }
@@ -96,10 +130,10 @@ async function lossOfPower(seed: number, mutation: Mutation = {}, load: Load = r
 
   const after = await open({});
   for (const digestText of (await after.verify()).dropped) wrong.push(`claimed but bad: ${digestText}`);
-  for (const { digest } of load === roomy ? blobs : []) {
+  for (const { digest } of load.isAllKept ? blobs : []) {
     if (!(await after.blobs.get(digest))) wrong.push(`lost: ${digest.hash}`);
   }
-  for (const { digest } of load === roomy ? actions : []) {
+  for (const { digest } of load.isAllKept ? actions : []) {
     if (!(await after.actions.get({ instance: '', action: digest }))) wrong.push(`lost result: ${digest.hash}`);
   }
   await after.close();
@@ -112,6 +146,12 @@ const timeout = 60_000 + seeds * 2_000;
 test('what was acknowledged is there after a power cut, and nothing claimed is wrong', { timeout }, async () => {
   for (let seed = 1; seed <= seeds; seed++) {
     expect(await lossOfPower(seed), `seed ${seed}`).toEqual([]);
+  }
+});
+
+test('the same of blobs that are kept as lists of chunks', { timeout }, async () => {
+  for (let seed = 1; seed <= seeds / 4; seed++) {
+    expect(await lossOfPower(seed, {}, withLists), `seed ${seed}`).toEqual([]);
   }
 });
 
