@@ -6,8 +6,8 @@ import { once } from 'node:events';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { createDataClient } from '../../../mesh/net/data/client.ts';
-import { introduce } from '../../../mesh/net/data/hello.ts';
+import { createDataClient, type RemoteBlob } from '../../../mesh/net/data/client.ts';
+import { introduce, welcome } from '../../../mesh/net/data/hello.ts';
 import * as limits from '../../../mesh/net/data/limits.ts';
 import { memberCredentials } from '../../../mesh/net/data/member-credentials.ts';
 import { type DataServer, type DataServerOptions, type DataSource, serveData } from '../../../mesh/net/data/server.ts';
@@ -32,6 +32,7 @@ vi.mock('../../../mesh/net/data/limits.ts', async (original) => ({
   bodyMs: 1_000,
   lateCheckMs: 100,
   drainMs: 300,
+  stallMs: 1_500,
 }));
 
 const identity = await createTlsIdentity();
@@ -237,8 +238,8 @@ describe('a member', () => {
   });
 
   test.each([
-    ['a batch', 'POST /blobs', 100],
-    ['a call', 'POST /calls/echo', 100],
+    ['a batch', 'POST /blobs', 10_000],
+    ['a call', 'POST /calls/echo', 10_000],
     ['a blob', `PUT /blobs/${digestKey(digest)}`, 1_000],
   ])('that trickles the body of %s is cut off', async (_, line, length) => {
     const server = await serve({ source: sourceOf(bytes, new Map([['echo', async (_, body) => body]])) });
@@ -297,6 +298,58 @@ describe('a member', () => {
       expect(member.text().match(/HTTP\/1\.1/g)).toHaveLength(1);
     }
   });
+});
+
+describe('a member that serves', () => {
+  /** Proves who it is, then says `answer` whatever it is asked, again and again while the client listens. */
+  async function servingLiar(answer: string, everyMs?: number): Promise<number> {
+    return await lyingServer(async (socket) => {
+      await welcome(socket, { credentials: anna.credentials, identity: other });
+      const heard = listen(socket);
+      await until(() => heard.text().includes('\r\n\r\n'));
+      socket.write(answer);
+      const again = everyMs === undefined ? undefined : setInterval(() => socket.write(answer), everyMs);
+      closers.push(() => clearInterval(again));
+    });
+  }
+
+  test.each([
+    ['says "wait" for ever', 'HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n', 20],
+    ['names another length', `HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n`, undefined],
+    ['names no length', 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n', 20],
+  ])('and %s is found out', async (_, answer, everyMs) => {
+    const port = await servingLiar(answer, everyMs);
+    await expect(clientOf(ben.credentials, port).read(anna.peer, digest, undefined)).rejects.toMatchObject({
+      failure: 'lied',
+    });
+  });
+
+  test('and sends headers without end is given up', async () => {
+    const port = await servingLiar('HTTP/1.1 200 OK\r\n', 1);
+    const more = 'x: ' + 'y'.repeat(10_000) + '\r\n';
+    const endless = await servingLiar(`HTTP/1.1 200 OK\r\n${more}`, 1);
+    for (const at of [port, endless]) {
+      await expect(clientOf(ben.credentials, at).read(anna.peer, digest, undefined)).rejects.toMatchObject({
+        failure: 'unreachable',
+      });
+    }
+  });
+
+  test('and sends more than it announced gives that to nobody', async () => {
+    const rest = `HTTP/1.1 200 OK\r\ncontent-length: ${bytes.byteLength}\r\n\r\n${'z'.repeat(bytes.byteLength)}`;
+    const port = await servingLiar(`HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello${rest}`);
+    const client = clientOf(ben.credentials, port);
+    await expect(client.read(anna.peer, digest, { offset: 0, length: 5 }).then(readAll)).resolves.toBe('hello');
+    // What came behind it is no answer to the next question.
+    const next = await client.read(anna.peer, digest, undefined).then(readAll, (error: { failure: string }) => error);
+    expect(next).toMatchObject({ failure: expect.stringMatching(/unreachable|stalled|refused|lied/) });
+  });
+
+  async function readAll(blob: RemoteBlob): Promise<string> {
+    const chunks: Uint8Array[] = [];
+    for await (const group of blob.bytes) chunks.push(...group);
+    return Buffer.concat(chunks).toString('latin1');
+  }
 });
 
 describe('with real certificates', () => {
