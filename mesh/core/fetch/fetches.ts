@@ -18,8 +18,10 @@ export interface Source {
   guessed: boolean;
   notBeforeMs: number;
   failures: number;
-  /** Times it did not have a piece yet. */
+  /** Times in a row that it did not have a piece yet. */
   early: number;
+  /** It brought a piece. */
+  proved: boolean;
 }
 
 export interface Fetch {
@@ -34,7 +36,8 @@ export interface Fetch {
   locating: boolean;
   located: 'no' | 'once' | 'thoroughly';
   assembling: boolean;
-  attempts: number;
+  /** Deliveries that failed, of those that had announced the blob. */
+  failures: number;
   /** Who delivered pieces; when the whole is wrong, nobody knows whose was. */
   readonly deliveredBy: Set<NodeId>;
   /** After a wrong whole of several: one source alone, so that the next wrong whole is its own. */
@@ -63,7 +66,7 @@ export function createFetch(self: NodeId, blob: BlobKey, sizeBytes: number): Fet
     locating: false,
     located: 'no',
     assembling: false,
-    attempts: 0,
+    failures: 0,
     deliveredBy: new Set(),
     alone: undefined,
     mixedUp: false,
@@ -73,7 +76,7 @@ export function createFetch(self: NodeId, blob: BlobKey, sizeBytes: number): Fet
 export function addSource(fetch: Fetch, node: NodeId, guessed: boolean): void {
   const known = fetch.sources.get(node);
   if (known) known.guessed &&= guessed;
-  else fetch.sources.set(node, { node, guessed, notBeforeMs: 0, failures: 0, early: 0 });
+  else fetch.sources.set(node, { node, guessed, notBeforeMs: 0, failures: 0, early: 0, proved: false });
 }
 
 /** Pieces that nobody is bringing. */

@@ -17,8 +17,9 @@ export interface Holder {
   transfers: number;
   /** Asked for and not here yet. */
   owedBytes: number;
-  /** It said that it is busy until then. */
+  /** It said that it is busy until then, so many times in a row; until it serves, it is asked for one thing at a time. */
   busyUntilMs: number;
+  refusals: number;
 }
 
 export interface Holders {
@@ -49,6 +50,7 @@ export function createHolders(self: NodeId): Holders {
         transfers: 0,
         owedBytes: 0,
         busyUntilMs: 0,
+        refusals: 0,
       };
       holders.set(node, holder);
     }

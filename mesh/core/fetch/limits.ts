@@ -14,20 +14,25 @@ export const rangeBytes = 4 * 1024 * 1024;
 /** Transfers under way at once, in all and from one holder. */
 export const transfersMax = 64;
 export const transfersPerHolder = 4;
+/** Ranges are asked of a holder that does less than this; one comes while the next is asked for. */
+export const rangesPerHolder = 2;
 /** Blobs being fetched at once; more wait. */
 export const fetchesMax = 8_192;
 /** Wants that are not done; more fail at once as over budget, so that memory holds. */
 export const wantsMax = 65_536;
-/** Transfers for one blob beyond one for each of its ranges, before it counts as missing. */
-export const attemptsMax = 12;
-/** Times that one holder is asked for one blob: once more after a broken connection, a few times while it is arriving there. */
+/** Failed deliveries of one blob beyond one for each of its ranges, before it counts as missing. */
+export const deliveriesFailedMax = 12;
+/** Times that one holder is asked for one blob when the connection breaks, and the wait between. */
 export const failuresMax = 2;
-export const earlyMax = 40;
-/** Wait before asking again a holder that broke off, or that has not got the piece yet. */
 export const retryMs = 250;
+/** Wait before asking again a node that has not got the piece yet, doubling up to the longest... */
 export const earlyMs = 150;
-/** Longest wait that a busy holder may ask for. */
+export const earlyMsMax = 2_000;
+/** ...and how often, when nobody else is known to have it. */
+export const earlyMax = 6;
+/** Longest wait that a busy holder may ask for, and its doubling when it is busy again and again. */
 export const busyMsMax = 2_000;
+export const busyDoublingsMax = 1;
 
 /** A transfer without progress for this long is broken: several losses on a poor Wi-Fi. */
 export const stallMs = 3_000;

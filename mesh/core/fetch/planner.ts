@@ -110,10 +110,12 @@ export function createPlanner(config: FetchConfig): Planner {
 
   function usable(fetch: Fetch, source: Source, except?: NodeId): boolean {
     const holder = holders.get(source.node);
+    const unsure = holder.refusals > 0 || (source.guessed && !source.proved);
     return (
       source.node !== except &&
       present(holder) &&
-      holder.transfers < limits.transfersPerHolder &&
+      // Ranges leave room for small blobs, which somebody waits for with a shorter budget.
+      holder.transfers < (fetch.striped ? limits.rangesPerHolder : limits.transfersPerHolder) / (unsure ? 2 : 1) &&
       nowInStepMs >= source.notBeforeMs &&
       nowInStepMs >= holder.busyUntilMs &&
       (fetch.alone === undefined || fetch.alone === source.node)
@@ -179,7 +181,7 @@ export function createPlanner(config: FetchConfig): Planner {
       // A holder with all transfers in use is seen to when one of them ends.
       soonMs = Math.min(soonMs, Math.max(source.notBeforeMs, holder.busyUntilMs));
     }
-    if (fetch.attempts >= fetch.pieces.length + limits.attemptsMax) return fail(fetch, 'missing');
+    if (fetch.failures >= fetch.pieces.length + limits.deliveriesFailedMax) return fail(fetch, 'missing');
     if (soonMs < Number.POSITIVE_INFINITY) {
       if (soonMs > nowInStepMs) retryAtMs = Math.min(retryAtMs, soonMs);
       return;
@@ -232,6 +234,11 @@ export function createPlanner(config: FetchConfig): Planner {
         transfers.settle(transfer, blob);
         piece.done = true;
         fetch.deliveredBy.add(node);
+        transfer.holder.refusals = 0;
+        if (source) {
+          source.proved = true;
+          source.early = 0;
+        }
         for (const id of [...piece.transfers]) transfers.forgo(transfers.get(id) as Transfer, blob);
         if (outcome === 'stored') return complete(fetch, node);
         if (fetch.pieces.every(({ done }) => done)) {
@@ -257,13 +264,14 @@ export function createPlanner(config: FetchConfig): Planner {
 
   function absent(fetch: Fetch, source: Source): void {
     // Whoever was only guessed to have a range may be getting it at this moment.
-    if (source.guessed && fetch.striped && source.early < limits.earlyMax) {
+    const hope = source.early < limits.earlyMax || [...fetch.sources.values()].some(({ guessed }) => !guessed);
+    if (source.guessed && fetch.striped && hope) {
       unsettled = true;
+      source.notBeforeMs = nowInStepMs + Math.min(limits.earlyMsMax, limits.earlyMs * 2 ** Math.min(source.early, 8));
       source.early += 1;
-      fetch.attempts -= 1;
-      source.notBeforeMs = nowInStepMs + limits.earlyMs;
       return;
     }
+    if (!source.guessed) fetch.failures += 1;
     removeSource(fetch, source.node);
     if (!source.guessed) effects.push({ kind: 'blame', node: source.node, reason: 'absent' });
   }
@@ -291,9 +299,14 @@ export function createPlanner(config: FetchConfig): Planner {
         return;
       case 'busy':
         transfers.close(transfer);
-        holder.busyUntilMs = nowInStepMs + Math.min(limits.busyMsMax, Math.max(1, outcome.retryAfterMs));
+        holder.busyUntilMs =
+          nowInStepMs +
+          Math.min(
+            limits.busyMsMax,
+            Math.max(1, outcome.retryAfterMs) * 2 ** Math.min(holder.refusals, limits.busyDoublingsMax),
+          );
+        holder.refusals += 1;
         for (const { fetch } of left) {
-          fetch.attempts -= 1;
           for (const node of outcome.tryNodes) {
             if (node !== self && holders.get(node).status === 'alive') addSource(fetch, node, true);
           }
@@ -308,6 +321,7 @@ export function createPlanner(config: FetchConfig): Planner {
     const source = fetch.sources.get(node);
     if (!source) return;
     source.failures += 1;
+    fetch.failures += 1;
     if (source.failures >= limits.failuresMax || fetch.sources.size > 1) removeSource(fetch, node);
     else source.notBeforeMs = nowInStepMs + limits.retryMs;
   }
@@ -327,6 +341,7 @@ export function createPlanner(config: FetchConfig): Planner {
         drop(node);
       }
     }
+    fetch.failures += 1;
     // Whose piece was wrong nobody can say: from now on one source alone, so that the next wrong whole is its own.
     fetch.mixedUp = true;
     fetch.alone = undefined;

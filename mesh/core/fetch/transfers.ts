@@ -99,7 +99,6 @@ export function createTransfers(
       holder.owedBytes += bytes;
       const parts: Part[] = items.map(({ fetch, piece: { offset, lengthBytes, transfers: bringing } }) => {
         bringing.add(transfer.id);
-        fetch.attempts += 1;
         return { blob: fetch.blob, offset, lengthBytes, whole: !fetch.striped };
       });
       emit({ kind: 'transfer', transfer: transfer.id, from: holder.node, parts });

@@ -340,3 +340,41 @@ test('transfers under way are bounded, in all and from one holder', () => {
   for (const { from } of bench.running()) perHolder.set(from, (perHolder.get(from) ?? 0) + 1);
   expect(Math.max(...perHolder.values())).toBeLessThanOrEqual(limits.transfersPerHolder);
 });
+
+test('however often a source is busy and others have nothing yet, the blob is not missing before its budget is over', () => {
+  const bench = createBench(near);
+  bench.want('big', 16 * mib, 60_000);
+  bench.located('big', 'anna');
+  for (let i = 0; i < 2_000 && bench.nowMs < 55_000; i++) {
+    for (const transfer of bench.running()) {
+      if (transfer.from === 'anna')
+        bench.ended(transfer, { kind: 'busy', tryNodes: ['ben', 'cleo'], retryAfterMs: 100 });
+      else bench.part(transfer, 'absent');
+      if (transfer.from !== 'anna') bench.ended(transfer);
+    }
+    bench.pass(50);
+  }
+  expect(bench.of('failed')).toEqual([]);
+  // Asking is rarer the longer it is in vain.
+  expect(bench.of('transfer').length).toBeLessThan(500);
+  expect(bench.of('blame')).toEqual([]);
+});
+
+test('when only nodes are left that may be getting the blob, they are asked a few times and then it is missing', () => {
+  const bench = createBench(near);
+  bench.want('big', 16 * mib, 60_000);
+  bench.located('big', 'anna');
+  bench.ended(first(bench.running()), { kind: 'busy', tryNodes: ['ben'], retryAfterMs: 100 });
+  bench.step({ kind: 'peer', node: 'anna', status: 'dead', locality: 'subnet' });
+  for (let i = 0; i < 1_000 && bench.of('failed').length === 0; i++) {
+    for (const transfer of bench.running()) {
+      bench.part(transfer, 'absent');
+      bench.ended(transfer);
+    }
+    if (bench.of('locate').length === 2)
+      bench.step({ kind: 'located', found: [{ blob: 'big', holders: [], sure: 'asked' }] });
+    bench.pass(50);
+  }
+  expect(bench.of('failed').map(({ reason }) => reason)).toEqual(['missing']);
+  expect(bench.nowMs).toBeLessThan(30_000);
+});
