@@ -12,6 +12,7 @@ import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
 import { parseDigestKey } from '../../mesh/net/data/wire.ts';
 import type { FetchEffect, FetchEvent } from '../../mesh/core/fetch/types.ts';
 import type { Digest } from '../../protos/digest.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createFetches, type Fetches } from './fetches.ts';
 import { peerStore } from './peer-store.ts';
@@ -83,6 +84,11 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
     ...(uploadLimits && { uploadLimits }),
     ...(onServed && { onServed }),
     ...(onRefused && { onRefused }),
+  }).catch((error: unknown) => {
+    client.close();
+    const { host, port } = options.listen;
+    const reason = `cannot listen for members on ${host}:${port}: ${toStatusError(error).reason}; see --mesh-data-listen`;
+    throw new StatusError('FAILED_PRECONDITION', reason, { cause: error });
   });
 
   return {

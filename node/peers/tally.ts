@@ -10,7 +10,7 @@ export interface Tally {
   readonly sources: readonly { readonly peer: string; readonly bytes: number }[];
 }
 
-interface Counting {
+export interface Counting {
   onReceived(peer: string, bytes: number): void;
   onServed(blobs: number, bytes: number): void;
   onResult(peer: string): void;
