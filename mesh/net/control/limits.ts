@@ -11,14 +11,15 @@ export const frameAgeMs = 2_000;
 export const retryMs = 250;
 /** For opening a stream on a connection. */
 export const openMs = 2_000;
-/** Between two echoes on a link: keeps it from timing out and measures its round trip. */
-export const echoMs = 15_000;
+/** Between two echoes on a link, first and later: they keep it from timing out and measure its round trip. */
+export const echoMsMin = 1_000;
+export const echoMsMax = 15_000;
+/** The shortest of so many counts: the others tell of busy machines more than of the link. */
+export const roundTripsKept = 8;
 /** A far end that reads nothing for so long is gone, whatever TCP says. */
 export const stuckMs = 10_000;
 /** For what was sent to leave this machine when the node stops. */
 export const partingMs = 500;
-/** Share of a new sample in the smoothed round trip (RFC 6298). */
-export const roundTripGain = 1 / 8;
 /** Lists and texts within one message. */
 export const rumoursMax = 128;
 export const placesMax = 16_384;

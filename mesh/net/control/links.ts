@@ -33,7 +33,7 @@ export interface Links {
   connected(peer: NodeId): void;
   /** Takes a stream that a member opened. */
   accept(stream: Stream, from: NodeId): void;
-  /** Smoothed, milliseconds; `undefined` before the first echo. */
+  /** The shortest of the last echoes, milliseconds; `undefined` before the first. */
   roundTripMs(peer: NodeId): number | undefined;
   /** Frames that were dropped because a member did not take them. */
   dropped(): number;
@@ -58,7 +58,10 @@ interface Link {
   /** Opening or writing. */
   busy: boolean;
   echo: { readonly number: number; readonly sentMs: number } | undefined;
-  roundTripMs: number | undefined;
+  echoAtMs: number;
+  echoPauseMs: number;
+  /** Of the newest echoes, oldest first. */
+  readonly roundTripsMs: number[];
 }
 
 export function createLinks(options: LinksOptions): Links {
@@ -67,7 +70,7 @@ export function createLinks(options: LinksOptions): Links {
   const closing = new AbortController();
   let dropped = 0;
   let echoes = 0;
-  const echoTimer = setInterval(echoAll, limits.echoMs).unref();
+  const echoTimer = setInterval(echoAll, limits.echoMsMin).unref();
 
   function linkTo(peer: NodeId): Link {
     let link = links.get(peer);
@@ -79,7 +82,9 @@ export function createLinks(options: LinksOptions): Links {
         waitingBytes: 0,
         busy: false,
         echo: undefined,
-        roundTripMs: undefined,
+        echoAtMs: Number.POSITIVE_INFINITY,
+        echoPauseMs: limits.echoMsMin,
+        roundTripsMs: [],
       };
       links.set(peer, link);
     }
@@ -161,6 +166,7 @@ export function createLinks(options: LinksOptions): Links {
       if (link.stream === stream) link.stream = undefined;
       link.echo = undefined;
     });
+    link.echoPauseMs = limits.echoMsMin;
     queueMicrotask(() => {
       options.onOpen(peer);
       echo(link);
@@ -170,14 +176,18 @@ export function createLinks(options: LinksOptions): Links {
 
   function echoAll(): void {
     for (const link of links.values()) {
-      if (link.stream) echo(link);
-      else if (link.waiting.length === 0 && !host.isConnected(link.peer)) links.delete(link.peer);
+      if (link.stream && nowMs() >= link.echoAtMs) echo(link);
+      else if (!link.stream && !link.busy && link.waiting.length === 0 && !host.isConnected(link.peer)) {
+        links.delete(link.peer);
+      }
     }
   }
 
   function echo(link: Link): void {
     echoes = (echoes + 1) >>> 0;
     link.echo = { number: echoes, sentMs: nowMs() };
+    link.echoAtMs = nowMs() + link.echoPauseMs;
+    link.echoPauseMs = Math.min(limits.echoMsMax, 2 * link.echoPauseMs);
     send(link.peer, { case: 'echo', value: { number: echoes } });
   }
 
@@ -186,9 +196,9 @@ export function createLinks(options: LinksOptions): Links {
     if (link?.echo?.number !== number) return;
     const ms = Math.max(0, nowMs() - link.echo.sentMs);
     link.echo = undefined;
-    link.roundTripMs =
-      link.roundTripMs === undefined ? ms : link.roundTripMs + (ms - link.roundTripMs) * limits.roundTripGain;
-    options.onRoundTrip(peer, link.roundTripMs);
+    link.roundTripsMs.push(ms);
+    if (link.roundTripsMs.length > limits.roundTripsKept) link.roundTripsMs.shift();
+    options.onRoundTrip(peer, Math.min(...link.roundTripsMs));
   }
 
   function onBody(from: NodeId, body: Control['message']): void {
@@ -218,7 +228,10 @@ export function createLinks(options: LinksOptions): Links {
         }
       });
     },
-    roundTripMs: (peer) => links.get(peer)?.roundTripMs,
+    roundTripMs(peer) {
+      const { roundTripsMs = [] } = links.get(peer) ?? {};
+      return roundTripsMs.length > 0 ? Math.min(...roundTripsMs) : undefined;
+    },
     dropped: () => dropped,
     open: () => [...links.values()].filter(({ stream }) => stream).length,
     idle: () => [...links.values()].every(({ busy, waiting }) => !busy && waiting.length === 0),
