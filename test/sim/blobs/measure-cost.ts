@@ -22,6 +22,7 @@ interface Counts {
 
 const latencyUs = 1_000;
 const blobBytes = 20_000;
+const formedNodesMax = 500;
 const rng = createRng(7);
 
 function attributes(index: number): Attributes {
@@ -112,7 +113,19 @@ function createMesh(nodes: number) {
         [],
         nowMs(),
       );
-      step(index, { kind: 'start', contacts: [blobNodeName(0), blobNodeName(Math.trunc(index / 2))] });
+      const contacts = nodes > formedNodesMax ? [] : [blobNodeName(0), blobNodeName(Math.trunc(index / 2))];
+      step(index, { kind: 'start', contacts });
+    });
+  }
+  if (nodes > formedNodesMax) {
+    // Too many to form by gossip in the time there is: each is told of all others at once.
+    engine.at(nodes * 5_000, () => {
+      const rumours = machines.map((machine) => {
+        const record = machine.membership.self();
+        return { record, verdict: 'here' as const, by: record.id };
+      });
+      const message = { kind: 'sync' as const, reply: false, rumours };
+      for (let index = 0; index < nodes; index++) step(index, { kind: 'message', from: blobNodeName(0), message });
     });
   }
   return {
@@ -127,15 +140,15 @@ function createMesh(nodes: number) {
 function rest(nodes: number): void {
   const mesh = createMesh(nodes);
   mesh.run(nodes * 5 + 60_000);
-  const stored = 200;
+  const stored = nodes > formedNodesMax ? 20 : 200;
   for (let index = 0; index < nodes; index++) {
     for (let i = 0; i < stored; i++) mesh.step(index, { kind: 'stored', blob: blobNamed(), sizeBytes: blobBytes });
   }
   // What was new while the mesh formed is passed on for some minutes more.
-  mesh.run(nodes < 100 ? 120_000 : 1_200_000);
+  mesh.run(nodes < 100 ? 120_000 : nodes > formedNodesMax ? 700_000 : 1_200_000);
   const known = mesh.known();
   const before = { ...mesh.counts };
-  const minutes = 5;
+  const minutes = nodes > formedNodesMax ? 2 : 5;
   mesh.run(minutes * 60_000);
   const per = (of: keyof Counts): string => ((mesh.counts[of] - before[of]) / nodes / minutes).toFixed(0);
   console.log(

@@ -53,14 +53,14 @@ export const blobMutations: readonly Mutation[] = [
     'within-budget',
     1,
   ),
-  plant('uploads are not charged', uploads, '    budgetBytes -= bytes;\n', '', 'upload-budget', 15),
+  plant('uploads are not charged', uploads, '    budgetBytes -= bytes;\n', '', 'upload-budget', 2),
   plant(
     'one blob is served to everybody at once',
     uploads,
     '    const crowded = crowd >= limits.uploadsPerBlob;',
     '    const crowded = crowd < 0;',
     'stampede-bounded',
-    3,
+    1,
   ),
   plant(
     'a refusal names nobody',
@@ -70,7 +70,7 @@ export const blobMutations: readonly Mutation[] = [
     'stampede-bounded',
     1,
   ),
-  plant('hedges are not counted', hedging, '      hedges += 1;\n', '', 'bounds', 7),
+  plant('hedges are not counted', hedging, '      hedges += 1;\n', '', 'bounds', 3),
   plant(
     'fetched blobs do not count towards the disk',
     sharing,
@@ -93,7 +93,7 @@ export const blobMutations: readonly Mutation[] = [
     '      if (before && (jumped || swapped)) hangUp(node, context.nowMs());\n',
     '      void (jumped && swapped);\n',
     'found-after-healing',
-    47,
+    2,
   ),
   plant(
     'an announcement that nobody answered is forgotten',
@@ -101,7 +101,7 @@ export const blobMutations: readonly Mutation[] = [
     '    talks.delete(node);\n    doubt(node, notBeforeMs);',
     '    talks.delete(node);\n    void notBeforeMs;',
     'found-after-healing',
-    2,
+    1,
   ),
   plant(
     'records do not move to new keepers',
