@@ -1,4 +1,5 @@
 /** The door under attack: many connections, slow ones, protocols asked for early, and members that want all the room. */
+import { statSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { yamux } from '@chainsafe/libp2p-yamux';
 import { keys } from '@libp2p/crypto';
@@ -15,7 +16,9 @@ import { join } from '../../../mesh/net/admission/joining.ts';
 import { admissionMs } from '../../../mesh/net/admission/limits.ts';
 import { connectionsPerPeer, inboundPendingPerAddress, inboundUpgradeMs } from '../../../mesh/net/host/limits.ts';
 import { type Identity, openIdentity } from '../../../mesh/net/identity/identity.ts';
-import { newKey, type SigningKey } from '../../../mesh/net/identity/keys.ts';
+import { revoke } from '../../../mesh/net/identity/issuer.ts';
+import { newKey, openKey, type SigningKey } from '../../../mesh/net/identity/keys.ts';
+import { identityPaths } from '../../../mesh/net/identity/state.ts';
 import { until } from '../../support/until.ts';
 import { type Attendee, createMeeting, type Meeting } from './meeting.ts';
 
@@ -198,4 +201,33 @@ test('a member that connects again and again has a few connections, and is still
   await until(() => node.getConnections().length <= connectionsPerPeer);
   expect(node.getConnections().length).toBeGreaterThan(0);
   expect(host.network.connected()).toContain(identity.peerId);
+});
+
+test('of two who come with one invitation at the same moment one is let in', async () => {
+  const token = host.token();
+  const outcomes = await Promise.allSettled(
+    [1, 2, 3].map((at) => join(token, { dataDir: meeting.newDir(), name: `number ${at}` })),
+  );
+  expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected', 'rejected']);
+});
+
+test('guesses neither use an invitation up nor write to the disk', async () => {
+  const token = host.token();
+  const file = identityPaths(host.dataDir).membership;
+  const { mtimeMs, ino } = statSync(file);
+  const guesses = Array.from({ length: 20 }, (_, at) => ({ ...token, secret: new Uint8Array(10).fill(at) }));
+  for (const guess of guesses) {
+    await expect(join(guess, { dataDir: meeting.newDir(), name: 'guesser' })).rejects.toThrow(/closed the connection/);
+  }
+  expect(statSync(file)).toMatchObject({ mtimeMs, ino });
+  await join(token, { dataDir: meeting.newDir(), name: 'invited' });
+});
+
+test('an invitation does not bring back a key that was revoked, and is still good for another', async () => {
+  const dataDir = meeting.newDir();
+  const { peerId } = openKey(identityPaths(dataDir).key);
+  revoke(host.identity, peerId);
+  const token = host.token();
+  await expect(join(token, { dataDir, name: 'former' })).rejects.toThrow(/closed the connection/);
+  await join(token, { dataDir: meeting.newDir(), name: 'new' });
 });
