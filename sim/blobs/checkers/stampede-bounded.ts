@@ -4,7 +4,7 @@ import type { BlobCheckerFactory } from './checker.ts';
 
 /** Copies that leave the source, at most: a few at once, and one for so many readers; and when that says something. */
 const copiesAtOnce = 4;
-const readersPerCopy = 6;
+const readersPerCopy = 4;
 const readersMin = 6;
 
 export const stampedeBounded: BlobCheckerFactory = (_world, fail) => {

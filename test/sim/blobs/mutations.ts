@@ -60,7 +60,7 @@ export const blobMutations: readonly Mutation[] = [
     '    const crowded = crowd >= limits.uploadsPerBlob;',
     '    const crowded = crowd < 0;',
     'stampede-bounded',
-    1,
+    25,
   ),
   plant(
     'a refusal names nobody',
