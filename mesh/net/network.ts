@@ -32,6 +32,7 @@ import { skewMs } from './identity/limits.ts';
 import { noticeBytes } from './identity/revocations.ts';
 import type { Roster } from './identity/roster.ts';
 import * as limits from './limits.ts';
+import { tellRefusals } from './refusals.ts';
 
 export interface NetworkOptions extends Pick<HostOptions, 'mdns' | 'mdnsPort'> {
   readonly identity: Identity;
@@ -83,7 +84,6 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const { identity, roster, nowMs, onLog } = options;
   const book = openAddressBook(options.dataDir);
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
-  const toldRefusals = new Map<NodeId, number>();
   const discovered = new Set<NodeId>();
   const renewals = new Map<NodeId, { readonly certificate: Certificate; readonly atMs: number }>();
   let reconnect: Reconnect | undefined;
@@ -92,7 +92,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     identity,
     onMember: (member, certificate) => takeCertificate(certificate, member.peerId),
     onJoined: (peer, name) => onLog('info', `${name || 'a node'} (${peer}) joined the mesh with an invitation`),
-    onRefused: tellRefusal,
+    onRefused: tellRefusals(nowMs, (far, reason) => onLog('warning', `refused a connection with ${far}: ${reason}`)),
     contacts: () => contactsFor(undefined),
   });
   const host = await createHost({
@@ -245,18 +245,6 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     for (const notices of inFrames(identity.revocations.all(), (notice) => noticeBytes(notice).byteLength)) {
       links.send(to, { case: 'revocations', value: { notices } });
     }
-  }
-
-  function tellRefusal(far: NodeId, reason: string): void {
-    const oldestMs = nowMs() - limits.refusalLogMs;
-    for (const [peer, toldMs] of toldRefusals) {
-      if (toldMs >= oldestMs) break;
-      toldRefusals.delete(peer);
-    }
-    // A stranger can come with another key each time: so many a minute are told, and no more.
-    if (toldRefusals.has(far) || toldRefusals.size >= limits.refusalsTold) return;
-    toldRefusals.set(far, nowMs());
-    onLog('warning', `refused a connection with ${far}: ${reason}`);
   }
 
   /** Made here or heard from somebody: whoever lost its membership is cut, everybody else is told. */
