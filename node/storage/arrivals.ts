@@ -63,8 +63,12 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     let isOver = false;
     let failure: StatusError | undefined;
 
-    function mustGoOn(): void {
+    function mustBeOpen(): void {
       if (isOver) throw new StatusError('CANCELLED', `${digestKey(digest)} is not received any more`);
+    }
+
+    function mustGoOn(): void {
+      mustBeOpen();
       if (failure) throw failure;
     }
 
@@ -147,7 +151,7 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         for (const [from, to] of gaps) await writePart(from, [bytes.subarray(from - offset, to - offset)], to - from);
       },
       async read(offset, length) {
-        mustGoOn();
+        mustBeOpen();
         const chunk = Buffer.allocUnsafeSlow(length);
         const count = await readable.read(chunk, offset);
         return chunk.subarray(0, count);

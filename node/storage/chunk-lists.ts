@@ -22,6 +22,7 @@ export interface ChunkLists {
 export function canBeList(digest: Digest, chunks: readonly Digest[]): boolean {
   return (
     digest.sizeBytes > limits.chunkBytesMax &&
+    chunks.length <= limits.knownChunksMax &&
     digest.sizeBytes >= chunks.length * limits.chunkMeanBytesMin &&
     chunks.every(({ fn, sizeBytes }) => fn === digest.fn && sizeBytes <= limits.chunkBytesMax)
   );

@@ -7,7 +7,7 @@ export const smallBlobBytesMax = 8_000;
 export const chunkBytesMax = 2 * 1024 * 1024;
 /** A list of shorter chunks, on average, is not worth its reads. */
 export const chunkMeanBytesMin = 32 * 1024;
-/** Chunks in lists that are kept decoded (about 300 bytes each). */
+/** Chunks in lists that are kept decoded (about 300 bytes each); a longer list would be decoded at every use. */
 export const knownChunksMax = 50_000;
 
 /** Below this the index itself would be most of the cache. */

@@ -121,6 +121,7 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
         const digest = digestOfKey(key);
         if (reading.isList(digest)) {
           lists.push(digest);
+          await nextTurn();
         } else if (reading.isHeld(digest)) {
           if (!(await check(digest, signal))) dropped.push(digest);
           progress.add(digest.sizeBytes);
@@ -130,6 +131,8 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     await Promise.all(Array.from({ length: limits.verifyFiles }, worker));
     const droppedNames = new Set(dropped.map((digest) => blobName(digest).text));
     for (const list of lists) {
+      signal?.throwIfAborted();
+      await nextTurn();
       if (!(await checkList(list, droppedNames))) dropped.push(list);
       progress.add(list.sizeBytes);
     }

@@ -133,6 +133,8 @@ test('bytes that the disk does not take are not taken for wrong ones, whoever br
   await expect(arrival.write(0, [bytes.subarray(0, 50_000)])).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
   isFull = false;
   await expect(arrival.write(0, [bytes.subarray(0, 50_000)])).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+  // What came before can be read on.
+  expect(Buffer.from(await arrival.read(50_000, 1_000)).equals(bytes.subarray(50_000, 51_000))).toBe(true);
   await expect(arrival.finish()).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
   expect(await leftOvers()).toEqual([]);
   expect(store.stats().usedBytes).toBe(usedBytes);

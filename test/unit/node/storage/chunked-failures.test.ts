@@ -3,13 +3,14 @@ import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/pr
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FsFile, type FsPort, nodeFs } from '../../../../node/storage/fs-port.ts';
-import { lookupsPerTurn } from '../../../../node/storage/limits.ts';
+import { knownChunksMax, lookupsPerTurn } from '../../../../node/storage/limits.ts';
+import { canBeList } from '../../../../node/storage/chunk-lists.ts';
 import { openLmdbIndex } from '../../../../node/storage/lmdb-index.ts';
 import type { OpenStoreOptions } from '../../../../node/storage/open-store.ts';
 import type { IndexChange } from '../../../../node/storage/store-index.ts';
 import { type Digest, digestKey } from '../../../../protos/digest.ts';
 import { type Blob, blobOf, chunksOf, randomBlob, readAll } from '../../../contract/blobs.ts';
-import { type TempStore, tempStore } from './temp-store.ts';
+import { diskUsage, type TempStore, tempStore } from './temp-store.ts';
 
 const MiB = 1024 ** 2;
 const sizes = [1.5 * MiB, 300_000, 5_000, 700_000];
@@ -212,6 +213,72 @@ test('a blob that is pinned as a file does not become a list that nobody has pin
   expect(await blobs().missing([whole.digest])).toEqual([]);
 });
 
+test.each([true, false])(
+  'a disk that is full leaves what there was (a file: %s), until there is room',
+  async (isFile) => {
+    const { whole, chunks } = chunked();
+    let isFull = false;
+    await subject.reopen(undefined, {
+      fs: { ...nodeFs, freeBytes: async (path) => (isFull ? 0 : nodeFs.freeBytes(path)) },
+    });
+    if (isFile) await blobs().put(whole.digest, chunksOf(whole.bytes, 65_536));
+    await blobs().putMany(chunks);
+    const { usedBytes } = subject.store.stats();
+    isFull = true;
+    await expect(blobs().putChunked(whole.digest, digestsOf(chunks))).rejects.toMatchObject({
+      code: 'RESOURCE_EXHAUSTED',
+    });
+    expect(subject.store.stats()).toMatchObject({ chunkedBlobs: 0, pinnedBlobs: 0, usedBytes });
+    expect(await blobs().missing([whole.digest])).toEqual(isFile ? [] : [whole.digest]);
+    isFull = false;
+    await blobs().putChunked(whole.digest, digestsOf(chunks));
+    expect(Buffer.from((await blobs().get(whole.digest)) ?? []).equals(whole.bytes)).toBe(true);
+  },
+);
+
+test('who gives up a splice leaves nothing pinned and nothing stored', async () => {
+  const { whole, chunks } = chunked();
+  const abort = new AbortController();
+  await subject.reopen(undefined, {
+    fs: withFile(
+      () => subject.fileOf((chunks[1] as Blob).digest),
+      (file) => ({
+        ...file,
+        read: async (into, position) => {
+          abort.abort(new Error('given up'));
+          return file.read(into, position);
+        },
+      }),
+    ),
+  });
+  await blobs().putMany(chunks);
+  const splicing = blobs().putChunked(whole.digest, digestsOf(chunks), { signal: abort.signal });
+  await expect(splicing).rejects.toThrow('given up');
+  expect(subject.store.stats()).toMatchObject({ chunkedBlobs: 0, pinnedBlobs: 0 });
+  expect(await blobs().missing([whole.digest])).toEqual([whole.digest]);
+});
+
+test('a blob larger than the cache is held when its chunks fit, and has its room as a file or none', async () => {
+  await subject[Symbol.asyncDispose]();
+  subject = await tempStore({ sizeLimitBytes: 8 * MiB });
+  const chunk = randomBlob(MiB);
+  const whole = blobOf(Buffer.concat(Array.from({ length: 12 }, () => chunk.bytes)));
+  await blobs().putMany([chunk]);
+  await blobs().putChunked(
+    whole.digest,
+    Array.from({ length: 12 }, () => chunk.digest),
+  );
+  expect(Buffer.from((await blobs().get(whole.digest)) ?? []).equals(whole.bytes)).toBe(true);
+  const path = join(dirname(subject.dataDir), 'linked');
+  expect(await blobs().linkTo(whole.digest, path, { executable: false })).toBe(true);
+  expect((await readFile(path)).equals(whole.bytes)).toBe(true);
+  expect(await readdir(join(subject.dataDir, 'links'))).toEqual([]);
+  await expect(blobs().put(randomBlob(12 * MiB).digest, chunksOf(Buffer.alloc(1)))).rejects.toMatchObject({
+    code: 'RESOURCE_EXHAUSTED',
+  });
+  expect(await diskUsage(subject.dataDir)).toBeLessThanOrEqual(8 * MiB);
+});
+
 test('several who splice one blob at once, each from chunks of their own, all find it', async () => {
   const { whole, chunks } = chunked();
   const halves = [whole.bytes.subarray(0, 1_100_000), whole.bytes.subarray(1_100_000)].map((bytes) => blobOf(bytes));
@@ -228,6 +295,22 @@ test('several who splice one blob at once, each from chunks of their own, all fi
   expect(stats.blobs).toBe(chunks.length + halves.length + 1);
   expect(Buffer.from((await blobs().get(whole.digest)) ?? []).equals(whole.bytes)).toBe(true);
   expect(await subject.store.verify()).toMatchObject({ dropped: [], strayFiles: 0 });
+});
+
+test('what can be a list is long, of chunks that are short but not too many', () => {
+  const chunk = randomBlob(1).digest;
+  const listOf = (count: number, sizeBytes: number): boolean => {
+    const chunks = Array.from({ length: count }, () => ({ ...chunk, sizeBytes }));
+    return canBeList({ ...chunk, sizeBytes: count * sizeBytes }, chunks);
+  };
+  expect(listOf(2, MiB)).toBe(false);
+  expect(listOf(3, MiB)).toBe(true);
+  expect(listOf(3, 2 * MiB)).toBe(true);
+  expect(listOf(3, 2 * MiB + 1)).toBe(false);
+  expect(listOf(1_000, 32 * 1024)).toBe(true);
+  expect(listOf(1_000, 32 * 1024 - 1)).toBe(false);
+  expect(listOf(knownChunksMax, MiB)).toBe(true);
+  expect(listOf(knownChunksMax + 1, MiB)).toBe(false);
 });
 
 test('chunks of another digest function do not make a list', async () => {
