@@ -51,6 +51,7 @@ function sourceOf(content = bytes, calls: DataSource['calls'] = new Map()): Data
   return {
     open: async () => ({
       isArriving: false,
+      has: () => true,
       async *read({ offset, length }) {
         for (let at = offset; at < offset + length; at += 65_536) {
           yield content.subarray(at, Math.min(offset + length, at + 65_536));
