@@ -87,7 +87,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
           ringOf: (nodes) => createRing(nodes, Buffer.from(identity.mesh.salt).readUInt32LE()),
           capacityBytes: tier?.capacityBytes ?? 0,
           held: tier?.held ?? [],
-          uploadBytesPerSecond: limits.uploadBytesPerSecond,
+          uploadBytesPerSecond: config.uploadBytesPerSecond || limits.uploadBytesPerSecond,
           uploadsMax: limits.uploadsMax,
         },
         restored,
@@ -117,6 +117,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   for (const peer of network.connected()) introduce(peer);
 
   let suspendedMs = clock.suspendedMs();
+  let reachedAt = network.addresses().join(' ');
   const tendTimer = setInterval(tend, limits.factsMs).unref();
   parts.defer(() => clearInterval(tendTimer));
 
@@ -146,6 +147,9 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       (key) => attributes[key] !== before[key],
     );
     if (changed) driver.deliver({ kind: 'attributes', attributes });
+    const addresses = network.addresses().join(' ');
+    if (addresses !== reachedAt) network.hurry();
+    reachedAt = addresses;
   }
 
   function work(effect: SharingWork): void {

@@ -6,8 +6,8 @@ export const farewellMs = 500;
 export const factsMs = 30_000;
 /** One administration request, and its answer. */
 export const adminBytesMax = 64 * 1024;
-/** Uploads of this node together unless the configuration says otherwise: most of a gigabit link. */
-export const uploadBytesPerSecond = 100 * 1024 * 1024;
+/** Uploads of this node together unless the configuration says otherwise: a link of 10 Gbit/s, which is no bound. */
+export const uploadBytesPerSecond = 1_250_000_000;
 export const uploadsMax = 64;
 /** Longest path that a Unix socket can have on every system, less some room for its name. */
 export const socketPathBytesMax = 100;

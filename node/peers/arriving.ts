@@ -14,6 +14,8 @@ export interface ArrivingBlob {
   drop(): Promise<void>;
   /** Some bytes of the range are there. */
   hasBegun(range: ByteRange): boolean;
+  /** All bytes of the range can be read now. */
+  has(range: ByteRange): boolean;
   /** Resolves at the next change: more bytes, stored, or dropped. */
   changed(): Promise<void>;
   state(): 'arriving' | 'stored' | 'dropped';
@@ -68,6 +70,7 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
       await arrival[Symbol.asyncDispose]();
     },
     hasBegun: ({ offset, length }) => readableTo(offset, offset + length) > offset,
+    has: ({ offset, length }) => readableTo(offset, offset + length) >= offset + length,
     changed: () => change.promise,
     state: () => state,
     async *read({ offset, length }, { signal } = {}) {

@@ -19,6 +19,7 @@ import { createSeedJobs, type SeedJobs } from './seed-jobs.ts';
 import { seed } from './seeding.ts';
 import { shareBlobs } from './sharing.ts';
 import type { Counting } from './tally.ts';
+import { createUploadGate } from './upload-gate.ts';
 import { createVouching } from './vouching.ts';
 
 export interface Opened {
@@ -39,6 +40,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
   };
   const listen = parseHostPort(options.listen);
   if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${options.listen}" is no address for the data plane`);
+  const gate = createUploadGate((event) => ports.deliver(event));
   const sharing = await shareBlobs({
     local: store.blobs,
     credentials: memberCredentials(ports.identity),
@@ -52,6 +54,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     onServed: ({ blobs, bytes }) => tally.onServed(blobs, bytes),
     onRefused: (address, reason) => onLog('info', `refused a connection from ${address}: ${reason}`),
     uploadLimits: () => uploadLimits,
+    gate,
   });
   const { client, fetches, server } = sharing;
   const actions: PeerActions = createPeerActions({
@@ -99,6 +102,10 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       case 'fetched':
       case 'failed':
         sharing.perform(work);
+        return;
+      case 'serve':
+      case 'refuse':
+        gate.perform(work);
         return;
       default:
       // The store evicts by itself, and tells; nobody here asks for the rest yet.

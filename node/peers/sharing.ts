@@ -6,7 +6,13 @@
 import { type DataClient, createDataClient } from '../../mesh/net/data/client.ts';
 import type { Credentials } from '../../mesh/net/data/credentials.ts';
 import type { PeerAddress } from '../../mesh/net/data/dial.ts';
-import { type DataServer, type DataSource, serveData, type ServedReport } from '../../mesh/net/data/server.ts';
+import {
+  type DataServer,
+  type DataSource,
+  serveData,
+  type ServedReport,
+  type UploadGate,
+} from '../../mesh/net/data/server.ts';
 import { createTlsIdentity } from '../../mesh/net/data/tls-identity.ts';
 import type { UploadLimits } from '../../mesh/net/data/uploads.ts';
 import { parseDigestKey } from '../../mesh/net/data/wire.ts';
@@ -37,6 +43,7 @@ export interface BlobSharingOptions {
   /** Questions that members may ask, by name. */
   readonly calls?: DataSource['calls'];
   readonly uploadLimits?: () => UploadLimits;
+  readonly gate?: UploadGate;
   /** A blob came from a member, verified and durable; of several that brought parts of it, one is named. */
   readonly onReceived?: (peer: string, digest: Digest) => void;
   readonly onServed?: (report: ServedReport) => void;
@@ -64,6 +71,7 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
     onUnreported,
     onReceived = () => {},
     uploadLimits,
+    gate,
     onServed,
     onRefused,
   } = options;
@@ -82,6 +90,7 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
       calls: new Map([...seeds.calls, ...(options.calls ?? [])]),
     },
     ...(uploadLimits && { uploadLimits }),
+    ...(gate && { gate }),
     ...(onServed && { onServed }),
     ...(onRefused && { onRefused }),
   }).catch((error: unknown) => {

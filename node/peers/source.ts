@@ -15,6 +15,7 @@ export function blobSource({ local, arriving }: BlobSourceOptions): Pick<DataSou
       if (reader) {
         return {
           isArriving: false,
+          has: () => true,
           read: (range, readOptions) => reader.read(range, readOptions),
           [Symbol.asyncDispose]: () => reader[Symbol.asyncDispose](),
         };
@@ -23,6 +24,7 @@ export function blobSource({ local, arriving }: BlobSourceOptions): Pick<DataSou
       return (
         blob && {
           isArriving: true,
+          has: (range) => blob.has(range),
           read: (range, readOptions) => blob.read(range, readOptions),
           async [Symbol.asyncDispose]() {},
         }

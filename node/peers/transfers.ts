@@ -102,7 +102,7 @@ export function createTransfers(options: TransfersOptions): Transfers {
       return { kind: 'done' };
     } catch (error) {
       if (error instanceof PeerError && error.failure === 'busy') {
-        return { kind: 'busy', tryNodes: error.tryPeers, retryAfterMs: limits.busyMs };
+        return { kind: 'busy', tryNodes: error.tryPeers, retryAfterMs: error.retryAfterMs ?? limits.busyMs };
       }
       return { kind: 'broken' };
     }

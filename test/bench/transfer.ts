@@ -69,7 +69,7 @@ async function runNode(): Promise<void> {
   tier = await peers.open({
     identity,
     deliver: (event) => {
-      if (event.kind !== 'gone') planning.deliver(event as FetchEvent);
+      planning.deliver(event as FetchEvent);
     },
     dataAddressesOf: (peer) => [others.get(peer) ?? ''].filter((address) => address !== ''),
   });

@@ -89,7 +89,7 @@ export function createRealMesh(clock: { nowMs: number } = { nowMs: Date.now() })
       tier = await peers.open({
         identity,
         deliver(event) {
-          if (event.kind !== 'gone') planning.deliver(event as FetchEvent);
+          planning.deliver(event as FetchEvent);
         },
         dataAddressesOf: (peer) => [addresses.get(peer)].filter((address) => address !== undefined),
       });

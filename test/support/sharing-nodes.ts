@@ -40,7 +40,9 @@ export function createSharingMesh() {
       const store = await openStore({ dataDir, sizeLimitBytes, durability: 'fast' });
       const received: SharingNode['received'] = [];
       const served: ServedReport[] = [];
-      const planning = createPlanning(member.peer, (effect) => sharing.perform(effect));
+      const planning = createPlanning(member.peer, (effect) => {
+        if (effect.kind !== 'serve' && effect.kind !== 'refuse') sharing.perform(effect);
+      });
       const sharing = await shareBlobs({
         local: store.blobs,
         credentials: member.credentials,

@@ -156,8 +156,10 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
       const tryPeers = String(headers[wire.tryHeader] ?? '')
         .split(',')
         .filter((other) => other !== '')
-        .slice(0, limits.takersPerBlobMax);
-      throw new PeerError('busy', peer, 'it is busy', { tryPeers });
+        .slice(0, limits.tryPeersMax);
+      const asked = Number(headers[wire.retryAfterHeader]);
+      const retryAfterMs = asked >= 0 && asked <= limits.retryAfterMsMax ? asked : limits.uploadWaitMs;
+      throw new PeerError('busy', peer, 'it is busy', { tryPeers, retryAfterMs });
     }
     throw new PeerError(statusCode === 507 ? 'busy' : 'unreachable', peer, `it answered ${statusCode} ${text}`);
   }

@@ -67,6 +67,7 @@ export const uploadWaitMs = 100;
 export const uploadsWaitingMax = 512;
 /** A burst that a capped uplink may take at once. */
 export const uploadBurstMs = 100;
-/** Blobs whose recent takers are remembered, and how many of each, for "busy, try them". */
-export const takersBlobsMax = 1_024;
-export const takersPerBlobMax = 4;
+/** Others that a busy member may name. */
+export const tryPeersMax = 16;
+/** Longest wait that a busy member may ask for. */
+export const retryAfterMsMax = 10_000;

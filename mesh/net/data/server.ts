@@ -8,6 +8,7 @@ import { type AddressInfo, createServer as createTcpServer, type Socket } from '
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type Digest, digestKey } from '../../../protos/digest.ts';
 import { type Code, StatusError, toStatusError } from '../../../protos/status.ts';
+import type { Part } from '../../core/fetch/types.ts';
 import type { Credentials } from './credentials.ts';
 import { type HelloOptions, welcome } from './hello.ts';
 import * as limits from './limits.ts';
@@ -20,8 +21,10 @@ export interface CallOptions {
 }
 
 export interface ServedBlob extends AsyncDisposable {
-  /** Still being received: its bytes are not verified yet, and come as they arrive. */
+  /** Still being received: its bytes are not verified yet. */
   readonly isArriving: boolean;
+  /** Whether all of the range can be read now. */
+  has(range: wire.Range): boolean;
   read(range: wire.Range, options: CallOptions): AsyncIterable<Uint8Array>;
 }
 
@@ -41,6 +44,24 @@ export interface DataSource {
   readonly calls: ReadonlyMap<string, (peer: string, body: Uint8Array, options: CallOptions) => Promise<Uint8Array>>;
 }
 
+/** Decides which requests are served now (mesh/core/fetch/uploads.ts). */
+export interface UploadGate {
+  ask(peer: string, parts: readonly Part[]): Promise<Passed | Refused>;
+}
+
+export interface Passed {
+  readonly refused?: false;
+  /** To be told once, when it is over. */
+  sent(bytes: number): void;
+}
+
+export interface Refused {
+  readonly refused: true;
+  /** Who may have the blob too. */
+  readonly tryPeers: readonly string[];
+  readonly retryAfterMs: number;
+}
+
 /** One request for blobs that was served. */
 export interface ServedReport {
   readonly peer: string;
@@ -57,6 +78,8 @@ export interface DataServerOptions {
   readonly identity: TlsIdentity;
   readonly source: DataSource;
   readonly uploadLimits?: () => UploadLimits;
+  /** Without one, whatever the limits allow is served. */
+  readonly gate?: UploadGate;
   readonly onServed?: (report: ServedReport) => void;
   /** Somebody was not believed; a sentence. */
   readonly onRefused?: (address: string, reason: string) => void;
@@ -212,18 +235,23 @@ function endpointOf({ remoteAddress, remotePort }: Socket): string {
   return `${remoteAddress} ${remotePort}`;
 }
 
-function createRouter({ source, uploadLimits = () => unlimited, onServed = () => {} }: DataServerOptions) {
+const open: UploadGate = { ask: async () => ({ sent() {} }) };
+
+function createRouter(options: DataServerOptions) {
+  const { source, uploadLimits = () => unlimited, gate = open, onServed = () => {} } = options;
   const uploads = createUploads(uploadLimits);
   /** Bytes reserved for the bodies of calls, by member. */
   const heldCallBytes = new Map<string, number>();
 
-  async function enter(request: Served, digests: readonly Digest[]): Promise<Upload | undefined> {
-    const { peer, response, signal } = request;
-    const upload = await uploads.enter(peer, urgencyOf(request.request), signal);
-    if (upload) return upload;
-    const others = digests[0] ? uploads.takers(digests[0], peer) : [];
-    response.setHeader(wire.retryAfterHeader, limits.uploadWaitMs);
-    if (others.length > 0) response.setHeader(wire.tryHeader, others.join(','));
+  /** `undefined`: it was refused, and told so. */
+  async function enter({ peer, request, response, signal }: Served, parts: readonly Part[]): Promise<Turn | undefined> {
+    const upload = await uploads.enter(peer, urgencyOf(request), signal);
+    const passed = upload && (await gate.ask(peer, parts));
+    if (upload && passed && !passed.refused) return turnOf(upload, passed);
+    upload?.[Symbol.dispose]();
+    const { tryPeers, retryAfterMs } = passed?.refused ? passed : { tryPeers: [], retryAfterMs: limits.uploadWaitMs };
+    response.setHeader(wire.retryAfterHeader, retryAfterMs);
+    if (tryPeers.length > 0) response.setHeader(wire.tryHeader, tryPeers.join(','));
     onServed({ peer, blobs: 0, bytes: 0, outcome: 'busy' });
     answer(response, 503);
     return undefined;
@@ -232,10 +260,14 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
   async function serveBlob(served: Served, digest: Digest): Promise<void> {
     const { peer, request, response, signal } = served;
     const range = wire.parseRangeHeader(request.headers.range, digest);
-    using upload = await enter(served, [digest]);
+    const isWhole = range.length === digest.sizeBytes;
+    const blobKey = digestKey(digest);
+    const part = { blob: blobKey, offset: range.offset, lengthBytes: range.length, whole: isWhole };
+    using upload = await enter(served, [part]);
     if (!upload) return;
     await using blob = await source.open(digest, { signal });
-    if (!blob) {
+    // What has not come here yet is missing: two that wait for each other would wait for good.
+    if (!blob?.has(range)) {
       onServed({ peer, blobs: 0, bytes: 0, outcome: 'missing' });
       return answer(response, 404);
     }
@@ -245,16 +277,15 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
       let step = await content.next();
       response.setHeader('content-length', range.length);
       if (blob.isArriving) response.setHeader(wire.arrivingHeader, '1');
-      response.writeHead(range.length === digest.sizeBytes ? 200 : 206);
+      response.writeHead(isWhole ? 200 : 206);
       let bytes = 0;
       for (; !step.done; step = await content.next()) {
         await upload.pace(step.value.byteLength, signal);
         bytes += step.value.byteLength;
         await write(response, step.value, signal);
       }
-      if (bytes !== range.length) throw new StatusError('DATA_LOSS', `${digestKey(digest)} is shorter than its size`);
+      if (bytes !== range.length) throw new StatusError('DATA_LOSS', `${blobKey} is shorter than its size`);
       response.end();
-      uploads.taken(digest, peer);
       onServed({ peer, blobs: 1, bytes, outcome: 'sent' });
     } finally {
       await content.return?.();
@@ -264,7 +295,13 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
   async function serveBatch(served: Served): Promise<void> {
     const { peer, request, response, signal } = served;
     const digests = wire.parseBatch((await bodyOf(request, limits.batchRequestBytesMax)).toString('latin1'));
-    using upload = await enter(served, digests);
+    const parts = digests.map((digest) => ({
+      blob: digestKey(digest),
+      offset: 0,
+      lengthBytes: digest.sizeBytes,
+      whole: true,
+    }));
+    using upload = await enter(served, parts);
     if (!upload) return;
     response.writeHead(200);
     let frames: Uint8Array[] = [];
@@ -359,6 +396,25 @@ function createRouter({ source, uploadLimits = () => unlimited, onServed = () =>
       const { code, reason } = toStatusError(error);
       answer(response, statuses[code] ?? 500, Buffer.from(reason));
     }
+  };
+}
+
+/** An upload that both the limits and the gate let through. */
+interface Turn extends Disposable {
+  pace(bytes: number, signal: AbortSignal): Promise<void>;
+}
+
+function turnOf(upload: Upload, passed: Passed): Turn {
+  let bytes = 0;
+  return {
+    pace(more, signal) {
+      bytes += more;
+      return upload.pace(more, signal);
+    },
+    [Symbol.dispose]() {
+      upload[Symbol.dispose]();
+      passed.sent(bytes);
+    },
   };
 }
 

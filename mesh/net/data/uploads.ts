@@ -1,9 +1,7 @@
 /**
- * Which requests of other members are served now: so many at once, for all and for each of them, so many bytes a second.
- * What has no turn soon is told who took the blob lately, instead of being served slowly.
+ * Turns of those that are served: so many at once, for all and for each member, in order of urgency; and so many bytes a
+ * second. What has no turn soon is refused instead of being served slowly.
  */
-import type { Digest } from '../../../protos/digest.ts';
-import { digestKey } from '../../../protos/digest.ts';
 import * as limits from './limits.ts';
 
 export interface UploadLimits {
@@ -26,10 +24,6 @@ export interface Upload extends Disposable {
 export interface Uploads {
   /** `undefined`: this node is too busy. */
   enter(peer: string, urgency: Urgency, signal: AbortSignal): Promise<Upload | undefined>;
-  /** Another member has the blob from here. */
-  taken(digest: Digest, peer: string): void;
-  /** Who else may have it, newest first. */
-  takers(digest: Digest, except: string): string[];
   active(): number;
 }
 
@@ -42,7 +36,6 @@ interface Waiting {
 /** `current` is asked at each request, so that limits can change with the link. */
 export function createUploads(current: () => UploadLimits): Uploads {
   const perPeer = new Map<string, number>();
-  const takers = new Map<string, string[]>();
   let waiting: Waiting[] = [];
   let active = 0;
   let paidUntilMs = 0;
@@ -110,17 +103,6 @@ export function createUploads(current: () => UploadLimits): Uploads {
       waiting.splice(at < 0 ? waiting.length : at, 0, one);
       return await promise;
     },
-    taken(digest, peer) {
-      const key = digestKey(digest);
-      const others = (takers.get(key) ?? []).filter((other) => other !== peer);
-      takers.delete(key);
-      takers.set(key, [peer, ...others].slice(0, limits.takersPerBlobMax));
-      for (const oldest of takers.keys()) {
-        if (takers.size <= limits.takersBlobsMax) break;
-        takers.delete(oldest);
-      }
-    },
-    takers: (digest, except) => (takers.get(digestKey(digest)) ?? []).filter((peer) => peer !== except),
     active: () => active,
   };
 }

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { createDataClient, type DataClient } from '../../../mesh/net/data/client.ts';
 import type { Credentials } from '../../../mesh/net/data/credentials.ts';
 import { introduce, welcome } from '../../../mesh/net/data/hello.ts';
-import { type DataServerOptions, type DataSource, serveData } from '../../../mesh/net/data/server.ts';
+import { type DataServerOptions, type DataSource, serveData, type UploadGate } from '../../../mesh/net/data/server.ts';
 import { createTlsIdentity } from '../../../mesh/net/data/tls-identity.ts';
 import { newKey } from '../../../mesh/net/identity/keys.ts';
 import { type Digest, digestKey } from '../../../protos/digest.ts';
@@ -30,6 +30,7 @@ function sourceOf(blobs: readonly { digest: Digest; bytes: Uint8Array }[]) {
       return (
         bytes && {
           isArriving: false,
+          has: () => true,
           async *read({ offset, length }) {
             for (let at = offset; at < offset + length; at += 100_000) {
               yield bytes.subarray(at, Math.min(offset + length, at + 100_000));
@@ -145,30 +146,44 @@ describe('between members', () => {
     expect(Buffer.from(taken.get(digestKey(digest)) ?? []).equals(bytes)).toBe(true);
   });
 
-  test('a node that is too busy says so, and who took the blob lately', async () => {
+  test('a node whose gate refuses says when to come again, and whom to ask', async () => {
+    const { digest, bytes } = randomBlob(50_000);
+    const cleo = mesh.join();
+    const asked: unknown[] = [];
+    const gate: UploadGate = {
+      async ask(peer, parts) {
+        asked.push([peer, parts]);
+        return { refused: true, tryPeers: [cleo.peer], retryAfterMs: 321 };
+      },
+    };
+    const server = await serve(anna, sourceOf([{ digest, bytes }]).source, { gate });
+    const client = clientOf(ben.credentials, server.port);
+    const range = { offset: 10, length: 20 };
+    await expect(client.read(anna.peer, digest, range)).rejects.toMatchObject({
+      failure: 'busy',
+      tryPeers: [cleo.peer],
+      retryAfterMs: 321,
+    });
+    expect(asked).toEqual([[ben.peer, [{ blob: digestKey(digest), offset: 10, lengthBytes: 20, whole: false }]]]);
+  });
+
+  test('a node serves so many at once, and refuses who waits too long', async () => {
     const { digest, bytes } = randomBlob(50_000);
     const { source } = sourceOf([{ digest, bytes }]);
     const hold = Promise.withResolvers<void>();
-    let holds = false;
     const slow: DataSource = {
       ...source,
-      async open(...asked) {
-        if (holds) await hold.promise;
-        return source.open(...asked);
+      async open(...about) {
+        await hold.promise;
+        return source.open(...about);
       },
     };
     const uploadLimits = () => ({ uploadsMax: 1, uploadsPerPeerMax: 1, bytesPerSecond: undefined });
     const server = await serve(anna, slow, { uploadLimits });
-    const cleo = mesh.join();
-    await readAll(clientOf(cleo.credentials, server.port), anna.peer, digest);
-    holds = true;
     const client = clientOf(ben.credentials, server.port);
     const first = readAll(client, anna.peer, digest);
-    await until(() => server.connections().members === 2);
-    await expect(client.read(anna.peer, digest, undefined)).rejects.toMatchObject({
-      failure: 'busy',
-      tryPeers: [cleo.peer],
-    });
+    await until(() => server.connections().members === 1);
+    await expect(client.read(anna.peer, digest, undefined)).rejects.toMatchObject({ failure: 'busy' });
     hold.resolve();
     expect((await first).equals(bytes)).toBe(true);
   });
@@ -181,6 +196,7 @@ describe('between members', () => {
       async open() {
         return {
           isArriving: true,
+          has: () => true,
           async *read() {
             yield bytes.subarray(0, 200_000);
             throw new Error('the disk broke');

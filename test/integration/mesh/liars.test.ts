@@ -37,6 +37,7 @@ async function openLiar(blobs: readonly { digest: Digest; bytes: Uint8Array }[],
       return (
         bytes && {
           isArriving: false,
+          has: () => true,
           async *read({ offset, length }) {
             for (let at = offset; at < offset + length && at < bytes.length; at += 65_536) {
               yield bytes.subarray(at, Math.min(at + 65_536, offset + length));
