@@ -14,6 +14,10 @@ export const openMs = 2_000;
 /** Between two echoes on a link, first and later: they keep it from timing out and measure its round trip. */
 export const echoMsMin = 1_000;
 export const echoMsMax = 15_000;
+/** A connection on which echoes stay unanswered for so long is cut: far above what a busy machine needs. */
+export const silentMs = 20_000;
+/** A round of echoes that comes this late means that this node stood still. */
+export const standstillMs = 5_000;
 /** The shortest of so many counts: the others tell of busy machines more than of the link. */
 export const roundTripsKept = 8;
 /** A far end that reads nothing for so long is gone, whatever TCP says. */

@@ -58,6 +58,8 @@ interface Link {
   /** Opening or writing. */
   busy: boolean;
   echo: { readonly number: number; readonly sentMs: number } | undefined;
+  /** Since when echoes stay unanswered. */
+  silentSinceMs: number | undefined;
   echoAtMs: number;
   echoPauseMs: number;
   /** Of the newest echoes, oldest first. */
@@ -70,6 +72,7 @@ export function createLinks(options: LinksOptions): Links {
   const closing = new AbortController();
   let dropped = 0;
   let echoes = 0;
+  let lastRoundMs = nowMs();
   const echoTimer = setInterval(echoAll, limits.echoMsMin).unref();
 
   function linkTo(peer: NodeId): Link {
@@ -82,6 +85,7 @@ export function createLinks(options: LinksOptions): Links {
         waitingBytes: 0,
         busy: false,
         echo: undefined,
+        silentSinceMs: undefined,
         echoAtMs: Number.POSITIVE_INFINITY,
         echoPauseMs: limits.echoMsMin,
         roundTripsMs: [],
@@ -165,6 +169,7 @@ export function createLinks(options: LinksOptions): Links {
     stream.addEventListener('close', () => {
       if (link.stream === stream) link.stream = undefined;
       link.echo = undefined;
+      link.silentSinceMs = undefined;
     });
     link.echoPauseMs = limits.echoMsMin;
     queueMicrotask(() => {
@@ -175,15 +180,28 @@ export function createLinks(options: LinksOptions): Links {
   }
 
   function echoAll(): void {
+    const roundMs = nowMs();
+    const stoodStill = roundMs - lastRoundMs > limits.standstillMs;
+    lastRoundMs = roundMs;
     for (const link of links.values()) {
-      if (link.stream && nowMs() >= link.echoAtMs) echo(link);
+      // After this node itself stood still, answers may lie unread.
+      if (stoodStill && link.silentSinceMs !== undefined) link.silentSinceMs = roundMs;
+      if (link.silentSinceMs !== undefined && roundMs - link.silentSinceMs > limits.silentMs) giveUp(link);
+      if (link.stream && roundMs >= link.echoAtMs) echo(link);
       else if (!link.stream && !link.busy && link.waiting.length === 0 && !host.isConnected(link.peer)) {
         links.delete(link.peer);
       }
     }
   }
 
+  /** A connection whose far end has another address now, or is gone, would look open for a quarter of an hour. */
+  function giveUp(link: Link): void {
+    link.silentSinceMs = undefined;
+    host.cut(link.peer, 'no answer to echoes');
+  }
+
   function echo(link: Link): void {
+    link.silentSinceMs ??= nowMs();
     echoes = (echoes + 1) >>> 0;
     link.echo = { number: echoes, sentMs: nowMs() };
     link.echoAtMs = nowMs() + link.echoPauseMs;
@@ -193,6 +211,7 @@ export function createLinks(options: LinksOptions): Links {
 
   function onEcho(peer: NodeId, number: number): void {
     const link = links.get(peer);
+    if (link) link.silentSinceMs = undefined;
     if (link?.echo?.number !== number) return;
     const ms = Math.max(0, nowMs() - link.echo.sentMs);
     link.echo = undefined;

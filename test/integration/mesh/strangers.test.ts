@@ -37,7 +37,7 @@ beforeAll(async () => {
   host = await meeting.found('host');
 });
 afterEach(async () => {
-  await Promise.all(strangers.splice(0).map((node) => node.stop()));
+  await Promise.all(strangers.splice(0).map(async (node) => await node.stop()));
 });
 afterAll(() => meeting[Symbol.asyncDispose]());
 
