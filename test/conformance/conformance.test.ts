@@ -39,7 +39,7 @@ const bystanders = [
 const ourChoices = [
   /^P5 the segment of an old function: a segment "sha256" is tolerated$/,
   /^P9 by tool: no tool: the compressed count; bazel: the compressed count; siso: the size of the blob; reclient: the size of the blob$/,
-  /^P17 a large request: more than 4 MiB of digests: RESOURCE_EXHAUSTED$/,
+  /^P17 a large request: 60000 digests: RESOURCE_EXHAUSTED$/,
   /^P19 an unknown instance: any instance name is served$/,
   /^P24 without .*: refused when it is stored: FAILED_PRECONDITION$/,
   /^P26 an action that is not there: stored without looking for the Action$/,

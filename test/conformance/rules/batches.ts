@@ -210,15 +210,18 @@ export const batchRules: readonly Rule[] = [
       }),
       part('a large request', async (context, check) => {
         const digest = absentDigest(context);
-        const count = 60_000;
-        const blobDigests = Array.from({ length: count }, (_, index) => ({
-          hash: index.toString(16).padStart(8, '0') + digest.hash.slice(8),
-          sizeBytes: 100n,
-        }));
-        const reply = await context.client.unary(cas.findMissingBlobs, { ...requestBase(context), blobDigests });
-        if (reply.code === 'RESOURCE_EXHAUSTED') return check.choice('more than 4 MiB of digests: RESOURCE_EXHAUSTED');
-        if (!mustBeOk(check, `${count} digests`, reply)) return;
-        check.must(reply.response?.missingBlobDigests.length === count, 'not all are listed');
+        // Of the latter neither request nor answer fits in a message of 4 MiB.
+        for (const count of [40_000, 60_000]) {
+          const blobDigests = Array.from({ length: count }, (_, index) => ({
+            hash: index.toString(16).padStart(8, '0') + digest.hash.slice(8),
+            sizeBytes: 100n,
+          }));
+          const reply = await context.client.unary(cas.findMissingBlobs, { ...requestBase(context), blobDigests });
+          if (reply.code === 'RESOURCE_EXHAUSTED') check.choice(`${count} digests: RESOURCE_EXHAUSTED`);
+          else if (mustBeOk(check, `${count} digests`, reply)) {
+            check.must(reply.response?.missingBlobDigests.length === count, `not all ${count} are listed`);
+          }
+        }
       }),
       part('asking keeps a blob', ['control'], async (context, check) => {
         const blobBytes = 512 * 1024;
