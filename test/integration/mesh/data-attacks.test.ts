@@ -41,7 +41,7 @@ const mesh = createTestMesh('mesh one');
 const [anna, ben] = [mesh.join(), mesh.join()];
 const { digest, bytes } = randomBlob(1_000);
 const get = `GET /blobs/${digestKey(digest)} HTTP/1.1\r\nhost: potluck\r\n\r\n`;
-const closers: (() => Promise<unknown> | unknown)[] = [];
+const closers: (() => unknown)[] = [];
 
 afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
@@ -208,15 +208,15 @@ describe('a stranger', () => {
 describe('a member', () => {
   test('that asks for more before it was answered is cut off', async () => {
     let opened = 0;
-    const { open, ...rest } = sourceOf();
+    const source = sourceOf();
     const hold = Promise.withResolvers<void>();
     const server = await serve({
       source: {
-        ...rest,
+        ...source,
         async open(...asked) {
           opened += 1;
           await hold.promise;
-          return open(...asked);
+          return source.open(...asked);
         },
       },
     });

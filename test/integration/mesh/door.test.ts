@@ -33,7 +33,7 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   for (const socket of sockets.splice(0)) socket.destroy();
-  await Promise.all(nodes.splice(0).map((node) => node.stop()));
+  await Promise.all(nodes.splice(0).map(async (node) => node.stop()));
 });
 afterAll(() => meeting[Symbol.asyncDispose]());
 

@@ -38,14 +38,14 @@ beforeAll(async () => {
   await until(() => host.network.connected().includes(witness.peer));
 });
 afterEach(async () => {
-  await Promise.all(nodes.splice(0).map((node) => node.stop()));
+  await Promise.all(nodes.splice(0).map(async (node) => node.stop()));
 });
 afterAll(() => meeting[Symbol.asyncDispose]());
 
 interface Liar {
   readonly identity: Identity;
   readonly node: Libp2p<{ kad: ReturnType<ReturnType<typeof kadDHT>> }>;
-  stream(): Promise<Stream>;
+  readonly stream: () => Promise<Stream>;
 }
 
 /** A member with a certificate and a libp2p of its own. */

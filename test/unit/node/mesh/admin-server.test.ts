@@ -11,7 +11,7 @@ import { adminSocketPath } from '../../../../node/mesh/admin-requests.ts';
 import { serveAdmin } from '../../../../node/mesh/admin-server.ts';
 import { adminBytesMax } from '../../../../node/mesh/limits.ts';
 
-const closers: (() => Promise<unknown> | unknown)[] = [];
+const closers: (() => unknown)[] = [];
 
 const nobody = 65_534;
 

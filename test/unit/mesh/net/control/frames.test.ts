@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createFrameReader } from '../../../../../mesh/net/control/frames.ts';
 
 function framed(frame: Uint8Array): Buffer {
@@ -39,22 +39,17 @@ test('a frame that comes byte by byte is put together once', () => {
   const stream = framed(new Uint8Array(size));
   const reader = createFrameReader(size);
   let allocatedBytes = 0;
-  const { allocUnsafe, concat } = Buffer;
-  Buffer.allocUnsafe = (bytes) => {
-    allocatedBytes += bytes;
-    return allocUnsafe(bytes);
-  };
-  Buffer.concat = (list, total) => {
-    const all = concat(list, total);
-    allocatedBytes += all.byteLength;
-    return all;
-  };
+  const count = (bytes: number | undefined): void => void (allocatedBytes += bytes ?? 0);
+  const alloc = vi.spyOn(Buffer, 'allocUnsafe');
+  const concat = vi.spyOn(Buffer, 'concat');
   try {
     let frames = 0;
     for (let at = 0; at < stream.byteLength; at++) frames += [...reader.push(stream.subarray(at, at + 1))].length;
     expect(frames).toBe(1);
   } finally {
-    Object.assign(Buffer, { allocUnsafe, concat });
+    for (const [bytes] of alloc.mock.calls) count(bytes);
+    for (const { value } of concat.mock.results) count((value as Buffer).byteLength);
+    vi.restoreAllMocks();
   }
   expect(allocatedBytes).toBeLessThan(2 * size);
 });
