@@ -123,6 +123,9 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         // Counted at once: what comes next may come before this is written.
         hashedTo += length;
         for (const chunk of chunks) hasher.update(chunk);
+      } else if (aheadBytes + length <= limits.aheadBytesMax) {
+        ahead.set(offset, chunks);
+        aheadBytes += length;
       }
       await file.write(chunks, offset).catch((error: unknown) => {
         // These bytes count as brought, and nobody will bring them again.

@@ -169,3 +169,21 @@ test('several arrivals of one blob end well, whoever is first', async () => {
   expect(store.stats()).toMatchObject({ blobs: 1, pinnedBlobs: 0 });
   expect(store.stats().usedBytes - usedBytes).toBeLessThan(400_000);
 });
+
+test('pieces that come ahead are hashed without reading them again', async () => {
+  let reads = 0;
+  const counting = (file: FsFile): FsFile => ({
+    ...file,
+    read: (into, position) => {
+      reads += 1;
+      return file.read(into, position);
+    },
+  });
+  await reopen({ openRead: async (path) => counting(await nodeFs.openRead(path)) });
+  const { digest, bytes } = randomBlob(900_000);
+  await using arrival = await store.blobs.arrive(digest);
+  for (const from of [600_000, 300_000, 0]) await arrival.write(from, [bytes.subarray(from, from + 300_000)]);
+  await arrival.finish();
+  expect(reads).toBe(0);
+  expect(Buffer.from((await store.blobs.get(digest)) ?? []).equals(bytes)).toBe(true);
+});
