@@ -47,16 +47,26 @@ async function sample(pid: number): Promise<Sample> {
   return { residentMiB: Number(/VmRSS:\s+(\d+)/.exec(text)?.[1]) / 1024, files };
 }
 
-/** Bytes put by HTTP at one node come back from another, which has to fetch them from the first. */
-async function exchange(from: NodeProcess, to: NodeProcess): Promise<void> {
+interface Put {
+  readonly path: string;
+  readonly bytes: Buffer;
+  readonly at: number;
+}
+
+async function put(at: number): Promise<Put> {
   const bytes = randomBytes(blobBytes);
   const path = `/cas/${createHash('sha256').update(bytes).digest('hex')}`;
-  const put = await fetch(`http://${from.http}${path}`, { method: 'PUT', body: bytes });
-  if (!put.ok) throw new Error(`PUT answered ${put.status}`);
-  await put.arrayBuffer();
-  const got = await fetch(`http://${to.http}${path}`);
-  const back = new Uint8Array(await got.arrayBuffer());
-  if (got.ok && Buffer.compare(back, bytes) === 0) exchanged += 1;
+  const answer = await fetch(`http://${(nodes[at] as NodeProcess).http}${path}`, { method: 'PUT', body: bytes });
+  if (!answer.ok) throw new Error(`PUT answered ${answer.status}`);
+  await answer.arrayBuffer();
+  return { path, bytes, at };
+}
+
+/** From another node than the one that has it: it must fetch it from there. */
+async function get({ path, bytes, at }: Put, to: number): Promise<void> {
+  const answer = await fetch(`http://${(nodes[(at + 1 + to) % nodeCount] as NodeProcess).http}${path}`);
+  const back = Buffer.from(await answer.arrayBuffer());
+  if (answer.ok && back.equals(bytes)) exchanged += 1;
   else missed += 1;
 }
 
@@ -94,15 +104,10 @@ const endMs = performance.now() + soakMinutes * 60_000;
 let minute = 0;
 let nextRowMs = performance.now();
 for (let round = 0; performance.now() < endMs; round++) {
-  const pairs = Array.from({ length: blobsPerSecond }, (_, at) => {
-    const from = (round + at) % nodeCount;
-    return exchange(
-      nodes[from] as NodeProcess,
-      nodes[(from + 1 + (round % (nodeCount - 1))) % nodeCount] as NodeProcess,
-    );
-  });
-  await Promise.all(pairs);
+  const puts = await Promise.all(Array.from({ length: blobsPerSecond }, (_, at) => put((round + at) % nodeCount)));
+  // Announcements are gathered for a tenth of a second.
   await pause(1_000);
+  await Promise.all(puts.map((one) => get(one, round % (nodeCount - 1))));
   if (performance.now() < nextRowMs) continue;
   const samples = await Promise.all(pids.map(sample));
   const memory = samples.map(({ residentMiB }) => residentMiB);
