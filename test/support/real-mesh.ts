@@ -13,6 +13,7 @@ import { identityPaths, writeState } from '../../mesh/net/identity/state.ts';
 import type { Tier } from '../../node/mesh/tier.ts';
 import { createPeerTier, type PeerTier, type PeerTierOptions } from '../../node/peers/peer-tier.ts';
 import { createPlanning } from './planning.ts';
+import { digestKey } from '../../protos/digest.ts';
 import { openStore, type Store } from '../../node/storage/open-store.ts';
 
 /** As membership shows it. */
@@ -35,6 +36,8 @@ export function createRealMesh(clock: { nowMs: number } = { nowMs: Date.now() })
   const dirs: string[] = [];
   const addresses = new Map<string, string>();
   const planners = new Map<string, (peer: string, isAlive: boolean) => void>();
+  /** What an index would tell. */
+  const holders = new Map<string, Set<string>>();
   let founder: Identity | undefined;
 
   async function newDir(): Promise<string> {
@@ -73,6 +76,12 @@ export function createRealMesh(clock: { nowMs: number } = { nowMs: Date.now() })
         sizeLimitBytes: 1024 ** 3,
         durability: 'fast',
       });
+      store.watch((digest, isHeld) => {
+        const of = holders.get(digestKey(digest)) ?? new Set();
+        holders.set(digestKey(digest), of);
+        if (isHeld) of.add(identity.peerId);
+        else of.delete(identity.peerId);
+      });
       const log: string[] = [];
       const others = (): string[] => [...addresses.keys()].filter((peer) => peer !== identity.peerId);
       const peers = createPeerTier({
@@ -85,7 +94,10 @@ export function createRealMesh(clock: { nowMs: number } = { nowMs: Date.now() })
         ...options,
       });
       let tier: Tier | undefined;
-      const planning = createPlanning(identity.peerId, (effect) => tier?.perform(effect as never));
+      const planning = createPlanning(identity.peerId, (effect) => tier?.perform(effect as never), {
+        holdersOf: (blob) => [...(holders.get(blob) ?? [])].filter((peer) => peer !== identity.peerId),
+        ...(options.uploadBytesPerSecond !== undefined && { uploadBytesPerSecond: options.uploadBytesPerSecond }),
+      });
       tier = await peers.open({
         identity,
         deliver(event) {
