@@ -11,10 +11,6 @@ export const partBytesMax = 256 * 1024;
 export const saveMs = 2_000;
 /** Addresses that one member may give for another. */
 export const addressesPerContact = 8;
-/** Between two looks whether everything was sent. */
-export const idlePollMs = 5;
-/** For the last words to get through the encryption to the sockets when the node stops. */
-export const flushMs = 20;
 /** A renewed certificate is given again for so long, to so many members, instead of another. */
 export const renewedMs = 60_000;
 export const renewalsKept = 256;

@@ -72,10 +72,12 @@ export interface Network {
   deliverDelegations(): void;
   /** Looks after memberships now: cuts those that ended, renews what is due. Happens by itself every `tendMs`. */
   tend(): void;
+  /** Gives up the connection with a member that seems dead; it is dialled again like any other that is not connected. */
+  reset(peer: NodeId): void;
   /** Dials everybody anew: the network may be another one now. */
   hurry(): void;
-  /** Resolves when everything said was handed to the sockets, at the latest after so long. */
-  idle(timeoutMs: number): Promise<void>;
+  /** Resolves when everything said has arrived, at the latest after so long. */
+  settle(timeoutMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -348,19 +350,15 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       for (const peer of host.connected()) deliverDelegation(peer);
     },
     tend,
+    reset: (peer) => host.cut(peer, 'it seems dead'),
     hurry: () => reconnect?.hurry(),
-    async idle(timeoutMs) {
-      const endMs = nowMs() + timeoutMs;
-      while (!links.idle() && nowMs() < endMs) await new Promise((resolve) => setTimeout(resolve, limits.idlePollMs));
-    },
+    settle: (timeoutMs) => links.settle(timeoutMs),
     async close() {
       clearInterval(tendTimer);
       clearInterval(saveTimer);
       stopListening();
       await reconnect?.close();
       await links.close();
-      // Closing a connection of libp2p drops what its TLS has not handed to the socket yet; that takes turns of the event loop.
-      await new Promise((resolve) => setTimeout(resolve, limits.flushMs));
       book.save();
       await host.stop();
     },

@@ -165,6 +165,8 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
     const { record, status } = note.member;
     if (status === note.before || status === 'suspect') return;
+    // A connection that is open all the same leads nowhere: its far end has moved, or answers nobody.
+    if (status === 'dead') network.reset(record.id);
     const name = roster.get(record.id)?.name;
     const who = name ? `${name} (${record.id})` : record.id;
     if (status === 'alive' && note.before !== 'suspect') onLog('info', `${who} is in the mesh`);
@@ -192,7 +194,8 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
     async close(presence) {
       driver.deliver({ kind: 'goodbye', presence });
-      await network.idle(limits.farewellMs);
+      // Closing a connection of libp2p drops what its encryption still holds, so the others are asked whether they heard.
+      await network.settle(limits.farewellMs);
       await open.disposeAsync();
     },
   };

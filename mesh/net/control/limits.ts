@@ -32,3 +32,5 @@ export const contactsMax = 256;
 export const noticesMax = 256;
 export const textMax = 512;
 export const blobsMax = 8_192;
+/** Between two looks whether everybody has answered. */
+export const settlePollMs = 5;

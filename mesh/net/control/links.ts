@@ -39,8 +39,8 @@ export interface Links {
   dropped(): number;
   /** Members with an open stream of ours. */
   open(): number;
-  /** Nothing waits to be sent. */
-  idle(): boolean;
+  /** Resolves when every member with an open link has answered an echo that was sent last, at the latest after so long. */
+  settle(timeoutMs: number): Promise<void>;
   /** Lets what was sent arrive, as far as that takes no longer than `partingMs`. */
   close(): Promise<void>;
 }
@@ -253,7 +253,13 @@ export function createLinks(options: LinksOptions): Links {
     },
     dropped: () => dropped,
     open: () => [...links.values()].filter(({ stream }) => stream).length,
-    idle: () => [...links.values()].every(({ busy, waiting }) => !busy && waiting.length === 0),
+    async settle(timeoutMs) {
+      const endMs = nowMs() + timeoutMs;
+      const open = [...links.values()].filter(({ stream, waiting }) => stream || waiting.length > 0);
+      for (const link of open) echo(link);
+      const isSettled = (): boolean => open.every(({ echo: asked }) => asked === undefined);
+      while (!isSettled() && nowMs() < endMs) await new Promise((resolve) => setTimeout(resolve, limits.settlePollMs));
+    },
     async close() {
       clearInterval(echoTimer);
       closing.abort();
