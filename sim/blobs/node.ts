@@ -123,6 +123,7 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
   let sharing: Sharing | undefined;
   let backlog: (() => void)[] = [];
   let suspendedAtUs = 0;
+  let saidGoodbye = false;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let armedUs = Number.POSITIVE_INFINITY;
   /** Ranges at hand of blobs that are still arriving, by offset: whether the bytes are right. */
@@ -394,6 +395,7 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
     },
     suspend(goodbye) {
       if (state !== 'up') return;
+      saidGoodbye = goodbye;
       if (goodbye) driver?.deliver({ kind: 'goodbye', presence: 'suspended' });
       stops += 1;
       suspendedAtUs = clock.nowUs();
@@ -414,7 +416,10 @@ export function createBlobNode(ports: BlobPorts, index: number, model: BlobMachi
       backlog = [];
       for (const act of waiting) act();
       armedUs = Number.POSITIVE_INFINITY;
-      driver?.wake();
+      // A sleep too short for a gap on the clock still ends what was announced.
+      if (saidGoodbye) driver?.deliver({ kind: 'gap', gapMs: 0 });
+      else driver?.wake();
+      saidGoodbye = false;
       arm();
     },
     newDisk() {

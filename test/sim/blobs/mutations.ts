@@ -60,7 +60,7 @@ export const blobMutations: readonly Mutation[] = [
     '    const crowded = crowd >= limits.uploadsPerBlob;',
     '    const crowded = crowd < 0;',
     'stampede-bounded',
-    25,
+    28,
   ),
   plant(
     'a refusal names nobody',
@@ -93,7 +93,7 @@ export const blobMutations: readonly Mutation[] = [
     '      if (before && (jumped || swapped)) hangUp(node, context.nowMs());\n',
     '      void (jumped && swapped);\n',
     'found-after-healing',
-    2,
+    47,
   ),
   plant(
     'an announcement that nobody answered is forgotten',
@@ -101,7 +101,7 @@ export const blobMutations: readonly Mutation[] = [
     '    talks.delete(node);\n    doubt(node, notBeforeMs);',
     '    talks.delete(node);\n    void notBeforeMs;',
     'found-after-healing',
-    1,
+    2,
   ),
   plant(
     'records do not move to new keepers',
