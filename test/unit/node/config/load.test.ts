@@ -107,6 +107,8 @@ describe('sources', () => {
       'mesh-data-listen': '127.0.0.1:4',
       'mesh-peer': '127.0.0.1:5',
       'mesh-discovery': 'off',
+      'mesh-upload-rate': '5MB',
+      trust: 'publishers',
       site: 'berlin',
       'log-format': 'json',
     };
@@ -145,6 +147,8 @@ describe('sources', () => {
         bootstrap: ['127.0.0.1:5'],
         discovery: false,
         site: 'berlin',
+        trust: 'publishers',
+        uploadBytesPerSecond: 5e6,
       },
       logFormat: 'json',
     });
@@ -160,6 +164,8 @@ test('the mesh is on unless it is turned off; its second port follows the first'
     bootstrap: [],
     site: '',
     discovery: true,
+    trust: 'members',
+    uploadBytesPerSecond: undefined,
   });
   expect((await load({ flags: { 'mesh-listen': '127.0.0.1:0' } })).mesh?.dataListen).toBe('127.0.0.1:0');
   expect((await load({ flags: { mesh: 'off' } })).mesh).toBeUndefined();
