@@ -7,6 +7,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readFile, readdir } from 'node:fs/promises';
 import { parseArgs, promisify } from 'node:util';
 import { entry, type NodeProcess, startNode } from '../support/node-process.ts';
+import { ContentAddressableStorage } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import { connectGrpc, type GrpcClient } from '../../node/reapi/grpc-client.ts';
 import { until } from '../support/until.ts';
 
 const { values } = parseArgs({
@@ -19,6 +21,7 @@ if (!(soakMinutes > 0) || !(nodeCount >= 2) || process.platform !== 'linux') {
   process.exit(2);
 }
 const alone = ['--mesh-discovery', 'off', '--mesh-listen', '127.0.0.1:0', '--mesh-data-listen', '127.0.0.1:0'];
+type CasClient = GrpcClient<typeof ContentAddressableStorage>;
 const settleMs = 30_000;
 const restMs = 60_000;
 const blobsPerSecond = 5;
@@ -48,25 +51,23 @@ async function sample(pid: number): Promise<Sample> {
 }
 
 interface Put {
-  readonly path: string;
-  readonly bytes: Buffer;
+  readonly digest: { readonly hash: string; readonly sizeBytes: bigint };
+  readonly data: Buffer;
   readonly at: number;
 }
 
 async function put(at: number): Promise<Put> {
-  const bytes = randomBytes(blobBytes);
-  const path = `/cas/${createHash('sha256').update(bytes).digest('hex')}`;
-  const answer = await fetch(`http://${(nodes[at] as NodeProcess).http}${path}`, { method: 'PUT', body: bytes });
-  if (!answer.ok) throw new Error(`PUT answered ${answer.status}`);
-  await answer.arrayBuffer();
-  return { path, bytes, at };
+  const data = randomBytes(blobBytes);
+  const digest = { hash: createHash('sha256').update(data).digest('hex'), sizeBytes: BigInt(blobBytes) };
+  await (clients[at] as CasClient).batchUpdateBlobs({ requests: [{ digest, data }] });
+  return { digest, data, at };
 }
 
 /** From another node than the one that has it: it must fetch it from there. */
-async function get({ path, bytes, at }: Put, to: number): Promise<void> {
-  const answer = await fetch(`http://${(nodes[(at + 1 + to) % nodeCount] as NodeProcess).http}${path}`);
-  const back = Buffer.from(await answer.arrayBuffer());
-  if (answer.ok && back.equals(bytes)) exchanged += 1;
+async function get({ digest, data, at }: Put, step: number): Promise<void> {
+  const client = clients[(at + 1 + step) % nodeCount] as CasClient;
+  const [answer] = (await client.batchReadBlobs({ digests: [digest] })).responses;
+  if (answer && data.equals(answer.data)) exchanged += 1;
   else missed += 1;
 }
 
@@ -87,6 +88,11 @@ const alive = async (node: NodeProcess): Promise<number> =>
 await until(async () => (await Promise.all(nodes.map(alive))).every((count) => count === nodeCount - 1), 300_000);
 await pause(settleMs);
 
+const connections = nodes.map(({ grpc }) => connectGrpc(grpc));
+parts.defer(() => {
+  for (const connection of connections) connection.close();
+});
+const clients = connections.map((connection) => connection.client(ContentAddressableStorage));
 const pids = nodes.map(({ child }) => child.pid as number);
 const before = await Promise.all(pids.map(cpuSeconds));
 await pause(restMs);
