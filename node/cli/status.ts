@@ -80,6 +80,7 @@ function executionRows(execution: ExecutionStatus): string[][] {
 
 function meshRows(mesh: NodeStatus['mesh']): string[][] {
   if (!mesh) return [['Mesh', 'off']];
+  if (mesh.problem !== null) return [['Mesh', `cut off: ${printable(mesh.problem)}`]];
   if (mesh.state === 'alone') return [['Mesh', 'nobody else; "potluck invite" lets another machine in']];
   const { alive, suspect, dead, suspended } = mesh.members;
   const others = [

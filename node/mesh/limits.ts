@@ -13,3 +13,5 @@ export const uploadsMax = 64;
 export const socketPathBytesMax = 100;
 /** A lock that is held longer than this was left behind by a process that died. */
 export const lockMs = 10_000;
+/** A mesh that could not run is tried again after this long. */
+export const wakeRetryMs = 30_000;

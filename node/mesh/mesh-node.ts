@@ -6,13 +6,14 @@ import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { SharingNote } from '../../mesh/core/sharing-types.ts';
-import { StatusError } from '../../protos/status.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
 import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest } from './admin-requests.ts';
 import type { Clock } from './ports.ts';
 import { asleep, type MeshStatus, statusOf } from './status.ts';
+import * as limits from './limits.ts';
 import { ownMembership } from './ownership.ts';
 import type { OpenTier } from './tier.ts';
 
@@ -33,12 +34,18 @@ export interface MeshNode {
   close(): Promise<void>;
 }
 
-/** Opens the mesh of a data directory. Throws FAILED_PRECONDITION when it should be awake and cannot listen. */
+/**
+ * Opens the mesh of a data directory. A mesh that cannot run now, because its port is taken or its files are damaged, is
+ * reported and tried again: the node serves its own clients meanwhile. Throws FAILED_PRECONDITION when another process
+ * holds the membership.
+ */
 export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> {
   const { dataDir, config, onLog } = options;
   const ownership = ownMembership(dataDir);
   let active: ActiveMesh | undefined;
   let closed = false;
+  let problem: string | undefined;
+  let retryTimer: NodeJS.Timeout | undefined;
   // One after the other: a node does not wake up while it leaves.
   let last: Promise<unknown> = Promise.resolve();
 
@@ -62,8 +69,29 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
       ...(options.clock && { clock: options.clock }),
       ...(options.onNote && { onNote: options.onNote }),
     });
+    problem = undefined;
     onLog('info', `The mesh ${identity.mesh.id} listens on ${active.network.addresses().join(', ') || 'no address'}.`);
     return active;
+  }
+
+  /** Wakes a mesh that has others in it, now or later. */
+  async function wakeIf(isShared: () => boolean): Promise<void> {
+    try {
+      if (isShared()) await wake();
+    } catch (error) {
+      if (closed) return;
+      const reason = toStatusError(error).reason;
+      // Told once, not at every try.
+      if (reason !== problem) onLog('error', `this node is cut off from its mesh: ${reason}`);
+      problem = reason;
+      retryTimer = setTimeout(() => void inTurn(() => wakeIf(isShared)).catch(() => {}), limits.wakeRetryMs).unref();
+    }
+  }
+
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = last.then(work);
+    last = done.catch(() => {});
+    return done;
   }
 
   async function sleep(presence: 'suspended' | 'left'): Promise<void> {
@@ -86,29 +114,21 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
 
   if (existsSync(join(dataDir, 'mesh', 'membership'))) {
     const { isShared } = await import('../../mesh/net/identity/state.ts');
-    if (isShared(dataDir, Date.now())) {
-      await wake().catch((error: unknown) => {
-        ownership[Symbol.dispose]();
-        throw error;
-      });
-    }
+    await wakeIf(() => isShared(dataDir, Date.now()));
   }
   const { serveAdmin } = await import('./admin-server.ts');
-  const server = await serveAdmin(dataDir, (request) => {
-    const answer = last.then(() => onRequest(request));
-    last = answer.catch(() => {});
-    return answer;
-  }).catch((error: unknown) => {
+  const server = await serveAdmin(dataDir, (request) => inTurn(() => onRequest(request))).catch((error: unknown) => {
     const reason = error instanceof Error ? error.message : String(error);
     onLog('warning', `potluck invite, join and the like will not reach this node: ${reason}`);
     return undefined;
   });
 
   return {
-    status: () => (active ? statusOf(active) : asleep),
+    status: () => (active ? statusOf(active) : { ...asleep, problem: problem ?? null }),
     active: () => active,
     async close() {
       closed = true;
+      clearTimeout(retryTimer);
       await server?.close();
       await last;
       await sleep('suspended');

@@ -6,6 +6,8 @@ import type { ActiveMesh } from './active-mesh.ts';
 export interface MeshStatus {
   /** `alone`: nobody was invited, and nothing listens. */
   readonly state: 'alone' | 'connected';
+  /** Why the mesh of this node does not run, though others are in it. */
+  readonly problem: string | null;
   readonly meshId: string | null;
   readonly peerId: string | null;
   readonly administrator: boolean;
@@ -45,6 +47,7 @@ const nobody = { alive: 0, suspect: 0, dead: 0, suspended: 0, left: 0 };
 
 export const asleep: MeshStatus = {
   state: 'alone',
+  problem: null,
   meshId: null,
   peerId: null,
   administrator: false,
@@ -74,6 +77,7 @@ export function statusOf(mesh: ActiveMesh): MeshStatus {
   const { attributes } = machine.membership.self();
   return {
     state: 'connected',
+    problem: null,
     meshId: identity.mesh.id,
     peerId: identity.peerId,
     administrator: identity.administrator !== undefined,

@@ -1,5 +1,7 @@
 /** Nodes that are awake in one mesh: the machine over real links, its log, and a clock that the test can move. */
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -11,6 +13,8 @@ import { newKey } from '../../../mesh/net/identity/keys.ts';
 import { recordSigner } from '../../../mesh/net/identity/records.ts';
 import { type ActiveMesh, startActiveMesh } from '../../../node/mesh/active-mesh.ts';
 import { createMeshClock } from '../../../node/mesh/clock.ts';
+import type { MeshConfig } from '../../../node/config/config.ts';
+import { openMeshNode } from '../../../node/mesh/mesh-node.ts';
 import { readLog } from '../../../node/mesh/durable-log.ts';
 import { statusOf } from '../../../node/mesh/status.ts';
 import { until } from '../../support/until.ts';
@@ -27,6 +31,16 @@ function newDir(): string {
   dirs.push(dir);
   return dir;
 }
+
+const config: MeshConfig = {
+  listen: '127.0.0.1:0',
+  dataListen: '127.0.0.1:0',
+  bootstrap: [],
+  site: 'lab',
+  discovery: false,
+  trust: 'members',
+  uploadBytesPerSecond: undefined,
+};
 
 interface Slept {
   ms: number;
@@ -47,15 +61,7 @@ async function wake(dataDir: string, bootstrap: readonly string[], slept: Slept 
   const mesh = await startActiveMesh({
     identity,
     dataDir,
-    config: {
-      listen: '127.0.0.1:0',
-      dataListen: '127.0.0.1:0',
-      bootstrap,
-      site: 'lab',
-      discovery: false,
-      trust: 'members',
-      uploadBytesPerSecond: undefined,
-    },
+    config: { ...config, bootstrap },
     clock: clockWith(slept),
     onLog: () => {},
   });
@@ -118,6 +124,31 @@ test('one that leaves has left', async () => {
   const { anna, ben } = await twoNodes();
   await stop(ben, 'left');
   await until(() => seen(anna, ben) === 'left');
+});
+
+test('a mesh whose port is taken costs the node nothing but the mesh, and one process holds it', async () => {
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const dataDir = newDir();
+  foundMesh({ dataDir, name: 'anna', nowMs: Date.now() });
+  const identity = openIdentity({ dataDir });
+  if (identity) invite(identity, { ttlMs: 60_000, roles: [] });
+  const { port } = taken.address() as AddressInfo;
+  const log: string[] = [];
+  const options = {
+    dataDir,
+    config: { ...config, listen: `127.0.0.1:${port}` },
+    onLog: (_: string, text: string) => void log.push(text),
+  };
+  const node = await openMeshNode(options);
+  expect(node.status()).toMatchObject({ state: 'alone', problem: expect.stringContaining('cannot listen') as string });
+  expect(log).toEqual([expect.stringContaining('choose another address with --mesh-listen')]);
+  await expect(openMeshNode(options)).rejects.toThrow(/another potluck node/);
+  await node.close();
+  taken.close();
+  const again = await openMeshNode(options);
+  expect(again.status()).toMatchObject({ state: 'connected', problem: null, issuer: true });
+  await again.close();
 });
 
 test('what a member says of keys that have no certificate is not believed', async () => {
