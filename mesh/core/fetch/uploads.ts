@@ -64,7 +64,9 @@ export function createUploads(config: UploadsConfig, nowMs: number): Uploads {
     const greedy = count((other) => other.to === to) >= limits.uploadsPerNode;
     if (crowded || greedy || active.size >= uploadsMax || budgetBytes <= 0) {
       const others = [...(large ? (served.get(large.blob) ?? []) : [])].filter((node) => node !== to);
-      const owedMs = Math.ceil((Math.max(0, -budgetBytes) * 1_000) / bytesPerSecond);
+      // A node that serves nothing at all never will.
+      const owedMs =
+        bytesPerSecond > 0 ? Math.ceil((Math.max(0, -budgetBytes) * 1_000) / bytesPerSecond) : limits.busyMsMax;
       effects.push({
         kind: 'refuse',
         upload,

@@ -66,3 +66,8 @@ test('requests at once are bounded, in all and of one node', () => {
   expect(others.filter((kind) => kind === 'serve').length).toBe(20 - limits.uploadsPerNode);
   expect(uploads.active()).toBe(20);
 });
+
+test('a node without an upload budget refuses everything, and asks to be left alone', () => {
+  const uploads = createUploads({ bytesPerSecond: 0, uploadsMax: 8 }, 0);
+  expect(ask(uploads, 'anna', [small('a')])).toMatchObject({ kind: 'refuse', retryAfterMs: limits.busyMsMax });
+});
