@@ -25,7 +25,7 @@ export const peers: Command = {
       print(JSON.stringify({ ...answer, running }));
       return exitCodes.ok;
     }
-    if (answer.meshId === null || (answer.peers.length === 0 && running)) {
+    if (answer.meshId === null || answer.peers.length === 0) {
       print('Nobody else is in the mesh. "potluck invite" lets another machine in.');
       return exitCodes.ok;
     }

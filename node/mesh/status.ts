@@ -33,7 +33,8 @@ export interface MeshStatus {
 export interface PeerLine {
   readonly peerId: NodeId;
   readonly name: string;
-  readonly status: MemberStatus | 'unknown';
+  /** `unknown`: remembered, and not heard of since the start. */
+  readonly status: MemberStatus | 'unknown' | 'revoked';
   readonly site: string;
   readonly roles: readonly string[];
   readonly connected: boolean;
@@ -115,7 +116,7 @@ export function peersOf(mesh: ActiveMesh): PeerLine[] {
     return {
       peerId,
       name: certified?.name ?? '',
-      status,
+      status: identity.isRevoked(peerId) ? 'revoked' : status,
       site,
       roles: certified?.roles ?? [],
       connected: connected.has(peerId),

@@ -83,7 +83,7 @@ test('machines are invited, join, are seen, come back, are revoked and leave', a
   const { peerId } = await answer('ben', 'revoke', 'cora');
   await until(async () => (await meshOf(cora)).connections === 0, 40_000);
   const { peers } = await answer('anna', 'peers');
-  expect(peers.find((peer) => peer.peerId === peerId)).toMatchObject({ connected: false });
+  expect(peers.find((peer) => peer.peerId === peerId)).toMatchObject({ connected: false, status: 'revoked' });
   expect((await ask('anna', 'peers')).stdout).toContain('ben');
 
   expect((await ask('anna', 'leave')).stderr).toContain("administrator's key");
