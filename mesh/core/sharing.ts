@@ -39,6 +39,9 @@ type Errand =
 type PartName = 'membership' | 'providers' | 'keeping' | 'fetching';
 const parts: readonly PartName[] = ['membership', 'providers', 'keeping', 'fetching'];
 
+/** Numbers of pins that are kept before those that ended are looked for. */
+const pinsPrunedFrom = 1_024;
+
 type FindFor =
   | { readonly kind: 'own'; readonly find: number }
   | { readonly kind: 'fetching' }
@@ -89,6 +92,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   const assembling = new Map<BlobKey, number>();
   const pins = new Map<number, PinFor>();
   const ownPins = new Map<number, number>();
+  let pruneAt = pinsPrunedFrom;
   let nextFind = 0;
   let nextPin = pinRecords.reduce((highest, record) => Math.max(highest, record.id), 0);
   let attributes = config.attributes;
@@ -230,7 +234,19 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     toProviders({ kind: 'find', find: nextFind, blobs, thorough });
   }
 
+  /** Forgets the numbers of pins that ended by themselves. */
+  function prunePins(): void {
+    const held = new Set([...promises.pins()].map(({ id }) => id));
+    for (const [own, id] of ownPins) {
+      if (held.has(id)) continue;
+      ownPins.delete(own);
+      pins.delete(id);
+    }
+    pruneAt = Math.max(pinsPrunedFrom, 2 * ownPins.size);
+  }
+
   function pin(blob: BlobKey, purpose: Purpose, forMs: number, pinFor: PinFor): void {
+    if (ownPins.size >= pruneAt) prunePins();
     nextPin += 1;
     pins.set(nextPin, pinFor);
     if (pinFor.kind === 'own') ownPins.set(pinFor.pin, nextPin);

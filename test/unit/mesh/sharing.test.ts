@@ -241,3 +241,18 @@ test('pins and reservations of this node are answered under its own numbers', ()
   net.step('anna', { kind: 'unpin', pin: 42 });
   expect(net.nodes.get('anna')?.promises.pinnedUntilMs(blob)).toBeUndefined();
 });
+
+test('pins that ended by themselves are forgotten, and those that hold are not', () => {
+  const net = createShareNet(['anna', 'ben']);
+  const blob = blobNamed('mine');
+  net.store('anna', blob);
+  net.step('anna', { kind: 'pin', pin: 1, blob, purpose: 'seed', forMs: 3_600_000 });
+  for (let pin = 2; pin < 3_000; pin++) net.step('anna', { kind: 'pin', pin, blob, purpose: 'seed', forMs: 1 });
+  net.run(100);
+  net.step('anna', { kind: 'pin', pin: 3_000, blob, purpose: 'seed', forMs: 1 });
+  net.run(100);
+  expect(net.nodes.get('anna')?.promises.pinnedUntilMs(blob)).toBeDefined();
+  net.step('anna', { kind: 'unpin', pin: 1 });
+  net.run(100);
+  expect(net.nodes.get('anna')?.promises.pinnedUntilMs(blob)).toBeUndefined();
+});
