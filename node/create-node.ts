@@ -305,6 +305,7 @@ async function openPeers(
     members: () => [...(meshNode()?.active()?.machine.membership.members() ?? [])],
     trust: mesh.trust,
     uploadBytesPerSecond: mesh.uploadBytesPerSecond,
+    replicas: mesh.replicas,
     onLog,
   });
 }

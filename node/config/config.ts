@@ -29,6 +29,8 @@ export interface MeshConfig {
   readonly trust: 'members' | 'publishers' | 'self';
   /** What members may fetch from this node in a second, on average; 0 serves nobody, `undefined` sets no bound. */
   readonly uploadBytesPerSecond: number | undefined;
+  /** Nodes of the site that hold a result of this one, itself included. */
+  readonly replicas: number;
 }
 
 export interface NodeConfig {

@@ -90,6 +90,7 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
       discovery: read('mesh-discovery', 'on') === 'on',
       trust: read('trust', 'members'),
       uploadBytesPerSecond: read('mesh-upload-rate', undefined),
+      replicas: read('replicas', 1),
     };
     return read('mesh', 'on') === 'on' ? mesh : undefined;
   }

@@ -63,9 +63,17 @@ function parseCacheSize(text: string): Parsed<number> {
 
 const slotsMax = 4096;
 
+/** More copies than this only fill disks. */
+const replicasMax = 16;
+
 function parseSlots(text: string): Parsed<number> {
   const value = /^\d{1,4}$/.test(text.trim()) ? Number(text) : Number.NaN;
   return value <= slotsMax ? { value } : { problem: `is not a whole number from 0 to ${slotsMax}` };
+}
+
+function parseReplicas(text: string): Parsed<number> {
+  const value = /^\d{1,2}$/.test(text.trim()) ? Number(text) : Number.NaN;
+  return value >= 1 && value <= replicasMax ? { value } : { problem: `is not a whole number from 1 to ${replicasMax}` };
 }
 
 /** Words that separate an instance name from the rest of a resource name; REAPI keeps them out of instance names. */
@@ -206,6 +214,11 @@ export const settings = {
     value: 'SIZE',
     about: 'what members may fetch from this node in a second, such as 20MB; 0 on a link that is paid by volume',
     fallback: 'no bound',
+  }),
+  replicas: setting(parseReplicas, {
+    value: 'COUNT',
+    about: 'nodes of this site that hold what this one made, itself included: copies for when it is switched off',
+    fallback: '1',
   }),
   trust: setting(oneOf('members', 'publishers', 'self'), {
     value: 'members|publishers|self',

@@ -72,3 +72,5 @@ export const seedWindowMs = 24 * 60 * 60 * 1_000;
 export const seedShare = 0.4;
 /** A request for progress waits so long for news. */
 export const seedReportMs = 500;
+/** Results that wait to be handed on to members of the site. */
+export const replicationsMax = 10_000;

@@ -14,7 +14,8 @@ import type { Fetches } from './fetches.ts';
 import * as limits from './limits.ts';
 import { createPeerActions, type PeerActions } from './peer-actions.ts';
 import type { PeerTierOptions } from './peer-tier.ts';
-import { createResultFinder, resultsCall } from './result-finder.ts';
+import { createReplication } from './replication.ts';
+import { createResultFinder, resultsCall, tellCall } from './result-finder.ts';
 import { createSeedJobs, type SeedJobs } from './seed-jobs.ts';
 import { seed } from './seeding.ts';
 import { shareBlobs } from './sharing.ts';
@@ -48,7 +49,10 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     addressesOf: (peer) => ports.dataAddressesOf(peer).flatMap((text) => parseHostPort(text) ?? []),
     report: (event: FetchEvent) => ports.deliver(event as Parameters<TierPorts['deliver']>[0]),
     seedBytesPerWindow: Math.floor(options.capacityBytes * limits.seedShare),
-    calls: new Map([[resultsCall, (_, body) => actions.answer(body)]]),
+    calls: new Map([
+      [resultsCall, (_, body) => actions.answer(body)],
+      [tellCall, (_, body) => actions.take(body)],
+    ]),
     onUnreported: (digest) => tell(ports, digest, true),
     onReceived: (peer, digest) => tally.onReceived(peer, digest.sizeBytes),
     onServed: ({ blobs, bytes }) => tally.onServed(blobs, bytes),
@@ -66,9 +70,19 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       members: () => nearFirst(options.members(), ports.identity.peerId),
     }),
     fetches,
+    onStored: (key) => replication.add(key),
     onFound: (_, from) => tally.onResult(from),
     onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
     onIncomplete: (reason) => onLog('info', reason),
+  });
+  const replication = createReplication({
+    replicas: options.replicas ?? 1,
+    members: () => ofSite(options.members(), ports.identity.peerId),
+    share: (key) => actions.share(key),
+    handOver: (peer, digests, signal) =>
+      seed({ client, local: store.blobs }, peer, digests, { signal, onProgress: () => {} }),
+    tell: tellPeer,
+    onFailed: (reason) => onLog('info', reason),
   });
   const seeds = createSeedJobs({
     blobs: store.blobs,
@@ -76,6 +90,10 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     members: options.members,
     self: ports.identity.peerId,
     seed: (peer, digests, how) => seed({ client, local: store.blobs }, peer, digests, how),
+    async tell(peer, key, signal) {
+      const shared = await actions.share(key);
+      if (shared) await tellPeer(peer, shared.told, signal);
+    },
   });
   const stopWatching = store.watch((digest, isHeld) => {
     if (!isHeld || !sharing.isStoring(digest)) tell(ports, digest, isHeld);
@@ -87,11 +105,16 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     perform: (work: SharingWork) => perform(work),
     async close() {
       stopWatching();
+      await replication.close();
       await seeds.close();
       await sharing.close();
     },
   };
   return { tier, blobs: sharing.blobs, actions, fetches, seeds };
+
+  async function tellPeer(peer: string, told: Uint8Array, signal: AbortSignal): Promise<void> {
+    await client.call(peer, tellCall, told, { signal, urgency: 'seed' });
+  }
 
   function perform(work: SharingWork): void {
     switch (work.kind) {
@@ -129,6 +152,14 @@ function nearFirst(members: readonly Member[], self: string): string[] {
   return members
     .filter(({ record, status }) => status === 'alive' && record.id !== self)
     .sort((a, b) => distance(a) - distance(b))
+    .map(({ record }) => record.id);
+}
+
+/** Live members of this node's site. */
+function ofSite(members: readonly Member[], self: string): string[] {
+  const site = members.find(({ record }) => record.id === self)?.record.attributes.site ?? '';
+  return members
+    .filter(({ record, status }) => status === 'alive' && record.id !== self && record.attributes.site === site)
     .map(({ record }) => record.id);
 }
 

@@ -18,7 +18,7 @@ import { createResultClosures } from '../storage/result-closure.ts';
 import type { Fetches } from './fetches.ts';
 import * as limits from './limits.ts';
 import { fromWireKey, type ResultFinder } from './result-finder.ts';
-import { apart, type SandboxClass, type Vouching, withoutVoucher, withVoucher } from './vouching.ts';
+import { apart, keyOf, type SandboxClass, type Vouching, withoutVoucher, withVoucher } from './vouching.ts';
 
 export interface PeerActionsOptions {
   readonly local: ActionCache;
@@ -26,6 +26,8 @@ export interface PeerActionsOptions {
   readonly vouching: Vouching;
   readonly finder: ResultFinder;
   readonly fetches: Pick<Fetches, 'fetch'>;
+  /** A result of this node's own was stored. */
+  readonly onStored?: (key: ActionKey) => void;
   readonly onFound?: (key: ActionKey, from: string, executor: string) => void;
   /** A member told something that is not so; a sentence. */
   readonly onRefused?: (peer: string, reason: string) => void;
@@ -38,6 +40,10 @@ export interface PeerActions {
   as(sandboxClass: SandboxClass): ActionCache;
   /** Answers a member that asks for results: those whose blobs are all here. */
   answer(body: Uint8Array): Promise<Uint8Array>;
+  /** A result of this cache as others take it, with all blobs that it names; `undefined` when there is none. */
+  share(key: ActionKey): Promise<{ readonly told: Uint8Array; readonly needed: Digest[] } | undefined>;
+  /** Keeps results that a member tells unasked: those that are believed, new here, and whose blobs are all here. */
+  take(body: Uint8Array): Promise<Uint8Array>;
 }
 
 export function createPeerActions(options: PeerActionsOptions): PeerActions {
@@ -47,6 +53,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     vouching,
     finder,
     fetches,
+    onStored = () => {},
     onFound = () => {},
     onRefused = () => {},
     onIncomplete = () => {},
@@ -73,6 +80,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     for await (const { from, vouched } of finder.find(key)) {
       const checked = vouching.check(key, vouched);
       if (checked.refused !== undefined) {
+        if (!checked.isLie) continue;
         finder.bench(from);
         onRefused(from, `its result of action ${digestKey(key.action)} was not taken: ${checked.refused}`);
         continue;
@@ -122,8 +130,27 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
       async put(key, result, callOptions) {
         const own = withoutVoucher(result);
         await local.put(key, withVoucher(own, vouching.vouch(key, own, sandboxClass)), callOptions);
+        onStored(key);
       },
     }),
+
+    async share(key) {
+      const vouched = await told(key);
+      const checked = vouching.check(key, vouched);
+      if (checked.refused !== undefined) return undefined;
+      const { needed } = await createResultClosures(blobs).of(checked.result, key.action.fn);
+      return { told: toBinary(ResultsResponseSchema, create(ResultsResponseSchema, { results: [vouched] })), needed };
+    },
+
+    async take(body) {
+      for (const vouched of fromBinary(ResultsResponseSchema, body).results.slice(0, limits.resultsPerCall)) {
+        const key = keyOf(vouched);
+        const checked = key && vouching.check(key, vouched);
+        if (!key || !checked || checked.refused !== undefined || (await local.get(key))) continue;
+        await local.put(key, withVoucher(checked.result, vouched));
+      }
+      return new Uint8Array();
+    },
 
     async answer(body) {
       const { keys } = fromBinary(ResultsRequestSchema, body);

@@ -26,6 +26,8 @@ export interface PeerTierOptions {
   readonly trust: Trust;
   /** What members may fetch in a second, on average; 0 serves nobody. */
   readonly uploadBytesPerSecond?: number | undefined;
+  /** Nodes of the site that hold a result of this one, itself included; 1 when absent. */
+  readonly replicas?: number;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;
 }
 

@@ -36,6 +36,8 @@ export interface ResultFinderOptions {
 }
 
 export const resultsCall = 'results';
+/** Results that nobody asked for. */
+export const tellCall = 'tell';
 
 interface Asked {
   readonly key: ActionKey;

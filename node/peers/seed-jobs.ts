@@ -5,7 +5,7 @@ import { parseDigestKey } from '../../mesh/net/data/wire.ts';
 import { type Digest, makeDigest, resolveDigestFunction } from '../../protos/digest.ts';
 import { DigestFunction_Value } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
-import type { ActionCache } from '../storage/action-cache.ts';
+import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import { closureOfAction, closureOfTree } from './closure.ts';
 import * as limits from './limits.ts';
@@ -35,6 +35,8 @@ export interface SeedJobsOptions {
   readonly members: () => readonly Member[];
   readonly self: string;
   readonly seed: (peer: string, digests: readonly Digest[], options: SeedOptions) => Promise<void>;
+  /** Tells a member the result of an action, if there is one here. */
+  readonly tell: (peer: string, key: ActionKey, signal: AbortSignal) => Promise<void>;
 }
 
 interface Target extends SeedProgress {
@@ -74,6 +76,10 @@ export function createSeedJobs(options: SeedJobsOptions): SeedJobs {
         try {
           const onProgress = (progress: SeedProgress): void => void Object.assign(target, progress);
           await options.seed(target.peer, digests, { signal: closing.signal, onProgress });
+          if (request.what.kind === 'action') {
+            const key = { instance: '', action: parseDigest(request.what.digest) };
+            await options.tell(target.peer, key, closing.signal);
+          }
         } catch (error) {
           target.error = toStatusError(error).reason;
         }

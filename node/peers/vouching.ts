@@ -10,6 +10,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, anyIs, anyPack, anyUnpack } from '@bufbuild/protobuf/wkt';
 import { type CertifiedMember, openStatement, signStatement } from '../../mesh/net/identity/certificate.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
+import { type DigestFunction, digestFunctions, makeDigest } from '../../protos/digest.ts';
 import {
   type ActionResult,
   ActionResultSchema,
@@ -33,7 +34,13 @@ export interface Vouching {
   /** Signs a result of this node's own. */
   vouch(key: ActionKey, result: ActionResult, sandboxClass: SandboxClass): VouchedResult;
   /** The result, when this key is what it was made for and its signer is believed; else why not. */
-  check(key: ActionKey, vouched: VouchedResult): CheckedResult | { readonly refused: string };
+  check(key: ActionKey, vouched: VouchedResult): CheckedResult | RefusedResult;
+}
+
+export interface RefusedResult {
+  readonly refused: string;
+  /** Whoever tells it does not keep to the mesh; otherwise it is only not believed here, or not any more. */
+  readonly isLie: boolean;
 }
 
 export interface CheckedResult {
@@ -75,19 +82,32 @@ export function createVouching(identity: VouchingIdentity, trust: Trust): Vouchi
 
     check(key, { statement: signed, certificate }) {
       const claimed = signed && parseStatement(signed.payload);
-      if (!claimed) return { refused: 'it is malformed' };
+      if (!claimed) return lie('it is malformed');
       const statement = openStatement(identity.verifier, claimed.executor, domain, ResultStatementSchema, signed);
-      if (!statement) return { refused: 'its signature is wrong' };
-      if (statement.meshId !== identity.mesh.id) return { refused: 'it was made for another mesh' };
-      if (!isFor(key, statement)) return { refused: 'it was made for another action or instance' };
+      if (!statement) return lie('its signature is wrong');
+      if (statement.meshId !== identity.mesh.id) return lie('it was made for another mesh');
+      if (!isFor(key, statement)) return lie('it was made for another action or instance');
       const { member, reason } = identity.verifyMember(statement.executor, certificate);
-      if (!member) return { refused: `the certificate of who signed it is ${reason}` };
-      if (!believes(member)) return { refused: `the policy "${trust}" does not believe ${member.peerId}` };
+      if (!member) return { refused: `the certificate of who signed it is ${reason}`, isLie: false };
+      if (!believes(member))
+        return { refused: `the policy "${trust}" does not believe ${member.peerId}`, isLie: false };
       const result = parseResult(statement.result);
-      if (!result) return { refused: 'it holds no ActionResult' };
+      if (!result) return lie('it holds no ActionResult');
       return { result, executor: member, sandboxClass: statement.sandboxClass };
     },
   };
+}
+
+function lie(refused: string): RefusedResult {
+  return { refused, isLie: true };
+}
+
+/** What a vouched result is about, as it says itself; `undefined` for nonsense. Throws INVALID_ARGUMENT for a bad digest. */
+export function keyOf({ statement: signed }: VouchedResult): ActionKey | undefined {
+  const statement = signed && parseStatement(signed.payload);
+  if (!statement || !Object.hasOwn(digestFunctions, statement.digestFunction)) return undefined;
+  const fn = statement.digestFunction as DigestFunction;
+  return { instance: statement.instance, action: makeDigest(fn, statement.actionHash, statement.actionSizeBytes) };
 }
 
 function isFor({ instance, action }: ActionKey, statement: ResultStatement): boolean {

@@ -78,6 +78,7 @@ for (let index = 0; index < nodeCount; index++) {
       discovery: false,
       trust: 'members',
       uploadBytesPerSecond: undefined,
+      replicas: 1,
     },
     openTier: async () => ({
       dataAddress: '127.0.0.1:9',

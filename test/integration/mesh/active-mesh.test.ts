@@ -40,6 +40,7 @@ const config: MeshConfig = {
   discovery: false,
   trust: 'members',
   uploadBytesPerSecond: undefined,
+  replicas: 1,
 };
 
 interface Slept {

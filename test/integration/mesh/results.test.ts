@@ -11,6 +11,7 @@ import {
 import { digestOf } from '../../../protos/hasher.ts';
 import { randomBlob } from '../../contract/blobs.ts';
 import { createRealMesh, type TierNode } from '../../support/real-mesh.ts';
+import { until } from '../../support/until.ts';
 
 let mesh: ReturnType<typeof createRealMesh>;
 let nodes: TierNode[];
@@ -158,6 +159,20 @@ describe('the policy', () => {
     expect(await anna.peers.actions('upload').get(plain)).toBeDefined();
   });
 
+  test('who passes on what is not believed here has not lied', async () => {
+    const [anna, ben] = [await open(), await open({ trust: 'publishers' })];
+    const cleo = await open({ roles: ['publisher'] });
+    const dora = await open();
+    const [plain, published] = [keyOf(), keyOf()];
+    await produce(dora, plain);
+    const { result } = await produce(cleo, published);
+    expect(await dora.peers.actions('upload').get(published)).toEqual(result);
+    await cleo.die();
+    await anna.die();
+    expect(await ben.peers.actions('upload').get(plain)).toBeUndefined();
+    expect(await ben.peers.actions('upload').get(published)).toEqual(result);
+  });
+
   test('self: only what this node made itself comes back from others', async () => {
     const [anna, ben] = [await open(), await open({ trust: 'self' })];
     const [theirs, own] = [keyOf(), keyOf()];
@@ -177,4 +192,19 @@ test('a word outlives its time no more than its certificate', async () => {
   expect(vouching.check(key, vouched).refused).toBeUndefined();
   mesh.clock.nowMs += 400 * 24 * 3_600_000;
   expect(vouching.check(key, vouched).refused).toContain('expired');
+});
+
+describe('with replicas', () => {
+  test('what one node made is found after it is gone', async () => {
+    const [anna, ben] = [await open({ replicas: 2 }), await open()];
+    const key = keyOf();
+    const { result, digests } = await produce(anna, key);
+    await until(async () => (await ben.store.actions.get(key)) !== undefined);
+    expect(await ben.store.blobs.missing(digests)).toEqual([]);
+    await anna.die();
+    expect(await ben.peers.actions('upload').get(key)).toEqual(result);
+    // It is still Anna's word.
+    const cleo = await open({ trust: 'publishers' });
+    expect(await cleo.peers.actions('upload').get(key)).toEqual(result);
+  });
 });

@@ -107,6 +107,7 @@ describe('sources', () => {
       'mesh-data-listen': '127.0.0.1:4',
       'mesh-peer': '127.0.0.1:5',
       'mesh-discovery': 'off',
+      replicas: '2',
       'mesh-upload-rate': '5MB',
       trust: 'publishers',
       site: 'berlin',
@@ -149,6 +150,7 @@ describe('sources', () => {
         site: 'berlin',
         trust: 'publishers',
         uploadBytesPerSecond: 5e6,
+        replicas: 2,
       },
       logFormat: 'json',
     });
@@ -166,6 +168,7 @@ test('the mesh is on unless it is turned off; its second port follows the first'
     discovery: true,
     trust: 'members',
     uploadBytesPerSecond: undefined,
+    replicas: 1,
   });
   expect((await load({ flags: { 'mesh-listen': '127.0.0.1:0' } })).mesh?.dataListen).toBe('127.0.0.1:0');
   expect((await load({ flags: { mesh: 'off' } })).mesh).toBeUndefined();
