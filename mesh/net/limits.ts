@@ -14,3 +14,5 @@ export const addressesPerContact = 8;
 /** A renewed certificate is given again for so long, to so many members, instead of another. */
 export const renewedMs = 60_000;
 export const renewalsKept = 256;
+/** A member that asks for all revocations gets them at most once in so long. */
+export const tellAllMs = 5_000;

@@ -87,6 +87,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const book = openAddressBook(options.dataDir);
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
   const discovered = new Set<NodeId>();
+  const toldAllMs = new Map<NodeId, number>();
   const renewals = new Map<NodeId, { readonly certificate: Certificate; readonly atMs: number }>();
   let reconnect: Reconnect | undefined;
 
@@ -112,7 +113,10 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       links.send(peer, { case: 'revocationSummary', value: { summary: identity.revocations.summary() } });
       links.connected(peer);
     },
-    onDisconnected: options.onDisconnected,
+    onDisconnected(peer) {
+      toldAllMs.delete(peer);
+      options.onDisconnected(peer);
+    },
     onDiscovered(peer, addresses) {
       if (peer === identity.peerId) return;
       if (discovered.size < rememberedMax) discovered.add(peer);
@@ -244,6 +248,9 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   }
 
   function sendRevocations(to: NodeId): void {
+    // Few bytes ask for many: a member is told all at most so often.
+    if (nowMs() - (toldAllMs.get(to) ?? Number.NEGATIVE_INFINITY) < limits.tellAllMs) return;
+    toldAllMs.set(to, nowMs());
     for (const notices of inFrames(identity.revocations.all(), (notice) => noticeBytes(notice).byteLength)) {
       links.send(to, { case: 'revocations', value: { notices } });
     }

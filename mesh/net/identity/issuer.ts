@@ -39,7 +39,7 @@ export function foundMesh(options: { dataDir: string; name: string; nowMs: numbe
   const paths = identityPaths(dataDir);
   const key = openKey(paths.key);
   const administrator = openKey(paths.administratorKey);
-  const mesh = makeMesh(administrator.publicKey, nowMs);
+  const mesh = makeMesh(administrator.publicKey, key.peerId, nowMs);
   const delegation = signDelegation(administrator, mesh, key.peerId, 1n, nowMs);
   const certificate = signMembership(
     { key, mesh, delegation },
@@ -195,6 +195,9 @@ export function revoke(identity: Identity, peerId: NodeId): void {
   }
   if (identity.isRevoked(peerId)) return;
   if (!identity.administrator) requireIssuer(identity);
+  if (!identity.administrator && peerId === identity.mesh.founder) {
+    throw new StatusError('FAILED_PRECONDITION', 'an issuer cannot revoke the node that made the mesh');
+  }
   revokeAs(identity, identity.administrator ? 'administrator' : 'issuer', { case: 'peerId', value: peerId });
 }
 

@@ -68,6 +68,8 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
     }
     // Only the administrator takes an issuer's office away.
     if (claimed.what.case === 'issuer' || !publicKeyOf(claimed.what.value)) return undefined;
+    // Whoever has that key must stay in the mesh, to remove an issuer that turned bad.
+    if (claimed.what.value === mesh.founder) return undefined;
     const delegation = openDelegation(mesh, verifier, notice.delegation);
     if (delegation?.issuer !== claimed.revoker) return undefined;
     const { serial } = delegation;

@@ -217,8 +217,9 @@ describe('revocations', () => {
   test('that find no room are reported to whoever wants to revoke', () => {
     const { identity } = founder();
     const { issuer, delegation } = issuerIn(identity);
+    const victim = newKey().peerId;
     const victims = Array.from({ length: limits.revocationsPerRevokerMax }, (_, at) =>
-      revocationBy(issuer, delegation, BigInt(at) + 100n, identity.peerId),
+      revocationBy(issuer, delegation, BigInt(at) + 100n, victim),
     );
     expect(issuer.addRevocations(victims)).toHaveLength(limits.revocationsPerRevokerMax);
     expect(() => issuing.revoke(issuer, newKey().peerId)).toThrow(/nothing was revoked/);

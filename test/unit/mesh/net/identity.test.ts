@@ -284,6 +284,17 @@ describe('revocation', () => {
     expect(identity.addRevocations([{ ...forged, revocation: notice.revocation as never }])).toHaveLength(0);
   });
 
+  test('an issuer cannot throw out the node that could remove it', () => {
+    const { identity, clock } = founder();
+    const second = join1(identity, clock);
+    issuing.acceptDelegation(second, issuing.addIssuer(identity, second.peerId));
+    expect(() => issuing.revoke(second, identity.peerId)).toThrow(/cannot revoke the node that made the mesh/);
+    // Not even one that signs such a revocation all the same.
+    const careless = { ...second, mesh: { ...second.mesh, founder: '' } };
+    expect(() => issuing.revoke(careless, identity.peerId)).toThrow(/nothing was revoked/);
+    expect(second.isRevoked(identity.peerId)).toBe(false);
+  });
+
   test('a removed issuer keeps whom it had admitted, and can admit and revoke nobody new', () => {
     const { identity, clock } = founder();
     const second = join1(identity, clock);
