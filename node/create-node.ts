@@ -149,6 +149,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     slots: config.slots,
     store: () => store.stats(),
     load: () => executor?.load() ?? new Map(),
+    ...(peers && { sharing: () => peers.tally() }),
   });
   parts.defer(() => metrics.close());
 

@@ -7,6 +7,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { ExecutionEvent } from '../execution/executor.ts';
 import type { InstanceLoad } from '../execution/scheduler.ts';
 import type { HttpReport } from '../http/http-server.ts';
+import type { Tally } from '../peers/tally.ts';
 import type { CallReport } from '../reapi/grpc-call.ts';
 import type { StoreStats } from '../storage/open-store.ts';
 import { createLabelBound } from './label-bound.ts';
@@ -18,6 +19,8 @@ export interface MetricsSources {
   readonly slots: number;
   readonly store: () => StoreStats;
   readonly load: () => ReadonlyMap<string, InstanceLoad>;
+  /** What went over the mesh; `undefined` on a node that takes part in none. */
+  readonly sharing?: () => Tally | undefined;
 }
 
 export interface Metrics {
@@ -40,6 +43,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
   const { counter, histogram } = registry;
   const instanceLabel = createLabelBound(limits.instanceLabelsMax);
   describeStore(registry, sources.store);
+  if (sources.sharing) describeSharing(registry, sources.sharing);
   const lag = describeProcess(registry, sources.version);
 
   registry.read('gauge', 'potluck_execution_slots', 'Actions that may run at once.', () => sources.slots);
@@ -176,6 +180,20 @@ function describeStore(registry: Registry, stats: () => StoreStats): void {
       ];
     },
   );
+}
+
+/** By how far away members are, never by member: there may be hundreds. */
+function describeSharing(registry: Registry, tally: () => Tally | undefined): void {
+  const byLink = (name: string, help: string, which: 'receivedBytes' | 'servedBytes') =>
+    registry.read('counter', `potluck_mesh_${name}`, help, () =>
+      Object.entries(tally()?.links ?? {}).map(([link, bytes]) => ({ labels: { link }, value: bytes[which] })),
+    );
+  byLink('received_bytes_total', 'Bytes of blobs that came from members, by how far away they are.', 'receivedBytes');
+  byLink('sent_bytes_total', 'Bytes of blobs that members fetched, by how far away they are.', 'servedBytes');
+  const blobs = 'Blobs that came from members.';
+  registry.read('counter', 'potluck_mesh_received_blobs_total', blobs, () => tally()?.receivedBlobs ?? 0);
+  const results = 'Action results that were found at members.';
+  registry.read('counter', 'potluck_mesh_found_results_total', results, () => tally()?.foundResults ?? 0);
 }
 
 const nanosecondsPerSecond = 1e9;

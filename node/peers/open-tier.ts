@@ -19,7 +19,7 @@ import { createResultFinder, resultsCall, tellCall } from './result-finder.ts';
 import { createSeedJobs, type SeedJobs } from './seed-jobs.ts';
 import { seed } from './seeding.ts';
 import { shareBlobs } from './sharing.ts';
-import type { Counting } from './tally.ts';
+import type { Counting, Link } from './tally.ts';
 import { createUploadGate } from './upload-gate.ts';
 import { createVouching } from './vouching.ts';
 
@@ -41,6 +41,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
   };
   const listen = parseHostPort(options.listen);
   if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${options.listen}" is no address for the data plane`);
+  const linkTo = (peer: string): Link => linkBetween(options.members(), ports.identity.peerId, peer);
   const gate = createUploadGate((event) => ports.deliver(event));
   const sharing = await shareBlobs({
     local: store.blobs,
@@ -54,8 +55,8 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       [tellCall, (_, body) => actions.take(body)],
     ]),
     onUnreported: (digest) => tell(ports, digest, true),
-    onReceived: (peer, digest) => tally.onReceived(peer, digest.sizeBytes),
-    onServed: ({ blobs, bytes }) => tally.onServed(blobs, bytes),
+    onReceived: (peer, digest) => tally.onReceived(peer, linkTo(peer), digest.sizeBytes),
+    onServed: ({ peer, blobs, bytes }) => tally.onServed(linkTo(peer), blobs, bytes),
     onRefused: (address, reason) => onLog('info', `refused a connection from ${address}: ${reason}`),
     uploadLimits: () => uploadLimits,
     gate,
@@ -142,17 +143,23 @@ function tell(ports: TierPorts, digest: Digest, isHeld: boolean): void {
   else ports.deliver({ kind: 'gone', blob });
 }
 
-/** Live ones; those of this machine's subnet, then of its site, before the others. */
+/** Live ones, near ones first. */
 function nearFirst(members: readonly Member[], self: string): string[] {
-  const own = members.find(({ record }) => record.id === self)?.record.attributes;
-  const distance = ({ record: { attributes } }: Member): number => {
-    if (own?.subnet === attributes.subnet) return 0;
-    return own?.site === attributes.site ? 1 : 2;
-  };
+  const distance = ({ record }: Member): number => nearness.indexOf(linkBetween(members, self, record.id));
   return members
     .filter(({ record, status }) => status === 'alive' && record.id !== self)
     .sort((a, b) => distance(a) - distance(b))
     .map(({ record }) => record.id);
+}
+
+const nearness: readonly Link[] = ['subnet', 'site', 'other'];
+
+function linkBetween(members: readonly Member[], self: string, peer: string): Link {
+  const attributesOf = (id: string) => members.find(({ record }) => record.id === id)?.record.attributes;
+  const [own, other] = [attributesOf(self), attributesOf(peer)];
+  if (!own || !other) return 'other';
+  if (own.subnet === other.subnet) return 'subnet';
+  return own.site === other.site ? 'site' : 'other';
 }
 
 /** Live members of this node's site. */

@@ -3,6 +3,7 @@ import { createLabelBound } from '../../../../node/metrics/label-bound.ts';
 import { instanceLabelsMax } from '../../../../node/metrics/limits.ts';
 import { createMetrics } from '../../../../node/metrics/metrics.ts';
 import { createRecentEvents } from '../../../../node/metrics/recent-events.ts';
+import { createTally } from '../../../../node/peers/tally.ts';
 import type { StoreStats } from '../../../../node/storage/open-store.ts';
 
 const stats: StoreStats = {
@@ -99,4 +100,31 @@ test('only the newest events are kept', () => {
   const events = createRecentEvents(2);
   for (const message of ['one', 'two', 'three']) events.add({ time: '', level: 'warning', message });
   expect(events.list().map(({ message }) => message)).toEqual(['two', 'three']);
+});
+
+test('what went over the mesh is told by how far away members are', () => {
+  const tally = createTally();
+  const metrics = createMetrics({
+    version: '1',
+    slots: 0,
+    store: () => stats,
+    load: () => new Map(),
+    sharing: () => tally.now(),
+  });
+  tally.onReceived('anna', 'subnet', 100);
+  tally.onReceived('ben', 'other', 7);
+  tally.onServed('site', 2, 30);
+  tally.onResult('anna');
+  const text = metrics.text();
+  for (const line of [
+    'potluck_mesh_received_bytes_total{link="subnet"} 100',
+    'potluck_mesh_received_bytes_total{link="other"} 7',
+    'potluck_mesh_sent_bytes_total{link="site"} 30',
+    'potluck_mesh_received_blobs_total 2',
+    'potluck_mesh_found_results_total 1',
+  ]) {
+    expect(text).toContain(`${line}\n`);
+  }
+  expect(text).not.toContain('anna');
+  metrics.close();
 });
