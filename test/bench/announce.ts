@@ -176,7 +176,7 @@ for (let count = 0; count < provides; count++) {
   await provider.contentRouting.provide(cid, { signal: AbortSignal.timeout(30_000) });
 }
 const each = (cpuSeconds() - stockFrom) / provides;
-await Promise.all(stock.map((node) => node.stop()));
+await Promise.all(stock.map(async (node) => await node.stop()));
 console.log(
   `kad-dht provide(), ${provides} keys: ${(1_000 * each).toFixed(1)} ms of CPU each; ${blobCount} of them would take ` +
     `${((each * blobCount) / 60).toFixed(0)} minutes of CPU, ${((each * blobCount) / announceCpu).toFixed(0)} times as much`,

@@ -51,7 +51,7 @@ export function createMachine({ name, dataDir, lab, host = name, args = [] }: Ma
   const status = async (): Promise<SharedStatus> => (await node().status()) as unknown as SharedStatus;
 
   const potluck: Machine['potluck'] = async (...line) => {
-    const [program = '', ...rest] = [...prefix(), process.execPath, entry, ...line, '--data-dir', dataDir];
+    const [program, ...rest] = [...prefix(), process.execPath, entry, ...line, '--data-dir', dataDir];
     return (await promisify(execFile)(program, rest)).stdout;
   };
   return {

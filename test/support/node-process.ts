@@ -43,7 +43,7 @@ export async function startNode(
   const own = options.dataDir === undefined ? await mkdtemp(join(tmpdir(), 'potluck-node-')) : undefined;
   const dataDir = options.dataDir ?? join(own as string, 'data');
   const { prefix = [] } = options;
-  const [program = '', ...programArgs] = [...prefix, process.execPath, entry];
+  const [program, ...programArgs] = [...prefix, process.execPath, entry];
   const child = spawn(
     program,
     [
@@ -82,7 +82,7 @@ export async function startNode(
     const url = `http://${ready.http}${path}`;
     if (prefix.length === 0) return await (await fetch(url)).text();
     const script = `fetch('${url}').then((answer) => answer.text()).then((text) => process.stdout.write(text))`;
-    const [command = '', ...args] = [...prefix, process.execPath, '-e', script];
+    const [command, ...args] = [...prefix, process.execPath, '-e', script];
     return (await promisify(execFile)(command, args, { maxBuffer: 64 * 1024 ** 2 })).stdout;
   };
   const stop = async (signal: NodeJS.Signals): Promise<number | null> => {

@@ -16,7 +16,8 @@ test('the packed package holds the program and little else, and works once insta
   const { stdout } = await execute('npm', pack, { cwd: root, maxBuffer: 16 * 1024 * 1024 });
   const [packed] = JSON.parse(stdout.slice(stdout.indexOf('[')));
   const files: string[] = packed.files.map(({ path }: { path: string }) => path);
-  const kept = /^(dist\/.*\.js|node\/(potluck|node-version)\.js|sim\/scenarios\/[a-z-]+\.yaml|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/;
+  const kept =
+    /^(dist\/.*\.js|node\/(potluck|node-version)\.js|sim\/scenarios\/[a-z-]+\.yaml|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/;
   expect(files.filter((path) => !kept.test(path))).toEqual([]);
   expect(files).toContain('README.md');
   expect(packed.unpackedSize).toBeLessThan(4_000_000);
