@@ -145,7 +145,7 @@ function rest(nodes: number): void {
     for (let i = 0; i < stored; i++) mesh.step(index, { kind: 'stored', blob: blobNamed(), sizeBytes: blobBytes });
   }
   // What was new while the mesh formed is passed on for some minutes more.
-  mesh.run(nodes < 100 ? 120_000 : nodes > formedNodesMax ? 700_000 : 1_200_000);
+  mesh.run(nodes < 100 ? 120_000 : nodes > formedNodesMax ? 400_000 : 1_200_000);
   const known = mesh.known();
   const before = { ...mesh.counts };
   const minutes = nodes > formedNodesMax ? 2 : 5;
