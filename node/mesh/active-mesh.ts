@@ -194,6 +194,9 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
     async close(presence) {
       driver.deliver({ kind: 'goodbye', presence });
+      // The machine tells a few whom it holds alive; here it reaches everybody connected, suspects too.
+      const rumours = [{ record: machine.membership.self(), verdict: 'here', by: identity.peerId }] as const;
+      for (const peer of network.connected()) network.send(peer, { kind: 'sync', reply: false, rumours });
       // Closing a connection of libp2p drops what its encryption still holds, so the others are asked whether they heard.
       await network.settle(limits.farewellMs);
       await open.disposeAsync();
