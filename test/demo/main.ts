@@ -11,6 +11,9 @@ if (!bazel) {
 const started = performance.now();
 const report = await playOffice(bazel, ['//...'], (sentence) => {
   console.log(`${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s  ${sentence}`);
+}).catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exit(1);
 });
 const columns = ['build', 'seconds', 'from cache', 'ran', 'from other machines'];
 const rows = report.builds.map((row) => [
@@ -29,6 +32,3 @@ for (const row of [columns, ...rows]) {
       .join('  '),
   );
 }
-const failed = report.builds.filter(({ exitCode }) => exitCode !== 0);
-for (const { what } of failed) console.error(`failed: ${what}`);
-process.exit(failed.length === 0 ? 0 : 1);

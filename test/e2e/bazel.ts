@@ -125,6 +125,8 @@ export async function openBazel(
     },
     async [Symbol.asyncDispose]() {
       await run(['shutdown'], { timeoutMs: 30_000 });
+      // Bazel takes the right to write from its outputs, which only root does not need to delete them.
+      execFileSync('chmod', ['-R', 'u+w', root]);
       await rm(root, { recursive: true, force: true, maxRetries: 5 });
     },
   };
