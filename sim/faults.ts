@@ -20,6 +20,8 @@ export interface FaultContext {
 const discoveryUs = 10_000_000;
 /** A goodbye gets this long to leave the machine before it falls asleep. */
 const goodbyeUs = 100_000;
+/** A driver takes a sleep as short as this for none. */
+const unnoticedMs = 100;
 /** The amount of a disk swap that never brings back a disk that was in before. */
 export const blankDisk = 2;
 
@@ -40,9 +42,10 @@ export function applyFault(context: FaultContext, fault: Fault): void {
       engine.after(fault.amount === 0 ? goodbyeUs : 0, () => each((node) => node.suspend()));
       return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
         each((node) => {
-          if (node.state() === 'suspended') node.resume();
-          // It said goodbye and something kept it awake; the system tells it so.
-          else if (fault.amount === 0) node.deliver({ kind: 'gap', gapMs: 0 });
+          const slept = node.state() === 'suspended';
+          if (slept) node.resume();
+          // It said goodbye and something kept it awake, or woke it at once; the system tells it so.
+          if (fault.amount === 0 && (!slept || fault.forMs < unnoticedMs)) node.deliver({ kind: 'gap', gapMs: 0 });
         }),
       );
     case 'lidsClosed': {
@@ -52,8 +55,9 @@ export function applyFault(context: FaultContext, fault: Fault): void {
       engine.after(fault.amount === 0 ? goodbyeUs / 10 : 0, () => leaving.forEach((node) => node.suspend()));
       return engine.after(fault.forMs * 1_000 + goodbyeUs, () =>
         leaving.forEach((node) => {
-          if (node.state() === 'suspended') node.resume();
-          else if (fault.amount === 0) node.deliver({ kind: 'gap', gapMs: 0 });
+          const slept = node.state() === 'suspended';
+          if (slept) node.resume();
+          if (fault.amount === 0 && (!slept || fault.forMs < unnoticedMs)) node.deliver({ kind: 'gap', gapMs: 0 });
         }),
       );
     }
