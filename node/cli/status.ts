@@ -62,6 +62,7 @@ function describe(status: NodeStatus): string[] {
     ],
     ...(execution ? executionRows(execution) : [['Execution', 'off: this node only caches']]),
     ...meshRows(status.mesh),
+    ...(status.mesh?.state === 'connected' && status.sharing ? sharingRows(status.sharing) : []),
   ];
   const problems = status.recentProblems
     .slice(-problemsShownMax)
@@ -95,6 +96,18 @@ function meshRows(mesh: NodeStatus['mesh']): string[][] {
     ['Members', `${others.join(', ')}; ${count(mesh.connections, 'connection')}`],
     ...(sites.length > 0 ? [['Sites', sites.join(', ')]] : []),
     ['Reached at', mesh.addresses.join(', ') || 'nowhere'],
+  ];
+}
+
+function sharingRows(sharing: NonNullable<NodeStatus['sharing']>): string[][] {
+  const { subnet, site, other } = sharing.links;
+  const from = [subnet, site, other].map(({ receivedBytes }) => formatBytes(receivedBytes));
+  return [
+    [
+      'From others',
+      `${count(sharing.foundResults, 'action result')}, ${count(sharing.receivedBlobs, 'blob')} (subnet ${from[0]}, site ${from[1]}, elsewhere ${from[2]})`,
+    ],
+    ['To others', `${count(sharing.servedBlobs, 'blob')} (${formatBytes(sharing.servedBytes)})`],
   ];
 }
 

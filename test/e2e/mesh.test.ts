@@ -18,7 +18,12 @@ async function potluck(...args: string[]): Promise<string> {
 }
 
 interface SharingStatus {
-  readonly sharing: { readonly receivedBytes: number; readonly foundResults: number; readonly servedBytes: number };
+  readonly sharing: {
+    readonly receivedBytes: number;
+    readonly receivedBlobs: number;
+    readonly foundResults: number;
+    readonly servedBytes: number;
+  };
   readonly mesh: { readonly members: { readonly alive: number } };
 }
 
@@ -65,6 +70,9 @@ describe.skipIf(!version)('builds in a mesh', () => {
     const { sharing } = await statusOf(ben);
     expect(sharing.foundResults).toBeGreaterThanOrEqual(actionsMin);
     expect(sharing.receivedBytes).toBeGreaterThan(10_000_000);
+    const shown = await potluck('status', '--http', ben.http);
+    expect(shown).toContain(`From others  ${sharing.foundResults} action results, ${sharing.receivedBlobs} blobs`);
+    expect(shown).toContain('To others    0 blobs');
     expect((await statusOf(anna)).sharing.servedBytes).toBeGreaterThanOrEqual(sharing.receivedBytes);
 
     await using cleo = await startNode({ args: alone });
