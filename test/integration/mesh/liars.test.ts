@@ -7,6 +7,7 @@ import type { Digest } from '../../../protos/digest.ts';
 import { digestOf } from '../../../protos/hasher.ts';
 import { chunksOf, randomBlob, readAll } from '../../contract/blobs.ts';
 import { createSharingMesh, type SharingNode } from '../../support/sharing-nodes.ts';
+import { until } from '../../support/until.ts';
 
 const identity = await createTlsIdentity();
 let mesh: ReturnType<typeof createSharingMesh>;
@@ -95,9 +96,8 @@ describe.each(lies)('a member that sends %s', (_, lie) => {
       const honest = await mesh.open();
       closers.push(() => honest[Symbol.asyncDispose]());
       await honest.store.blobs.put(blob.digest, chunksOf(blob.bytes));
-      let outcome = await readBlob(blob.digest);
-      if (outcome === 'broken') outcome = await readBlob(blob.digest);
-      expect(outcome).toEqual('right');
+      // Bytes of both may meet in one piece of a large blob; the honest one is then left alone for a moment, too.
+      await until(async () => (await readBlob(blob.digest)) === 'right', 30_000);
       expect(liar.asked()).toBeLessThan(20);
 
       async function readBlobAgain(): Promise<boolean> {
