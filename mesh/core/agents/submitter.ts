@@ -21,14 +21,14 @@ import type { Machine } from '../machine.ts';
 import type { RegisterMessage } from '../registers/messages.ts';
 import type { HolderPromise } from '../registers/types.ts';
 import { submitterLimits as limits } from './limits.ts';
-import type { AgentMessage, Outcome } from './messages.ts';
+import type { AgentMessage, ExecuteItem, Outcome } from './messages.ts';
 
 export type SubmitterMessage = ClaimMessage | AgentMessage | RegisterMessage;
 
 export type SubmitterEvent =
   | { readonly kind: 'wake' }
   | { readonly kind: 'gap' }
-  | { readonly kind: 'execute'; readonly item: Omit<SubmitItem, 'reoffer'> }
+  | { readonly kind: 'execute'; readonly item: ExecuteItem }
   /** The last client that waited has gone. */
   | { readonly kind: 'cancel'; readonly request: RequestId }
   | { readonly kind: 'message'; readonly from: NodeId; readonly message: SubmitterMessage }
@@ -344,7 +344,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
         hear(request, undefined, nowMs);
         if (request.fetch?.result === state.result) return;
         if (config.holds(state.result)) {
-          const outcome: Outcome = { result: state.result, sizeBytes: 0 };
+          const outcome: Outcome = { result: state.result, sizeBytes: 0, cacheable: true };
           return answer(request, { kind: 'result', outcome, source: 'cache', token: state.token }, false);
         }
         const fetch = { result: state.result, handOver: undefined, token: state.token };
@@ -497,7 +497,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
           return;
         }
         const request: Request = {
-          item: { ...event.item, reoffer: false },
+          item: { ...event.item, reoffer: false, stay: false, avoid: [] },
           startedAtMs: nowMs,
           leader: undefined,
           offered: false,

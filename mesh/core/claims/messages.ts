@@ -31,6 +31,10 @@ export interface SubmitItem {
   readonly expectedMs: number;
   /** True when the request was accepted by an earlier leader: it does not count against the retry budget. */
   readonly reoffer: boolean;
+  /** It is started by the submitter's own node at once: granted to nobody else. */
+  readonly stay: boolean;
+  /** Executors that the submitter drained, at most 16. */
+  readonly avoid: readonly NodeId[];
 }
 
 export interface GrantedClaim {
