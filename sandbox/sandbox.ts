@@ -9,6 +9,7 @@ import type {
   ActionResult,
   Command,
 } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import type { RunControl } from './run-control.ts';
 
 /** What the sandbox needs of a store; `node/storage` provides it. */
 export interface SandboxBlobs {
@@ -31,8 +32,13 @@ export interface SandboxTask {
   readonly action: Action;
   readonly command: Command;
   readonly inputRoot: Digest;
-  /** Wall time of the command alone; staging and collecting do not count. */
+  /** Wall time of the command alone; staging, collecting and being frozen do not count. */
   readonly timeoutMs: number;
+  /**
+   * Another member's action: it gets the processors and the disk when nobody else wants them, and a part of what all
+   * guests together may have. Rejected with FAILED_PRECONDITION where actions are not isolated.
+   */
+  readonly guest?: boolean;
 }
 
 export type SandboxPhase = 'staging' | 'running' | 'collecting';
@@ -40,6 +46,8 @@ export type SandboxPhase = 'staging' | 'running' | 'collecting';
 export interface SandboxOptions {
   /** Aborting kills the whole process tree; `run` then rejects with CANCELLED. */
   readonly signal: AbortSignal;
+  /** Made with `createRunControl`; lets the run be frozen and thawed. */
+  readonly control?: RunControl;
   readonly onPhase?: (phase: SandboxPhase) => void;
   readonly onStdout?: (chunk: Uint8Array) => void;
   readonly onStderr?: (chunk: Uint8Array) => void;
