@@ -1,6 +1,7 @@
 /** A machine with a node of its own: a host of a network lab, or this machine by another name. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { type ActionClient, openActionClient } from './actions.ts';
 import type { NetworkLab } from './network-lab.ts';
 import { entry, type NodeProcess, startNode } from './node-process.ts';
 import { until } from './until.ts';
@@ -18,6 +19,10 @@ export interface Machine extends AsyncDisposable {
   potluck(...args: readonly string[]): Promise<string>;
   /** Takes an invitation of another machine whose node runs. */
   join(issuer: Machine): Promise<void>;
+  /** Its peer id in the mesh. */
+  peerId(): Promise<string>;
+  /** A client of its node, from outside of its network too. The caller disposes of it. */
+  client(): ActionClient;
   /** How many others it sees alive. */
   sees(): Promise<number>;
   /** Bytes of whole blobs that came from others since its node started. */
@@ -36,12 +41,14 @@ export interface MachineOptions {
 }
 
 interface SharedStatus {
-  readonly mesh: { readonly members: { readonly alive: number } };
+  readonly mesh: { readonly peerId: string | null; readonly members: { readonly alive: number } };
   readonly sharing: { readonly receivedBytes: number } | null;
 }
 
 export function createMachine({ name, dataDir, lab, host = name, args = [] }: MachineOptions): Machine {
   const prefix = (): readonly string[] => (lab ? lab.host(host).command(process.execPath).slice(0, -1) : []);
+  /** Sockets of the file system are reached from every network namespace. */
+  const socket = (what: string): string => `unix:${dataDir}.${what}.sock`;
   let running: NodeProcess | undefined;
 
   const node = (): NodeProcess => {
@@ -61,13 +68,24 @@ export function createMachine({ name, dataDir, lab, host = name, args = [] }: Ma
     node,
     potluck,
     async up(...more) {
-      running = await startNode({ dataDir, args: [...args, ...more], prefix: prefix() });
+      running = await startNode({
+        dataDir,
+        args: ['--listen', socket('grpc'), ...args, ...more],
+        http: socket('http'),
+        prefix: prefix(),
+      });
       return running;
     },
     async join(issuer) {
       const { token } = JSON.parse(await issuer.potluck('invite', '--json')) as { token: string };
       await potluck('join', token, '--name', name);
     },
+    async peerId() {
+      const { mesh } = await status();
+      if (mesh.peerId === null) throw new Error(`${name} is in no mesh`);
+      return mesh.peerId;
+    },
+    client: () => openActionClient(socket('grpc')),
     sees: async () => (await status()).mesh.members.alive,
     receivedBytes: async () => (await status()).sharing?.receivedBytes ?? 0,
     async [Symbol.asyncDispose]() {

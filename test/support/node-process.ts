@@ -1,12 +1,13 @@
 /** Starts a whole node as a child process, the way a user does, and stops it. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { get as httpGet, type IncomingMessage } from 'node:http';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { text as textOf } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 
 export const entry = fileURLToPath(new URL('../../node/main.ts', import.meta.url));
 
@@ -14,7 +15,7 @@ export interface NodeProcess extends AsyncDisposable {
   readonly child: ChildProcess;
   /** `host:port` of the gRPC listener. */
   readonly grpc: string;
-  /** `host:port` of the HTTP listener. */
+  /** `host:port` of the HTTP listener, or `unix:/path`. */
   readonly http: string;
   readonly dataDir: string;
   /** Everything the process wrote to stderr so far. */
@@ -36,6 +37,8 @@ export async function startNode(
     readonly env?: NodeJS.ProcessEnv;
     /** gRPC address; default a free port. */
     readonly listen?: string;
+    /** HTTP address; default a free port. */
+    readonly http?: string;
     /** Begins the command line: the node then runs on another host of a network lab, say. */
     readonly prefix?: readonly string[];
   } = {},
@@ -56,7 +59,7 @@ export async function startNode(
       '--listen',
       options.listen ?? '127.0.0.1:0',
       '--http',
-      '127.0.0.1:0',
+      options.http ?? '127.0.0.1:0',
       ...(options.args ?? []),
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
@@ -77,13 +80,13 @@ export async function startNode(
     );
   });
 
-  /** Asked where the node runs: loopback is another one in each network namespace. */
   const get = async (path: string): Promise<string> => {
-    const url = `http://${ready.http}${path}`;
-    if (prefix.length === 0) return await (await fetch(url)).text();
-    const script = `fetch('${url}').then((answer) => answer.text()).then((text) => process.stdout.write(text))`;
-    const [command, ...args] = [...prefix, process.execPath, '-e', script];
-    return (await promisify(execFile)(command, args, { maxBuffer: 64 * 1024 ** 2 })).stdout;
+    const socket = /^unix:(.*)$/.exec(ready.http)?.[1];
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      const target = socket === undefined ? new URL(path, `http://${ready.http}`) : { socketPath: socket, path };
+      httpGet(target, resolve).on('error', reject);
+    });
+    return textOf(answer);
   };
   const stop = async (signal: NodeJS.Signals): Promise<number | null> => {
     if (child.exitCode === null && child.signalCode === null) {
