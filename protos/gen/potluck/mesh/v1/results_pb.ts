@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file potluck/mesh/v1/results.proto.
  */
 export const file_potluck_mesh_v1_results: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIuIBCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCSI/CgpDbGFpbVRva2VuEhIKCmdlbmVyYXRpb24YASABKAQSDAoEdGVybRgCIAEoBBIPCgdjb3VudGVyGAMgASgEIlAKDVZvdWNoZWRSZXN1bHQSKgoJc3RhdGVtZW50GAEgASgLMhcucG90bHVjay5tZXNoLnYxLlNpZ25lZBITCgtjZXJ0aWZpY2F0ZRgCIAEoDCJmCglSZXN1bHRLZXkSEAoIaW5zdGFuY2UYASABKAkSFwoPZGlnZXN0X2Z1bmN0aW9uGAIgASgJEhMKC2FjdGlvbl9oYXNoGAMgASgJEhkKEWFjdGlvbl9zaXplX2J5dGVzGAQgASgDIjoKDlJlc3VsdHNSZXF1ZXN0EigKBGtleXMYASADKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5IkIKD1Jlc3VsdHNSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4ucG90bHVjay5tZXNoLnYxLlZvdWNoZWRSZXN1bHRiBnByb3RvMw", [file_potluck_mesh_v1_identity]);
+  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiSwoKTG9nUmVxdWVzdBIPCgdyZXF1ZXN0GAEgASgJEhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCJsCgtMb2dSZXNwb25zZRIPCgdydW5uaW5nGAEgASgIEhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSDgoGc3Rkb3V0GAMgASgMEhUKDXN0ZGVycl9vZmZzZXQYBCABKAQSDgoGc3RkZXJyGAUgASgMIj8KCkNsYWltVG9rZW4SEgoKZ2VuZXJhdGlvbhgBIAEoBBIMCgR0ZXJtGAIgASgEEg8KB2NvdW50ZXIYAyABKAQiUAoNVm91Y2hlZFJlc3VsdBIqCglzdGF0ZW1lbnQYASABKAsyFy5wb3RsdWNrLm1lc2gudjEuU2lnbmVkEhMKC2NlcnRpZmljYXRlGAIgASgMImYKCVJlc3VsdEtleRIQCghpbnN0YW5jZRgBIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAiABKAkSEwoLYWN0aW9uX2hhc2gYAyABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBCABKAMiOgoOUmVzdWx0c1JlcXVlc3QSKAoEa2V5cxgBIAMoCzIaLnBvdGx1Y2subWVzaC52MS5SZXN1bHRLZXkiQgoPUmVzdWx0c1Jlc3BvbnNlEi8KB3Jlc3VsdHMYASADKAsyHi5wb3RsdWNrLm1lc2gudjEuVm91Y2hlZFJlc3VsdGIGcHJvdG8z", [file_potluck_mesh_v1_identity]);
 
 /**
  * Signed by who vouches for a result. Everything that a result depends on is in it, so that it cannot be shown for
@@ -77,6 +77,32 @@ export type ResultStatement = Message<"potluck.mesh.v1.ResultStatement"> & {
    * @generated from field: string sandbox_class = 9;
    */
   sandboxClass: string;
+
+  /**
+   * How it ended when it did not end well: canonical code (google.rpc.Code) and text, such as DEADLINE_EXCEEDED.
+   *
+   * @generated from field: int32 status_code = 10;
+   */
+  statusCode: number;
+
+  /**
+   * @generated from field: string status_message = 11;
+   */
+  statusMessage: string;
+
+  /**
+   * What a person may want to know, in a sentence.
+   *
+   * @generated from field: string message = 12;
+   */
+  message: string;
+
+  /**
+   * What the executor wrote about it, a blob: "hash/size". Empty when it wrote nothing.
+   *
+   * @generated from field: string server_log = 13;
+   */
+  serverLog: string;
 };
 
 /**
@@ -85,6 +111,135 @@ export type ResultStatement = Message<"potluck.mesh.v1.ResultStatement"> & {
  */
 export const ResultStatementSchema: GenMessage<ResultStatement> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 0);
+
+/**
+ * Beside a result in ExecutedActionMetadata.auxiliary_metadata: how the mesh dealt with the action, in times of the node
+ * that submitted it. The client alone sees it; it is not kept.
+ *
+ * @generated from message potluck.mesh.v1.MeshExecution
+ */
+export type MeshExecution = Message<"potluck.mesh.v1.MeshExecution"> & {
+  /**
+   * Peer id of who ran it.
+   *
+   * @generated from field: string executor = 1;
+   */
+  executor: string;
+
+  /**
+   * "mesh", "local", or "cache" for a result that was known.
+   *
+   * @generated from field: string source = 2;
+   */
+  source: string;
+
+  /**
+   * "generation.term.counter" of the claim; empty for a run that nobody had claimed.
+   *
+   * @generated from field: string token = 3;
+   */
+  token: string;
+
+  /**
+   * From the submission until somebody began to run it.
+   *
+   * @generated from field: double queue_ms = 4;
+   */
+  queueMs: number;
+
+  /**
+   * From then until the outputs were handed over.
+   *
+   * @generated from field: double away_ms = 5;
+   */
+  awayMs: number;
+
+  /**
+   * Fetching result and outputs.
+   *
+   * @generated from field: double hand_over_ms = 6;
+   */
+  handOverMs: number;
+};
+
+/**
+ * Describes the message potluck.mesh.v1.MeshExecution.
+ * Use `create(MeshExecutionSchema)` to create a new message.
+ */
+export const MeshExecutionSchema: GenMessage<MeshExecution> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_results, 1);
+
+/**
+ * What a member asks of the node that runs its action: what standard output and error have grown by.
+ *
+ * @generated from message potluck.mesh.v1.LogRequest
+ */
+export type LogRequest = Message<"potluck.mesh.v1.LogRequest"> & {
+  /**
+   * Of the submitter.
+   *
+   * @generated from field: string request = 1;
+   */
+  request: string;
+
+  /**
+   * @generated from field: uint64 stdout_offset = 2;
+   */
+  stdoutOffset: bigint;
+
+  /**
+   * @generated from field: uint64 stderr_offset = 3;
+   */
+  stderrOffset: bigint;
+};
+
+/**
+ * Describes the message potluck.mesh.v1.LogRequest.
+ * Use `create(LogRequestSchema)` to create a new message.
+ */
+export const LogRequestSchema: GenMessage<LogRequest> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_results, 2);
+
+/**
+ * @generated from message potluck.mesh.v1.LogResponse
+ */
+export type LogResponse = Message<"potluck.mesh.v1.LogResponse"> & {
+  /**
+   * False: the run is over, or was never here.
+   *
+   * @generated from field: bool running = 1;
+   */
+  running: boolean;
+
+  /**
+   * Where the bytes begin: further on than asked when older ones were not kept.
+   *
+   * @generated from field: uint64 stdout_offset = 2;
+   */
+  stdoutOffset: bigint;
+
+  /**
+   * @generated from field: bytes stdout = 3;
+   */
+  stdout: Uint8Array;
+
+  /**
+   * @generated from field: uint64 stderr_offset = 4;
+   */
+  stderrOffset: bigint;
+
+  /**
+   * @generated from field: bytes stderr = 5;
+   */
+  stderr: Uint8Array;
+};
+
+/**
+ * Describes the message potluck.mesh.v1.LogResponse.
+ * Use `create(LogResponseSchema)` to create a new message.
+ */
+export const LogResponseSchema: GenMessage<LogResponse> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_results, 3);
 
 /**
  * @generated from message potluck.mesh.v1.ClaimToken
@@ -111,7 +266,7 @@ export type ClaimToken = Message<"potluck.mesh.v1.ClaimToken"> & {
  * Use `create(ClaimTokenSchema)` to create a new message.
  */
 export const ClaimTokenSchema: GenMessage<ClaimToken> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 1);
+  messageDesc(file_potluck_mesh_v1_results, 4);
 
 /**
  * A result as it travels and is kept: the statement, and the certificate of who signed it.
@@ -137,7 +292,7 @@ export type VouchedResult = Message<"potluck.mesh.v1.VouchedResult"> & {
  * Use `create(VouchedResultSchema)` to create a new message.
  */
 export const VouchedResultSchema: GenMessage<VouchedResult> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 2);
+  messageDesc(file_potluck_mesh_v1_results, 5);
 
 /**
  * @generated from message potluck.mesh.v1.ResultKey
@@ -169,7 +324,7 @@ export type ResultKey = Message<"potluck.mesh.v1.ResultKey"> & {
  * Use `create(ResultKeySchema)` to create a new message.
  */
 export const ResultKeySchema: GenMessage<ResultKey> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 3);
+  messageDesc(file_potluck_mesh_v1_results, 6);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsRequest
@@ -186,7 +341,7 @@ export type ResultsRequest = Message<"potluck.mesh.v1.ResultsRequest"> & {
  * Use `create(ResultsRequestSchema)` to create a new message.
  */
 export const ResultsRequestSchema: GenMessage<ResultsRequest> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 4);
+  messageDesc(file_potluck_mesh_v1_results, 7);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsResponse
@@ -205,5 +360,5 @@ export type ResultsResponse = Message<"potluck.mesh.v1.ResultsResponse"> & {
  * Use `create(ResultsResponseSchema)` to create a new message.
  */
 export const ResultsResponseSchema: GenMessage<ResultsResponse> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 5);
+  messageDesc(file_potluck_mesh_v1_results, 8);
 
