@@ -24,7 +24,6 @@ export type ExecuteItem = Omit<SubmitItem, 'reoffer' | 'stay' | 'avoid'> &
 /** How far an action is, as its client is told. */
 export type Stage = 'queued' | 'fetching' | 'executing';
 
-
 export type AgentMessage =
   /** From the executor: the outputs are durable here, come and get them. */
   | {
@@ -34,6 +33,17 @@ export type AgentMessage =
       readonly request: RequestId;
       readonly token: Token;
       readonly outcome: Outcome;
+      /** Of the run itself; time spent frozen is not run time. */
+      readonly runMs: number;
+    }
+  /** From the executor: the run began or goes on, or stands still because the machine's owner is back. */
+  | {
+      readonly kind: 'stage';
+      readonly key: ActionKey;
+      readonly request: RequestId;
+      /** Undefined only from a node to itself: a run without a claim. */
+      readonly token: Token | undefined;
+      readonly stage: 'executing' | 'frozen';
     }
   /** From the submitter: durable here as well, and promised if `promise` is set. */
   | {

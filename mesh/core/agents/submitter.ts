@@ -7,7 +7,7 @@
  *
  * @see docs/protocol.md, submitters
  */
-import type { ClaimMessage, EndReason, RequestState, SubmitItem } from '../claims/messages.ts';
+import type { RequestState, SubmitItem } from '../claims/messages.ts';
 import {
   type ActionKey,
   type BlobKey,
@@ -17,64 +17,18 @@ import {
   type ShardId,
   type Token,
 } from '../ids.ts';
-import type { Machine } from '../machine.ts';
 import type { RegisterMessage } from '../registers/messages.ts';
 import type { HolderPromise } from '../registers/types.ts';
 import { submitterLimits as limits } from './limits.ts';
 import type { AgentMessage, ExecuteItem, Outcome } from './messages.ts';
-
-export type SubmitterMessage = ClaimMessage | AgentMessage | RegisterMessage;
-
-export type SubmitterEvent =
-  | { readonly kind: 'wake' }
-  | { readonly kind: 'gap' }
-  | { readonly kind: 'execute'; readonly item: ExecuteItem }
-  /** The last client that waited has gone. */
-  | { readonly kind: 'cancel'; readonly request: RequestId }
-  | { readonly kind: 'message'; readonly from: NodeId; readonly message: SubmitterMessage }
-  /** The leader of a shard changed. */
-  | { readonly kind: 'leader'; readonly shard: ShardId; readonly leader: NodeId | undefined }
-  /** A member is dead or gone. */
-  | { readonly kind: 'absent'; readonly node: NodeId }
-  /** Outputs asked for by `fetchOutputs` are durable here, or could not be had. */
-  | { readonly kind: 'fetched'; readonly fetch: number; readonly outcome: Outcome | undefined }
-  | { readonly kind: 'pinned'; readonly fetch: number; readonly forMs: number }
-  | { readonly kind: 'pinRefused'; readonly fetch: number }
-  | { readonly kind: 'ownEnded'; readonly request: RequestId; readonly outcome: Outcome | undefined };
-
-export type SubmitterEffect =
-  | { readonly kind: 'send'; readonly to: NodeId; readonly message: SubmitterMessage }
-  | { readonly kind: 'wakeAt'; readonly atMs: number }
-  | { readonly kind: 'fetchOutputs'; readonly fetch: number; readonly from: NodeId; readonly result: BlobKey }
-  | { readonly kind: 'stopFetch'; readonly fetch: number }
-  /** Keep the outputs for whoever was promised them; answered by `pinned` or `pinRefused` of the same fetch. */
-  | { readonly kind: 'pinHandedOver'; readonly fetch: number; readonly result: BlobKey; readonly forMs: number }
-  | { readonly kind: 'runOwn'; readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }
-  | { readonly kind: 'stopOwn'; readonly request: RequestId }
-  /** Answers the own client, whose invocation pins the outputs. */
-  | { readonly kind: 'answer'; readonly request: RequestId; readonly answer: Answer };
-
-export type Answer =
-  | {
-      readonly kind: 'result';
-      readonly outcome: Outcome;
-      /** `mesh`: handed over by the executor. `cache`: named by the register. `local`: ran here without a claim. */
-      readonly source: 'cache' | 'mesh' | 'local';
-      readonly token: Token | undefined;
-    }
-  | { readonly kind: 'failed'; readonly reason: EndReason | 'executorFault' };
-
-export interface SubmitterConfig {
-  readonly self: NodeId;
-  readonly storeGeneration: number;
-  readonly leaderOf: (shard: ShardId) => NodeId | undefined;
-  readonly holds: (blob: BlobKey) => boolean;
-}
-
-export interface Submitter extends Machine<SubmitterEvent, SubmitterEffect> {
-  requests(): IterableIterator<{ readonly item: SubmitItem; readonly highest: Token | undefined }>;
-  waiting(): number;
-}
+import type {
+  Answer,
+  Submitter,
+  SubmitterConfig,
+  SubmitterEffect,
+  SubmitterEvent,
+  SubmitterMessage,
+} from './submitter/types.ts';
 
 interface Request {
   item: SubmitItem;

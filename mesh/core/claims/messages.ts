@@ -48,6 +48,8 @@ export interface GrantedClaim {
   readonly spaceBytes: number;
   /** A reservation: fetch inputs, do not run before `start` was confirmed. It can be given to somebody else. */
   readonly reserved: boolean;
+  /** For the run that its submitter, this very node, has under way already; without that run it is given back. */
+  readonly stay: boolean;
   readonly expiresInMs: number;
 }
 
@@ -66,7 +68,20 @@ export type FailureReason =
   | 'actionInvalid';
 
 /** Why a request ended without a result. */
-export type EndReason = 'cancelled' | 'tooManyDeaths' | 'tooManyRetries' | 'actionInvalid' | 'queueFull';
+export type EndReason =
+  | 'cancelled'
+  | 'tooManyDeaths'
+  | 'tooManyRetries'
+  | 'inputsMissing'
+  | 'actionInvalid'
+  | 'queueFull';
+
+/** Why an action is READY again, or ended: who had it last, and what went wrong there. */
+export interface Setback {
+  readonly executor: NodeId;
+  /** `lost`: dead, or not heard of for the length of a lease. `givenBack` is nobody's fault. */
+  readonly reason: FailureReason | 'lost' | 'givenBack';
+}
 
 export type RevokeReason = 'cancelled' | 'expired' | 'stolen' | 'superseded' | 'unknown' | 'done';
 
@@ -105,6 +120,8 @@ export type ClaimMessage =
       readonly kind: 'commit';
       readonly claim: ClaimRef;
       readonly result: BlobKey;
+      /** False for what must not be stored: its waiters are told where it is, and no register names it. */
+      readonly cacheable: boolean;
       readonly promises: readonly HolderPromise[];
     }
   /** After a change of leader: "this is what I run", with the tokens of the leader before. */
@@ -129,7 +146,14 @@ export interface RunningClaim extends ClaimRef {
 }
 
 export type RequestState =
-  | { readonly kind: 'ready'; readonly shard: ShardId; readonly request: RequestId; readonly leaseMs: number }
+  | {
+      readonly kind: 'ready';
+      readonly shard: ShardId;
+      readonly request: RequestId;
+      readonly leaseMs: number;
+      /** Set once, when a claim was just lost. */
+      readonly after: Setback | undefined;
+    }
   | {
       readonly kind: 'claimed';
       readonly shard: ShardId;
@@ -137,6 +161,8 @@ export type RequestState =
       readonly executor: NodeId;
       readonly token: Token;
       readonly running: boolean;
+      /** Since the claim was made, at the leader. */
+      readonly ageMs: number;
     }
   /** The register's result; `token` is undefined when it was known before anybody ran anything. */
   | {
@@ -147,9 +173,22 @@ export type RequestState =
       readonly executor: NodeId;
       readonly token: Token | undefined;
     }
-  /** It ran to its end and the executor handed the outcome over; nothing was stored (do_not_cache). */
-  | { readonly kind: 'finished'; readonly shard: ShardId; readonly request: RequestId; readonly token: Token }
-  | { readonly kind: 'ended'; readonly shard: ShardId; readonly request: RequestId; readonly reason: EndReason }
+  /** It ran to its end and nothing was stored: do_not_cache, or a result that is not cacheable. The executor still has it. */
+  | {
+      readonly kind: 'finished';
+      readonly shard: ShardId;
+      readonly request: RequestId;
+      readonly token: Token;
+      readonly result: BlobKey;
+      readonly executor: NodeId;
+    }
+  | {
+      readonly kind: 'ended';
+      readonly shard: ShardId;
+      readonly request: RequestId;
+      readonly reason: EndReason;
+      readonly after: Setback | undefined;
+    }
   /** The leader does not know this request: submit it again. */
   | { readonly kind: 'unknown'; readonly shard: ShardId; readonly request: RequestId };
 
