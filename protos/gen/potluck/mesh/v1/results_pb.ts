@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file potluck/mesh/v1/results.proto.
  */
 export const file_potluck_mesh_v1_results: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiSwoKTG9nUmVxdWVzdBIPCgdyZXF1ZXN0GAEgASgJEhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCJsCgtMb2dSZXNwb25zZRIPCgdydW5uaW5nGAEgASgIEhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSDgoGc3Rkb3V0GAMgASgMEhUKDXN0ZGVycl9vZmZzZXQYBCABKAQSDgoGc3RkZXJyGAUgASgMIj8KCkNsYWltVG9rZW4SEgoKZ2VuZXJhdGlvbhgBIAEoBBIMCgR0ZXJtGAIgASgEEg8KB2NvdW50ZXIYAyABKAQiUAoNVm91Y2hlZFJlc3VsdBIqCglzdGF0ZW1lbnQYASABKAsyFy5wb3RsdWNrLm1lc2gudjEuU2lnbmVkEhMKC2NlcnRpZmljYXRlGAIgASgMImYKCVJlc3VsdEtleRIQCghpbnN0YW5jZRgBIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAiABKAkSEwoLYWN0aW9uX2hhc2gYAyABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBCABKAMiOgoOUmVzdWx0c1JlcXVlc3QSKAoEa2V5cxgBIAMoCzIaLnBvdGx1Y2subWVzaC52MS5SZXN1bHRLZXkiQgoPUmVzdWx0c1Jlc3BvbnNlEi8KB3Jlc3VsdHMYASADKAsyHi5wb3RsdWNrLm1lc2gudjEuVm91Y2hlZFJlc3VsdGIGcHJvdG8z", [file_potluck_mesh_v1_identity]);
+  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiYwoKTG9nUmVxdWVzdBInCgNrZXkYASABKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5EhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCKVAQoLTG9nUmVzcG9uc2USJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRIPCgdydW5uaW5nGAIgASgIEhUKDXN0ZG91dF9vZmZzZXQYAyABKAQSDgoGc3Rkb3V0GAQgASgMEhUKDXN0ZGVycl9vZmZzZXQYBSABKAQSDgoGc3RkZXJyGAYgASgMIngKCUxvZ1BhcmNlbBIuCgdyZXF1ZXN0GAEgASgLMhsucG90bHVjay5tZXNoLnYxLkxvZ1JlcXVlc3RIABIwCghyZXNwb25zZRgCIAEoCzIcLnBvdGx1Y2subWVzaC52MS5Mb2dSZXNwb25zZUgAQgkKB21lc3NhZ2UiPwoKQ2xhaW1Ub2tlbhISCgpnZW5lcmF0aW9uGAEgASgEEgwKBHRlcm0YAiABKAQSDwoHY291bnRlchgDIAEoBCJQCg1Wb3VjaGVkUmVzdWx0EioKCXN0YXRlbWVudBgBIAEoCzIXLnBvdGx1Y2subWVzaC52MS5TaWduZWQSEwoLY2VydGlmaWNhdGUYAiABKAwiZgoJUmVzdWx0S2V5EhAKCGluc3RhbmNlGAEgASgJEhcKD2RpZ2VzdF9mdW5jdGlvbhgCIAEoCRITCgthY3Rpb25faGFzaBgDIAEoCRIZChFhY3Rpb25fc2l6ZV9ieXRlcxgEIAEoAyI6Cg5SZXN1bHRzUmVxdWVzdBIoCgRrZXlzGAEgAygLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleSJCCg9SZXN1bHRzUmVzcG9uc2USLwoHcmVzdWx0cxgBIAMoCzIeLnBvdGx1Y2subWVzaC52MS5Wb3VjaGVkUmVzdWx0YgZwcm90bzM", [file_potluck_mesh_v1_identity]);
 
 /**
  * Signed by who vouches for a result. Everything that a result depends on is in it, so that it cannot be shown for
@@ -170,17 +170,15 @@ export const MeshExecutionSchema: GenMessage<MeshExecution> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 1);
 
 /**
- * What a member asks of the node that runs its action: what standard output and error have grown by.
+ * What a member that waits for an action asks of the node that runs it: what standard output and error have grown by.
  *
  * @generated from message potluck.mesh.v1.LogRequest
  */
 export type LogRequest = Message<"potluck.mesh.v1.LogRequest"> & {
   /**
-   * Of the submitter.
-   *
-   * @generated from field: string request = 1;
+   * @generated from field: potluck.mesh.v1.ResultKey key = 1;
    */
-  request: string;
+  key?: ResultKey | undefined;
 
   /**
    * @generated from field: uint64 stdout_offset = 2;
@@ -201,35 +199,42 @@ export const LogRequestSchema: GenMessage<LogRequest> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 2);
 
 /**
+ * Answers at once when there is something new, otherwise after a while.
+ *
  * @generated from message potluck.mesh.v1.LogResponse
  */
 export type LogResponse = Message<"potluck.mesh.v1.LogResponse"> & {
   /**
+   * @generated from field: potluck.mesh.v1.ResultKey key = 1;
+   */
+  key?: ResultKey | undefined;
+
+  /**
    * False: the run is over, or was never here.
    *
-   * @generated from field: bool running = 1;
+   * @generated from field: bool running = 2;
    */
   running: boolean;
 
   /**
    * Where the bytes begin: further on than asked when older ones were not kept.
    *
-   * @generated from field: uint64 stdout_offset = 2;
+   * @generated from field: uint64 stdout_offset = 3;
    */
   stdoutOffset: bigint;
 
   /**
-   * @generated from field: bytes stdout = 3;
+   * @generated from field: bytes stdout = 4;
    */
   stdout: Uint8Array;
 
   /**
-   * @generated from field: uint64 stderr_offset = 4;
+   * @generated from field: uint64 stderr_offset = 5;
    */
   stderrOffset: bigint;
 
   /**
-   * @generated from field: bytes stderr = 5;
+   * @generated from field: bytes stderr = 6;
    */
   stderr: Uint8Array;
 };
@@ -240,6 +245,37 @@ export type LogResponse = Message<"potluck.mesh.v1.LogResponse"> & {
  */
 export const LogResponseSchema: GenMessage<LogResponse> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 3);
+
+/**
+ * A parcel of the channel "logs".
+ *
+ * @generated from message potluck.mesh.v1.LogParcel
+ */
+export type LogParcel = Message<"potluck.mesh.v1.LogParcel"> & {
+  /**
+   * @generated from oneof potluck.mesh.v1.LogParcel.message
+   */
+  message: {
+    /**
+     * @generated from field: potluck.mesh.v1.LogRequest request = 1;
+     */
+    value: LogRequest;
+    case: "request";
+  } | {
+    /**
+     * @generated from field: potluck.mesh.v1.LogResponse response = 2;
+     */
+    value: LogResponse;
+    case: "response";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message potluck.mesh.v1.LogParcel.
+ * Use `create(LogParcelSchema)` to create a new message.
+ */
+export const LogParcelSchema: GenMessage<LogParcel> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_results, 4);
 
 /**
  * @generated from message potluck.mesh.v1.ClaimToken
@@ -266,7 +302,7 @@ export type ClaimToken = Message<"potluck.mesh.v1.ClaimToken"> & {
  * Use `create(ClaimTokenSchema)` to create a new message.
  */
 export const ClaimTokenSchema: GenMessage<ClaimToken> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 4);
+  messageDesc(file_potluck_mesh_v1_results, 5);
 
 /**
  * A result as it travels and is kept: the statement, and the certificate of who signed it.
@@ -292,7 +328,7 @@ export type VouchedResult = Message<"potluck.mesh.v1.VouchedResult"> & {
  * Use `create(VouchedResultSchema)` to create a new message.
  */
 export const VouchedResultSchema: GenMessage<VouchedResult> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 5);
+  messageDesc(file_potluck_mesh_v1_results, 6);
 
 /**
  * @generated from message potluck.mesh.v1.ResultKey
@@ -324,7 +360,7 @@ export type ResultKey = Message<"potluck.mesh.v1.ResultKey"> & {
  * Use `create(ResultKeySchema)` to create a new message.
  */
 export const ResultKeySchema: GenMessage<ResultKey> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 6);
+  messageDesc(file_potluck_mesh_v1_results, 7);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsRequest
@@ -341,7 +377,7 @@ export type ResultsRequest = Message<"potluck.mesh.v1.ResultsRequest"> & {
  * Use `create(ResultsRequestSchema)` to create a new message.
  */
 export const ResultsRequestSchema: GenMessage<ResultsRequest> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 7);
+  messageDesc(file_potluck_mesh_v1_results, 8);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsResponse
@@ -360,5 +396,5 @@ export type ResultsResponse = Message<"potluck.mesh.v1.ResultsResponse"> & {
  * Use `create(ResultsResponseSchema)` to create a new message.
  */
 export const ResultsResponseSchema: GenMessage<ResultsResponse> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 8);
+  messageDesc(file_potluck_mesh_v1_results, 9);
 
