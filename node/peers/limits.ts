@@ -20,6 +20,8 @@ export const heldBackBytes = 64 * 1024;
 export const readChunkBytes = 256 * 1024;
 /** A reader that waits for a transfer to begin looks this often. */
 export const arrivalPollMs = 10;
+/** Blobs remembered to have come wrong, until they are here or given up. */
+export const doubtedMax = 1_024;
 /** Writes of one transfer under way while more comes in. */
 export const writesAhead = 2;
 

@@ -40,7 +40,8 @@ export function peerStore({ local, fetches, arriving }: PeerStoreOptions): Local
       digest,
       read: (range = { offset: 0, length: digest.sizeBytes }, readOptions) => isHere.read(range, readOptions),
       async [Symbol.asyncDispose]() {
-        leaving.abort();
+        // Of a blob that came wrong the fetch goes on, from one holder alone: a new one would mix the same holders again.
+        if (isHere.state() !== 'dropped') leaving.abort();
       },
     };
   }

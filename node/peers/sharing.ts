@@ -110,9 +110,11 @@ export async function shareBlobs(options: BlobSharingOptions): Promise<BlobShari
       switch (effect.kind) {
         case 'fetched':
           if (effect.from !== undefined) onReceived(effect.from, parseDigestKey(effect.blob));
+          transfers.settled(effect.blob);
           fetches.perform(effect);
           return;
         case 'failed':
+          transfers.settled(effect.blob);
           fetches.perform(effect);
           return;
         default:

@@ -26,8 +26,10 @@ export interface TransfersOptions {
 
 export interface Transfers {
   perform(effect: TransferEffect): void;
-  /** A blob that is being received and can be read meanwhile. */
+  /** A blob that is being received and can be read meanwhile; not one that already turned out wrong once. */
   readonly arriving: (digest: Digest) => ArrivingBlob | undefined;
+  /** The fetch of a blob is over, one way or the other. */
+  readonly settled: (blob: string) => void;
   /** Whether a report will tell that the blob is stored. */
   readonly isStoring: (digest: Digest) => boolean;
   close(): Promise<void>;
@@ -42,6 +44,16 @@ export function createTransfers(options: TransfersOptions): Transfers {
   const closing: Promise<void>[] = [];
   /** Being stored now. */
   const landing = new Set<string>();
+  /** Came wrong while readers followed it. What comes next may be wrong as well, so they wait for the verified whole. */
+  const doubted = new Set<string>();
+
+  function doubt(key: string): void {
+    doubted.add(key);
+    for (const oldest of doubted) {
+      if (doubted.size <= limits.doubtedMax) break;
+      doubted.delete(oldest);
+    }
+  }
 
   async function arrive(digest: Digest): Promise<ArrivingBlob> {
     const blob = createArriving(await local.arrive(digest), local);
@@ -215,6 +227,7 @@ export function createTransfers(options: TransfersOptions): Transfers {
     const blob = await striped.get(key)?.catch(() => undefined);
     striped.delete(key);
     const outcome = blob ? await finish(blob) : 'noRoom';
+    if (outcome === 'wrong') doubt(key);
     report({ kind: 'assembled', blob: key, outcome });
     landing.delete(key);
   }
@@ -247,7 +260,11 @@ export function createTransfers(options: TransfersOptions): Transfers {
           effect satisfies never;
       }
     },
-    arriving: (digest) => arriving.get(digestKey(digest)),
+    arriving(digest) {
+      const key = digestKey(digest);
+      return doubted.has(key) ? undefined : arriving.get(key);
+    },
+    settled: (blob) => void doubted.delete(blob),
     isStoring: (digest) => landing.has(digestKey(digest)),
     async close() {
       for (const { abort } of running.values()) abort.abort();
