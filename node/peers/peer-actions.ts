@@ -38,6 +38,8 @@ export interface PeerActionsOptions {
 export interface PeerActions {
   /** The cache for results that come in this way. */
   as(sandboxClass: SandboxClass): ActionCache;
+  /** Keeps a result with the word that was checked, or signed, for it; its blobs are here. */
+  keep(key: ActionKey, result: ActionResult, vouched: VouchedResult): Promise<void>;
   /** Answers a member that asks for results: those whose blobs are all here. */
   answer(body: Uint8Array): Promise<Uint8Array>;
   /** A result of this cache as others take it, with all blobs that it names; `undefined` when there is none. */
@@ -133,6 +135,11 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
         onStored(key);
       },
     }),
+
+    async keep(key, result, vouched) {
+      await local.put(key, withVoucher(result, vouched));
+      onStored(key);
+    },
 
     async share(key) {
       const vouched = await told(key);

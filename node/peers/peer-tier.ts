@@ -7,14 +7,16 @@ import type { Digest } from '../../protos/digest.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { Tier, TierPorts } from '../mesh/tier.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
-import type { CallOptions, LocalBlobStore } from '../storage/blob-store.ts';
+import type { LocalBlobStore } from '../storage/blob-store.ts';
 import type { Store } from '../storage/store.ts';
+import type { FetchOptions } from './fetches.ts';
 import * as limits from './limits.ts';
 import type { Opened } from './open-tier.ts';
+import type { PeerActions } from './peer-actions.ts';
 import { switchedStore } from './peer-store.ts';
 import type { SeedReport, SeedRequest } from './seed-jobs.ts';
 import { createTally, type Tally } from './tally.ts';
-import type { SandboxClass, Trust } from './vouching.ts';
+import { type SandboxClass, type Trust, withVoucher } from './vouching.ts';
 
 export interface PeerTierOptions {
   readonly store: Pick<Store, 'blobs' | 'actions' | 'held' | 'watch'>;
@@ -35,8 +37,10 @@ export interface PeerTier {
   readonly blobs: LocalBlobStore;
   /** The action cache for results that come in this way. */
   actions(sandboxClass: SandboxClass): ActionCache;
+  /** Keeps a result whose word was checked or signed, and hands it on where copies are wanted. */
+  keep: PeerActions['keep'];
   /** Gets from the mesh what is not here; resolves to what cannot be had, once the rest is stored. */
-  bring(digests: readonly Digest[], options?: CallOptions): Promise<Digest[]>;
+  bring(digests: readonly Digest[], options?: FetchOptions): Promise<Digest[]>;
   open(ports: TierPorts): Promise<Tier>;
   /** Seeds what the owner asks for. Throws FAILED_PRECONDITION while this node is alone. */
   seed(request: SeedRequest): Promise<SeedReport>;
@@ -56,6 +60,10 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         get: (key, callOptions) => current().get(key, callOptions),
         put: (key, result, callOptions) => current().put(key, result, callOptions),
       };
+    },
+    async keep(key, result, vouched) {
+      if (opened) await opened.actions.keep(key, result, vouched);
+      else await store.actions.put(key, withVoucher(result, vouched));
     },
     tally: () => tally.now(),
 

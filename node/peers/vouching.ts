@@ -8,6 +8,7 @@
  */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, anyIs, anyPack, anyUnpack } from '@bufbuild/protobuf/wkt';
+import type { Token } from '../../mesh/core/ids.ts';
 import { type CertifiedMember, openStatement, signStatement } from '../../mesh/net/identity/certificate.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { type DigestFunction, digestFunctions, makeDigest } from '../../protos/digest.ts';
@@ -30,9 +31,25 @@ export type Trust = 'members' | 'publishers' | 'self';
 /** How a result was made: in which sandbox, or brought by a client. */
 export type SandboxClass = 'bubblewrap' | 'none' | 'upload' | 'unknown';
 
+/** How a run ended when it did not end well, and what its executor has to say. */
+export interface Ending {
+  /** Canonical code, such as 4 for DEADLINE_EXCEEDED; 0 when it ran to an end. */
+  readonly statusCode: number;
+  readonly statusMessage: string;
+  /** A sentence for a person; may be empty. */
+  readonly message: string;
+  /** A blob, "hash/size"; empty without one. */
+  readonly serverLog: string;
+}
+
 export interface Vouching {
-  /** Signs a result of this node's own. */
-  vouch(key: ActionKey, result: ActionResult, sandboxClass: SandboxClass): VouchedResult;
+  /** Signs a result of this node's own, made under `token` when the action was claimed. */
+  vouch(
+    key: ActionKey,
+    result: ActionResult,
+    sandboxClass: SandboxClass,
+    run?: { readonly token?: Token | undefined; readonly ending?: Ending },
+  ): VouchedResult;
   /** The result, when this key is what it was made for and its signer is believed; else why not. */
   check(key: ActionKey, vouched: VouchedResult): CheckedResult | RefusedResult;
 }
@@ -48,6 +65,9 @@ export interface CheckedResult {
   readonly result: ActionResult;
   readonly executor: CertifiedMember;
   readonly sandboxClass: string;
+  /** Undefined for a result that nobody had claimed. */
+  readonly token: Token | undefined;
+  readonly ending: Ending;
 }
 
 const domain = 'potluck/result/1';
@@ -63,7 +83,7 @@ export function createVouching(identity: VouchingIdentity, trust: Trust): Vouchi
   }
 
   return {
-    vouch({ instance, action }, result, sandboxClass) {
+    vouch({ instance, action }, result, sandboxClass, { token, ending } = {}) {
       const statement = create(ResultStatementSchema, {
         meshId: identity.mesh.id,
         instance,
@@ -73,6 +93,14 @@ export function createVouching(identity: VouchingIdentity, trust: Trust): Vouchi
         result: toBinary(ActionResultSchema, result),
         executor: identity.peerId,
         sandboxClass,
+        ...ending,
+        ...(token && {
+          token: {
+            generation: BigInt(token.generation),
+            term: BigInt(token.term),
+            counter: BigInt(token.counter),
+          },
+        }),
       });
       return create(VouchedResultSchema, {
         statement: signStatement(identity.key, domain, ResultStatementSchema, statement),
@@ -93,7 +121,18 @@ export function createVouching(identity: VouchingIdentity, trust: Trust): Vouchi
         return { refused: `the policy "${trust}" does not believe ${member.peerId}`, isLie: false };
       const result = parseResult(statement.result);
       if (!result) return lie('it holds no ActionResult');
-      return { result, executor: member, sandboxClass: statement.sandboxClass };
+      const { sandboxClass, token, statusCode, statusMessage, message, serverLog } = statement;
+      return {
+        result,
+        executor: member,
+        sandboxClass,
+        token: token && {
+          generation: Number(token.generation),
+          term: Number(token.term),
+          counter: Number(token.counter),
+        },
+        ending: { statusCode, statusMessage, message, serverLog },
+      };
     },
   };
 }
