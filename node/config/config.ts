@@ -13,6 +13,14 @@ export interface PlatformProperty {
   readonly value: string;
 }
 
+/** What this machine lends to the actions of other members; `potluck lend` changes it while the node runs. */
+export interface LendConfig {
+  /** `idle`: while its owner does not need it. `always`: the owner's work and input do not matter. */
+  readonly when: 'idle' | 'always' | 'never';
+  /** Guests at once, at most; `undefined`: as many as there are slots. */
+  readonly slots: number | undefined;
+}
+
 /** How this node takes part in its mesh. */
 export interface MeshConfig {
   /** host:port of the control plane. Nothing listens there until somebody was invited. */
@@ -31,6 +39,8 @@ export interface MeshConfig {
   readonly uploadBytesPerSecond: number | undefined;
   /** Nodes of the site that hold a result of this one, itself included. */
   readonly replicas: number;
+  /** Absent: all slots while idle. */
+  readonly lend?: LendConfig;
 }
 
 export interface NodeConfig {

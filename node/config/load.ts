@@ -91,6 +91,7 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
       trust: read('trust', 'members'),
       uploadBytesPerSecond: read('mesh-upload-rate', undefined),
       replicas: read('replicas', 1),
+      lend: { when: read('lend', 'idle'), slots: read('lend-slots', undefined) },
     };
     return read('mesh', 'on') === 'on' ? mesh : undefined;
   }

@@ -230,6 +230,17 @@ export const settings = {
     about: 'where this machine is; members of one site are asked first',
     fallback: 'none',
   }),
+  lend: setting(oneOf('idle', 'always', 'never'), {
+    value: 'idle|always|never',
+    about:
+      'when members\' actions may run here, until "potluck lend" says otherwise; they always yield to memory and heat',
+    fallback: 'idle',
+  }),
+  'lend-slots': setting(parseSlots, {
+    value: 'COUNT',
+    about: "members' actions that run here at once, at most",
+    fallback: 'as many as --slots',
+  }),
   'log-format': setting(oneOf('text', 'json'), {
     value: 'text|json',
     about: 'for a person, or one JSON object a line',

@@ -111,6 +111,8 @@ describe('sources', () => {
       'mesh-upload-rate': '5MB',
       trust: 'publishers',
       site: 'berlin',
+      lend: 'always',
+      'lend-slots': '3',
       'log-format': 'json',
     };
     expect(Object.keys(values).sort()).toEqual([...settingNames].sort());
@@ -151,6 +153,7 @@ describe('sources', () => {
         trust: 'publishers',
         uploadBytesPerSecond: 5e6,
         replicas: 2,
+        lend: { when: 'always', slots: 3 },
       },
       logFormat: 'json',
     });
@@ -169,6 +172,7 @@ test('the mesh is on unless it is turned off; its second port follows the first'
     trust: 'members',
     uploadBytesPerSecond: undefined,
     replicas: 1,
+    lend: { when: 'idle', slots: undefined },
   });
   expect((await load({ flags: { 'mesh-listen': '127.0.0.1:0' } })).mesh?.dataListen).toBe('127.0.0.1:0');
   expect((await load({ flags: { mesh: 'off' } })).mesh).toBeUndefined();
