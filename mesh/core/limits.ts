@@ -116,6 +116,8 @@ export const claimLimits = {
   deathsMax: 3,
   /** Faults of executors before the action ends: not the same fault for ever. */
   retriesMax: 4,
+  /** Executors that could not get the inputs before the action ends: then its submitter looks for itself. */
+  inputsMissingMax: 2,
   /** The first wait before a retry; each one doubles it. */
   backoffMs: 500,
   /** The longest wait before a retry. */
@@ -134,14 +136,33 @@ export const claimLimits = {
   affinityWindow: 16,
   /** Actions granted in answer to one pull. */
   grantsPerPull: 64,
+  /** Executors that one request avoids. */
+  avoidMax: 16,
   /** A promise for less than this is none: the submitter could not even fetch. */
   promiseMsMin: 60_000,
+} as const;
+
+/** What a node asks of registers outside of any claim. */
+export const deskLimits = {
+  /** The first number of its questions; those of the submitter, in the same messages, stay below. */
+  firstId: 1_000_000_000,
+  /** A read is answered after this with what is known: a few round trips, since a client waits. */
+  lookupMs: 500,
+  /** Reads at once; more are answered with nothing. */
+  lookupsMax: 4_096,
+  /** Publications and invalidations at once; more are dropped. */
+  writesMax: 4_096,
+  /** A write without an answer is said again after this, at most so often. */
+  writeRetryMs: 2_000,
+  writeTries: 5,
 } as const;
 
 /** One node's composite of all machines. */
 export const peerLimits = {
   /** Hints wait this long for others, so that a burst of actions is one message a member. */
   hintDelayMs: 20,
+  /** One batch follows another after this, at least: a trickle of actions is no message a member each. */
+  hintIntervalMs: 250,
   /** Hints waiting to be gossiped; more are dropped, since they are hints. */
   hintsWaiting: 1_024,
   /** Members that one batch of hints goes to; in larger meshes a random part of them hears each. */
@@ -152,4 +173,7 @@ export const peerLimits = {
   clientPinMs: 6 * 60 * 60 * 1_000,
   /** Outputs of an action that ran here are kept for others this long. */
   replicaPinMs: 2 * 60 * 60 * 1_000,
+  /** Capabilities that a record carries, and their length in characters; records travel in gossip. */
+  capabilitiesMax: 64,
+  capabilityLengthMax: 128,
 } as const;

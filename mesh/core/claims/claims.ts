@@ -17,18 +17,20 @@ import type {
   FailureReason,
   RequestState,
   RevokeReason,
-  RunningClaim,
+  Setback,
   SubmitItem,
 } from './messages.ts';
 import { createCommits } from './commits.ts';
 import { createMatching } from './matching.ts';
 import { createOutbox } from './outbox.ts';
+import { createRebuilding } from './rebuilding.ts';
 import { backoffMs, createRetryBudgets } from './retries.ts';
-import { createTaskTable, taskId } from './table.ts';
+import { createTaskTable, type TaskItem } from './table.ts';
 import {
   type DropReason,
   type ClaimsEffect,
   type ClaimsEvent,
+  type Claim,
   type ClaimsView,
   claimRef,
   type Led,
@@ -60,12 +62,20 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     finish,
     settle,
   });
+  const rebuilding = createRebuilding(table, view, outbox, {
+    led: (shard) => led.get(shard),
+    emit: (effect) => void effects.push(effect),
+    isSettled: (request) => settled.has(request),
+    newTask,
+    issue,
+    tellWaiters: (task, nowMs) => tellWaiters(task, (request) => stateOf(task, request, nowMs)),
+  });
   let sweepAtMs = Number.POSITIVE_INFINITY;
   let effects: ClaimsEffect[] = [];
 
   // ---- Tasks ----
 
-  function newTask(item: Omit<SubmitItem, 'reoffer'>, nowMs: number): Task {
+  function newTask(item: TaskItem, nowMs: number): Task {
     sweepAtMs = Math.min(sweepAtMs, nowMs + limits.sweepMs);
     return table.add(item);
   }
@@ -82,15 +92,16 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     for (const waiter of task.waiters.values()) outbox.tell(waiter.node, state(waiter.request));
   }
 
-  function stateOf(task: Task, request: RequestId): RequestState {
+  function stateOf(task: Task, request: RequestId, nowMs: number, after?: Setback): RequestState {
     const { shard, claim } = task;
-    if (!claim) return { kind: 'ready', shard, request, leaseMs: limits.waiterLeaseMs };
-    const { executor, token } = claim;
-    return { kind: 'claimed', shard, request, executor, token, running: !claim.reserved };
+    if (!claim) return { kind: 'ready', shard, request, leaseMs: limits.waiterLeaseMs, after };
+    const { executor, token, issuedAtMs } = claim;
+    const running = !claim.reserved;
+    return { kind: 'claimed', shard, request, executor, token, running, ageMs: nowMs - issuedAtMs };
   }
 
-  function endTask(task: Task, reason: EndReason): void {
-    tellWaiters(task, (request) => ({ kind: 'ended', shard: task.shard, request, reason }));
+  function endTask(task: Task, reason: EndReason, after: Setback): void {
+    tellWaiters(task, (request) => ({ kind: 'ended', shard: task.shard, request, reason, after }));
     hint(task, 'done');
     table.remove(task);
   }
@@ -109,19 +120,31 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       settled.set(request, { served, untilMs: nowMs + limits.settledMemoryMs });
   }
 
+  /** Only what was said to wait is said to be taken: most actions never wait. */
   function hint(task: Task, state: 'ready' | 'claimed' | 'done'): void {
+    if (state === 'ready') task.hinted = true;
+    else if (!task.hinted) return;
     const { shard, key, requires } = task;
     effects.push({ kind: 'hint', hint: { shard, key, state, leader: view.self, requires } });
   }
 
-  /** READY, at once or when `readyAtMs` has passed; unless nobody waits for it any more. */
-  function makeReady(task: Task, readyAtMs: number, nowMs: number): void {
+  /**
+   * READY, at once or when `readyAtMs` has passed; unless nobody waits for it any more. Waiters are told when they have to
+   * wait, or to what it was lost.
+   */
+  function makeReady(task: Task, readyAtMs: number, after: Setback | undefined, nowMs: number): void {
     if (task.waiters.size === 0) return table.remove(task);
     task.readyAtMs = readyAtMs;
     table.ready.add(task);
-    tellWaiters(task, (request) => stateOf(task, request));
-    if (readyAtMs <= nowMs) matching.offer(task, nowMs);
-    if (!task.claim) hint(task, 'ready');
+    if (after) tellWaiters(task, (request) => stateOf(task, request, nowMs, after));
+    if (readyAtMs <= nowMs) offer(task, nowMs);
+    if (task.claim) return;
+    if (!after) tellWaiters(task, (request) => stateOf(task, request, nowMs));
+    hint(task, 'ready');
+  }
+
+  function offer(task: Task, nowMs: number): void {
+    if (!grantStay(task, nowMs)) matching.offer(task, nowMs);
   }
 
   // ---- Claims ----
@@ -147,10 +170,41 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       doNotCache: task.doNotCache,
       spaceBytes: task.spaceBytes,
       reserved: isReservation,
+      stay: false,
       expiresInMs: limits.claimLeaseMs,
     });
-    tellWaiters(task, (request) => stateOf(task, request));
+    tellWaiters(task, (request) => stateOf(task, request, nowMs));
     hint(task, 'claimed');
+  }
+
+  /** Gives an action to the waiter whose node runs it already, if there is one; what is only reserved is taken back. */
+  function grantStay(task: Task, nowMs: number): boolean {
+    if (task.claim?.reserved === false) return false;
+    for (const { node, request, stay } of task.waiters.values()) {
+      if (!stay) continue;
+      if (task.claim) revoke(task, 'stolen');
+      const token = issue(task, node, false, nowMs);
+      const [oldest] = task.waiters.values();
+      outbox.grant(node, 0, {
+        ...claimRef(task, token),
+        submitter: oldest?.node ?? node,
+        request: oldest?.request ?? request,
+        doNotCache: task.doNotCache,
+        spaceBytes: task.spaceBytes,
+        reserved: false,
+        stay: true,
+        expiresInMs: limits.claimLeaseMs,
+      });
+      tellWaiters(task, (waiting) => stateOf(task, waiting, nowMs));
+      hint(task, 'claimed');
+      return true;
+    }
+    return false;
+  }
+
+  /** The run that some of this node's requests stayed for is over. */
+  function forgetStay(task: Task, node: NodeId): void {
+    for (const waiter of task.waiters.values()) if (waiter.node === node) waiter.stay = false;
   }
 
   /** Ends a claim that its executor knows, or caused, to be over. */
@@ -172,14 +226,15 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     const { shard, request, key } = item;
     const shardLed = led.get(shard);
     if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
-    const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason });
+    const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason, after: undefined });
     const last = settled.get(request);
     // The cancel overtook the submission.
     if (last && !last.served) return ended('cancelled');
     const known = table.ofRequest(request);
     if (known) {
-      table.addWaiter(known, request, from, nowMs);
-      return outbox.tell(from, stateOf(known, request));
+      table.addWaiter(known, item, from, nowMs);
+      if (known.adopted) table.describe(known, item);
+      return serveWaiter(known, request, from, nowMs);
     }
     const register = view.register(shard, key);
     // Who refuses the cache gets what was made for this very request.
@@ -193,23 +248,30 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     if (table.tasks.size >= limits.tasksMax) return ended('queueFull');
     if (!item.reoffer) budgets.earn(from);
     const task = newTask(item, nowMs);
-    table.addWaiter(task, request, from, nowMs);
+    table.addWaiter(task, item, from, nowMs);
     // After a take-over, whoever runs a re-offered action already has a moment to say so.
-    makeReady(task, item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0, nowMs);
+    const readyAtMs = item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0;
+    makeReady(task, readyAtMs, undefined, nowMs);
+  }
+
+  /** Tells a waiter where its action stands, after giving it the claim if it has a use for it. */
+  function serveWaiter(task: Task, request: RequestId, from: NodeId, nowMs: number): void {
+    if (task.readyAtMs <= nowMs && grantStay(task, nowMs)) return;
+    outbox.tell(from, stateOf(task, request, nowMs));
   }
 
   function joinTask(task: Task, item: SubmitItem, from: NodeId, nowMs: number): void {
     const { shard, request } = item;
     if (task.waiters.size >= limits.waitersPerTask) {
-      return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull' });
+      return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull', after: undefined });
     }
-    table.addWaiter(task, request, from, nowMs);
+    table.addWaiter(task, item, from, nowMs);
     if (item.priority < task.priority && !task.claim) {
       table.ready.remove(task);
       task.priority = item.priority;
       table.ready.add(task);
     }
-    outbox.tell(from, stateOf(task, request));
+    serveWaiter(task, request, from, nowMs);
   }
 
   function onRenewRequests(from: NodeId, message: MessageOf<'renewRequests'>, nowMs: number): void {
@@ -218,7 +280,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const waiter = task?.waiters.get(request);
       if (task && waiter?.node === from) {
         waiter.leaseUntilMs = nowMs + limits.waiterLeaseMs;
-        outbox.tell(from, stateOf(task, request));
+        outbox.tell(from, stateOf(task, request, nowMs));
       } else if (led.has(shard)) {
         outbox.tell(from, { kind: 'unknown', shard, request });
       } else {
@@ -251,7 +313,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     table.reserved.delete(task);
     task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;
     outbox.send(from, { kind: 'started', claim: ref, expiresInMs: limits.claimLeaseMs });
-    tellWaiters(task, (request) => stateOf(task, request));
+    tellWaiters(task, (request) => stateOf(task, request, nowMs));
   }
 
   function onRenewClaims(from: NodeId, message: MessageOf<'renewClaims'>, nowMs: number): void {
@@ -277,7 +339,8 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const task = table.current(from, ref);
       if (!task || task.claim?.committing !== undefined) continue;
       drop(task, 'givenBack');
-      makeReady(task, 0, nowMs);
+      forgetStay(task, from);
+      makeReady(task, 0, { executor: from, reason: 'givenBack' }, nowMs);
     }
   }
 
@@ -285,80 +348,34 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     const task = table.current(from, ref);
     if (!task || task.claim?.committing !== undefined) return;
     drop(task, 'failed');
-    if (reason === 'actionInvalid') return endTask(task, 'actionInvalid');
+    forgetStay(task, from);
+    const after: Setback = { executor: from, reason };
+    if (reason === 'actionInvalid') return endTask(task, 'actionInvalid', after);
     task.retries += 1;
-    if (task.retries >= limits.retriesMax) return endTask(task, 'tooManyRetries');
-    retryLater(task, task.retries, nowMs);
-  }
-
-  /** An executor that ran this under the leader before. */
-  function onRegister(from: NodeId, running: RunningClaim, nowMs: number): void {
-    const { shard, key, token, request } = running;
-    const shardLed = led.get(shard);
-    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
-    const old: ClaimRef = { shard, key, token };
-    const register = view.register(shard, key);
-    const known = table.tasks.get(taskId(key, request, running.doNotCache));
-    // It is current: an answer was lost, or a commit could not be proposed.
-    if (table.current(from, old)) {
-      return outbox.send(from, { kind: 'adopted', old: token, claim: old, expiresInMs: limits.claimLeaseMs });
-    }
-    if (register?.kind === 'result' && register.token && compareTokens(register.token, token) === 0) {
-      return outbox.send(from, { kind: 'committed', claim: old, outcome: 'accepted' });
-    }
-    const newerResult = register?.token !== undefined && compareTokens(register.token, token) > 0;
-    const isOwnTerm = token.generation === shardLed.generation && token.term === shardLed.term;
-    const taken = known?.claim !== undefined && known.claim.executor !== from;
-    if (taken || newerResult || isOwnTerm) return outbox.revoke(from, old, 'superseded');
-    const task = known ?? adoptTask(running, from, nowMs);
-    if (!task) return outbox.revoke(from, old, 'superseded');
-    // Its answer to an earlier registration was lost: the same claim goes on under the token issued then.
-    const fresh = task.claim ? task.claim.token : issue(task, from, false, nowMs);
-    const claim = claimRef(task, fresh);
-    outbox.send(from, { kind: 'adopted', old: token, claim, expiresInMs: limits.claimLeaseMs });
-    tellWaiters(task, (waiting) => stateOf(task, waiting));
-  }
-
-  /** The executor came before its submitter: the request is taken as read until its lease runs out. */
-  function adoptTask(running: RunningClaim, executor: NodeId, nowMs: number): Task | undefined {
-    if (table.tasks.size >= limits.tasksMax || settled.has(running.request)) return undefined;
-    const { shard, key, request, requires, spaceBytes, doNotCache } = running;
-    const task = newTask(
-      {
-        request,
-        shard,
-        key,
-        invocation: `adopted from ${executor}`,
-        priority: 0,
-        requires,
-        spaceBytes,
-        inputs: [],
-        doNotCache,
-        skipCacheLookup: true,
-        expectedMs: 0,
-      },
-      nowMs,
-    );
-    table.addWaiter(task, request, running.submitter, nowMs);
-    return task;
+    if (reason === 'inputsMissing') task.inputsMissing += 1;
+    if (task.inputsMissing >= limits.inputsMissingMax) return endTask(task, 'inputsMissing', after);
+    if (task.retries >= limits.retriesMax) return endTask(task, 'tooManyRetries', after);
+    retryLater(task, task.retries, after, nowMs);
   }
 
   // ---- Time and failures ----
 
-  function retryLater(task: Task, attempt: number, nowMs: number): void {
+  function retryLater(task: Task, attempt: number, after: Setback, nowMs: number): void {
     const [oldest] = task.waiters.values();
-    if (oldest && !budgets.spend(oldest.node)) return endTask(task, 'tooManyRetries');
-    makeReady(task, nowMs + backoffMs(attempt, rng), nowMs);
+    if (oldest && !budgets.spend(oldest.node)) return endTask(task, 'tooManyRetries', after);
+    makeReady(task, nowMs + backoffMs(attempt, rng), after, nowMs);
   }
 
   /** The executor is lost with the claim; a reservation had not started and counts for nothing. */
   function onLost(task: Task, counts: boolean, reason: RevokeReason, nowMs: number): void {
-    const started = task.claim?.reserved === false;
+    const { executor, reserved } = task.claim as Claim;
     revoke(task, reason);
-    if (!counts || !started) return makeReady(task, 0, nowMs);
+    forgetStay(task, executor);
+    if (!counts || reserved) return makeReady(task, 0, { executor, reason: 'givenBack' }, nowMs);
     task.deaths += 1;
-    if (task.deaths >= limits.deathsMax) return endTask(task, 'tooManyDeaths');
-    retryLater(task, task.deaths, nowMs);
+    const after: Setback = { executor, reason: 'lost' };
+    if (task.deaths >= limits.deathsMax) return endTask(task, 'tooManyDeaths', after);
+    retryLater(task, task.deaths, after, nowMs);
   }
 
   function onMemberGone(node: NodeId, dead: boolean, nowMs: number): void {
@@ -413,7 +430,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       case 'commit':
         return commits.onCommit(from, message);
       case 'register':
-        for (const running of message.claims) onRegister(from, running, nowMs);
+        for (const running of message.claims) rebuilding.onRegister(from, running, nowMs);
         return;
       // To submitters and executors; the peer takes them there.
       case 'requestState':
@@ -452,7 +469,7 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
           break;
         case 'wake':
           if (nowMs >= sweepAtMs) sweep(nowMs);
-          table.ready.matured(nowMs);
+          for (const task of table.ready.matured(nowMs)) grantStay(task, nowMs);
           matching.serveAll(nowMs);
           break;
         default:

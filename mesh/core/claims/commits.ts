@@ -5,7 +5,7 @@
 import type { NodeId, RequestId, ShardId, Token } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { ApplyOutcome } from '../registers/types.ts';
-import type { ClaimMessage, ClaimRef, RequestState, RevokeReason } from './messages.ts';
+import type { ClaimMessage, ClaimRef, RequestState, RevokeReason, Setback } from './messages.ts';
 import type { Outbox } from './outbox.ts';
 import type { TaskTable } from './table.ts';
 import type { ClaimsEffect, ClaimsView, DropReason, Led, Task } from './types.ts';
@@ -15,7 +15,7 @@ export interface CommitsPort {
   emit(effect: ClaimsEffect): void;
   drop(task: Task, reason: DropReason): void;
   revoke(task: Task, reason: RevokeReason): void;
-  makeReady(task: Task, readyAtMs: number, nowMs: number): void;
+  makeReady(task: Task, readyAtMs: number, after: Setback | undefined, nowMs: number): void;
   /** The action ran: its waiters are told, its claim is over and so is the task. */
   finish(task: Task, state: (request: RequestId) => RequestState): void;
   /** The request was told of the result under this token. */
@@ -52,7 +52,7 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
 
   return {
     onCommit(from, message) {
-      const { claim: ref, result } = message;
+      const { claim: ref, result, cacheable } = message;
       const { shard, key, token } = ref;
       const led = port.led(shard);
       if (!led) return port.emit({ kind: 'notLeader', to: from, shard });
@@ -64,10 +64,12 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
       const promises = message.promises.filter(
         ({ holder, pinnedForMs }) => pinnedForMs >= limits.promiseMsMin && (holder === from || view.isAlive(holder)),
       );
-      if (task?.doNotCache) {
-        outbox.send(from, { kind: 'committed', claim: ref, outcome: 'accepted' });
+      if (task?.doNotCache || !cacheable) {
+        // From before this leader's term: it has to be adopted before anybody can be told.
+        outbox.send(from, { kind: 'committed', claim: ref, outcome: task ? 'accepted' : 'lost' });
+        if (!task) return;
         port.drop(task, 'done');
-        return port.finish(task, (request) => ({ kind: 'finished', shard, request, token }));
+        return port.finish(task, (request) => ({ kind: 'finished', shard, request, token, result, executor: from }));
       }
       if (promises.length === 0) {
         outbox.send(from, { kind: 'committed', claim: ref, outcome: 'notPromised' });
@@ -102,7 +104,7 @@ export function createCommits(table: TaskTable, view: ClaimsView, outbox: Outbox
       else refuseStale(executor, ref);
       if (task) {
         port.drop(task, 'done');
-        if (!succeed(task, nowMs)) port.makeReady(task, 0, nowMs);
+        if (!succeed(task, nowMs)) port.makeReady(task, 0, undefined, nowMs);
       } else if (accepted) {
         // Its own claim is gone; whoever waits for the action under a newer one can have this result now.
         succeed(table.tasks.get(ref.key), nowMs);

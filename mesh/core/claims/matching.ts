@@ -2,7 +2,7 @@
 import type { NodeId } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { ClaimMessage } from './messages.ts';
-import { fits, overlapOf } from './queue.ts';
+import { fits, isOwnOf, overlapOf } from './queue.ts';
 import type { TaskTable } from './table.ts';
 import type { Task, WaitingPull } from './types.ts';
 
@@ -15,7 +15,7 @@ export interface MatchingPort {
 
 export interface Matching {
   onPull(from: NodeId, message: Extract<ClaimMessage, { kind: 'pull' }>, nowMs: number): void;
-  /** A new action goes to the waiting executor that holds most of its inputs, then to the one with most free slots. */
+  /** A new action goes to its submitter's own free slot, to the waiting executor that holds most of its inputs, then to the one with most free slots. */
   offer(task: Task, nowMs: number): void;
   /** Actions may have become ready by time alone. */
   serveAll(nowMs: number): void;
@@ -101,6 +101,9 @@ function served(pull: WaitingPull): boolean {
 }
 
 function preference(task: Task, pull: WaitingPull): number {
-  // A free slot before any reservation, then inputs held, then free slots; each bounded below the next weight.
-  return (pull.slots > 0 ? 1_000_000 : 0) + overlapOf(task, pull) * 1_000 + Math.min(pull.slots, 999);
+  // A free slot before any reservation, the submitter's own before others, then inputs held, then free slots; each is
+  // bounded below the next weight.
+  const free = pull.slots > 0 ? 2_000_000 : 0;
+  const own = isOwnOf(task, pull) ? 1_000_000 : 0;
+  return free + own + Math.min(overlapOf(task, pull), 999) * 1_000 + Math.min(pull.slots, 999);
 }

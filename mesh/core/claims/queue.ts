@@ -1,6 +1,6 @@
 /**
- * Which ready action an executor gets. Lowest priority number first; among invocations of that priority the one with the
- * fewest actions running, so that a large build does not starve a small one; within an invocation, of the oldest few that
+ * Which ready action an executor gets. Lowest priority number first; among invocations of that priority those of the
+ * executor's own clients, then the one with the fewest actions running, so that a large build does not starve a small one; within an invocation, of the oldest few that
  * the executor can run, the one whose inputs it holds most of. Nothing ever waits for a better executor.
  */
 import type { InvocationId } from '../ids.ts';
@@ -14,9 +14,9 @@ export interface ReadyQueue {
   ran(invocation: InvocationId, change: 1 | -1): void;
   /** The best action for this executor at this time; it stays in the queue. */
   pick(pull: WaitingPull, nowMs: number): Task | undefined;
-  /** When the next action that waits for its time becomes ready; `matured` forgets those that are. */
+  /** When the next action that waits for its time becomes ready; `matured` takes those that are. */
   readonly dueAtMs: number;
-  matured(nowMs: number): void;
+  matured(nowMs: number): Task[];
   readonly size: number;
 }
 
@@ -92,8 +92,10 @@ export function createReadyQueue(): ReadyQueue {
     },
     pick(pull, nowMs) {
       for (const { invocations } of lanes) {
-        const fairest = [...invocations].sort(([a], [b]) => (running.get(a) ?? 0) - (running.get(b) ?? 0));
-        for (const [invocation, tasks] of fairest) {
+        const fairest = [...invocations]
+          .map(([invocation, tasks]) => ({ invocation, tasks, own: isOwn(tasks, pull) ? 0 : 1 }))
+          .sort((a, b) => a.own - b.own || (running.get(a.invocation) ?? 0) - (running.get(b.invocation) ?? 0));
+        for (const { invocation, tasks } of fairest) {
           const task = best(tasks, pull, nowMs);
           if (!task) continue;
           invocations.delete(invocation);
@@ -109,7 +111,9 @@ export function createReadyQueue(): ReadyQueue {
       return dueAtMs;
     },
     matured(nowMs) {
-      for (const [id, task] of waiting) if (task.readyAtMs <= nowMs) waiting.delete(id);
+      const ready = [...waiting.values()].filter((task) => task.readyAtMs <= nowMs);
+      for (const { id } of ready) waiting.delete(id);
+      return ready;
     },
     get size() {
       return size;
@@ -117,11 +121,26 @@ export function createReadyQueue(): ReadyQueue {
   };
 }
 
-/** Whether the executor may and can run it. */
+/** Whether the executor may and can run it; somebody who waits for it must be willing to let it. */
 export function fits(task: Task, pull: WaitingPull): boolean {
   if (task.spaceBytes > pull.freeBytes) return false;
-  if (pull.ownOnly && ![...task.waiters.values()].some((waiter) => waiter.node === pull.node)) return false;
+  const waiters = [...task.waiters.values()];
+  if (!waiters.some(({ node, avoid }) => node === pull.node || (!pull.ownOnly && !avoid.includes(pull.node)))) {
+    return false;
+  }
   return task.requires.every((required) => pull.capabilities.has(required));
+}
+
+/** Whether a client of the executor's own node waits for it. */
+export function isOwnOf(task: Task, pull: WaitingPull): boolean {
+  for (const waiter of task.waiters.values()) if (waiter.node === pull.node) return true;
+  return false;
+}
+
+/** An invocation belongs to one client, so that its first action speaks for all. */
+function isOwn(tasks: ReadonlyMap<string, Task>, pull: WaitingPull): boolean {
+  const [first] = tasks.values();
+  return first !== undefined && isOwnOf(first, pull);
 }
 
 /** How many of the action's largest input directories the executor says it holds. */

@@ -8,15 +8,21 @@ import type { ClaimRef, SubmitItem } from './messages.ts';
 import { createReadyQueue, type ReadyQueue } from './queue.ts';
 import type { Claim, Led, Task } from './types.ts';
 
+export type WaiterItem = Pick<SubmitItem, 'request' | 'stay' | 'avoid'>;
+export type TaskItem = Omit<SubmitItem, 'reoffer' | 'skipCacheLookup' | 'stay' | 'avoid'>;
+
 export interface TaskTable {
   /** By `Task.id`, in order of arrival. */
   readonly tasks: ReadonlyMap<string, Task>;
   readonly ready: ReadyQueue;
   /** Actions whose claim is a reservation, in the order in which they were reserved. */
   readonly reserved: Set<Task>;
-  add(item: Omit<SubmitItem, 'reoffer'>): Task;
+  add(item: TaskItem): Task;
   remove(task: Task): void;
-  addWaiter(task: Task, request: RequestId, node: NodeId, nowMs: number): void;
+  /** What its submitter says of an action that was known only from its executor. */
+  describe(task: Task, item: TaskItem): void;
+  /** Adds the request, or renews it with what its submitter says now. */
+  addWaiter(task: Task, item: WaiterItem, node: NodeId, nowMs: number): void;
   removeWaiter(task: Task, request: RequestId): void;
   ofRequest(request: RequestId): Task | undefined;
   /** Gives the action to an executor under the shard's next token. */
@@ -53,11 +59,14 @@ export function createTaskTable(): TaskTable {
         doNotCache,
         expectedMs,
         priority,
+        adopted: false,
+        hinted: false,
         waiters: new Map(),
         claim: undefined,
         readyAtMs: 0,
         deaths: 0,
         retries: 0,
+        inputsMissing: 0,
       };
       tasks.set(task.id, task);
       return task;
@@ -67,8 +76,12 @@ export function createTaskTable(): TaskTable {
       for (const request of task.waiters.keys()) requests.delete(request);
       tasks.delete(task.id);
     },
-    addWaiter(task, request, node, nowMs) {
-      task.waiters.set(request, { request, node, leaseUntilMs: nowMs + limits.waiterLeaseMs });
+    describe(task, { requires, inputs, expectedMs }) {
+      Object.assign(task, { requires, inputs, expectedMs, adopted: false });
+    },
+    addWaiter(task, { request, stay, avoid }, node, nowMs) {
+      const bounded = avoid.slice(0, limits.avoidMax);
+      task.waiters.set(request, { request, node, stay, avoid: bounded, leaseUntilMs: nowMs + limits.waiterLeaseMs });
       requests.set(request, task);
     },
     removeWaiter(task, request) {
@@ -79,8 +92,15 @@ export function createTaskTable(): TaskTable {
     issue(task, led, executor, isReserved, replaces, nowMs) {
       led.counter += 1;
       const token: Token = { generation: led.generation, term: led.term, counter: led.counter };
-      const expiresAtMs = nowMs + limits.claimLeaseMs;
-      const claim: Claim = { token, executor, replaces, reserved: isReserved, expiresAtMs, committing: undefined };
+      const claim: Claim = {
+        token,
+        executor,
+        replaces,
+        reserved: isReserved,
+        issuedAtMs: nowMs,
+        expiresAtMs: nowMs + limits.claimLeaseMs,
+        committing: undefined,
+      };
       task.claim = claim;
       claims.set(claimId(task.shard, token), task);
       if (isReserved) reserved.add(task);

@@ -60,6 +60,9 @@ export interface ClaimsView {
 export interface Waiter {
   readonly request: RequestId;
   readonly node: NodeId;
+  /** Its node runs the action already, until that run gave it back or failed. */
+  stay: boolean;
+  avoid: readonly NodeId[];
   leaseUntilMs: number;
 }
 
@@ -70,6 +73,7 @@ export interface Claim {
   readonly replaces: Token | undefined;
   /** A reservation is not counted as running and can be given to somebody who is free. */
   reserved: boolean;
+  readonly issuedAtMs: number;
   expiresAtMs: number;
   /** The proposal that is in the log and not applied yet; until then the claim neither expires nor moves. */
   committing: number | undefined;
@@ -82,12 +86,16 @@ export interface Task {
   readonly shard: ShardId;
   readonly key: ActionKey;
   readonly invocation: InvocationId;
-  readonly requires: Capabilities;
+  requires: Capabilities;
   readonly spaceBytes: number;
-  readonly inputs: TreeSketch;
+  inputs: TreeSketch;
   readonly doNotCache: boolean;
   /** How long its first submitter thinks that it runs; 0 when nobody knows. */
-  readonly expectedMs: number;
+  expectedMs: number;
+  /** Known only from the executor that registered it: its submitter will say more. */
+  adopted: boolean;
+  /** Others were told that it waits. */
+  hinted: boolean;
   priority: number;
   readonly waiters: Map<RequestId, Waiter>;
   claim: Claim | undefined;
@@ -95,6 +103,8 @@ export interface Task {
   readyAtMs: number;
   deaths: number;
   retries: number;
+  /** Executors that could not get its inputs. */
+  inputsMissing: number;
 }
 
 /** An executor that asked for work and has room left. */
