@@ -1,170 +1,80 @@
 /**
- * One node's share in everything that the mesh decides: membership, coordination, promises, submitter and executor as one
- * machine. It routes messages and answers between them, numbers persists, and batches gossip; it decides nothing itself.
+ * One whole node of the mesh as one machine: the sharing machine (membership, promises, provider index, fetch planner,
+ * uploads), coordination, submitter and executor. It routes messages and answers between them and batches gossip; it
+ * decides nothing itself.
  */
-import assert from 'node:assert';
-import { createExecutor, type Executor, type ExecutorEffect, type ExecutorEvent } from './agents/executor.ts';
-import type { AgentMessage, Outcome } from './agents/messages.ts';
-import {
-  type Answer,
-  createSubmitter,
-  type Submitter,
-  type SubmitterEffect,
-  type SubmitterEvent,
-} from './agents/submitter.ts';
-import type { FailureReason, LeaseHint, SubmitItem } from './claims/messages.ts';
-import type { ActionKey, BlobKey, InvocationId, NodeId, RequestId, Token } from './ids.ts';
+import { createExecutor } from './agents/executor.ts';
+import type { Executor, ExecutorEffect, ExecutorEvent } from './agents/executor/types.ts';
+import { createSubmitter } from './agents/submitter.ts';
+import type { MeshMember, Submitter, SubmitterEffect, SubmitterEvent } from './agents/submitter/types.ts';
+import type { LeaseHint } from './claims/messages.ts';
+import { createErrands } from './errands.ts';
+import type { ActionKey, BlobKey, InvocationId, NodeId, RequestId } from './ids.ts';
+import { deskLimits, peerLimits as limits } from './limits.ts';
 import type { Machine } from './machine.ts';
-import { peerLimits as limits } from './limits.ts';
-import {
-  createMembership,
-  type Member,
-  type Membership,
-  type MembershipEvent,
-  type MembershipRecord,
-} from './membership/membership.ts';
-import type { MembershipMessage } from './membership/messages.ts';
-import type { Attributes, MemberStatus, RecordSigner } from './membership/records.ts';
-import type { CoordinationMessage, CoordinationRecord } from './messages.ts';
-import { createPromises, type PinRecord, type PromiseEvent, type Promises, type Purpose } from './promises/promises.ts';
-import type { Rng } from './rng.ts';
+import type { Member } from './membership/membership.ts';
+import type { Attributes, MachineAttributes, MemberStatus } from './membership/records.ts';
+import type { PeerConfig, PeerEffect, PeerEvent, PeerMessage, PeerRecord } from './peer-types.ts';
+import type { Purpose } from './promises/promises.ts';
+import { createDesk, type DeskEvent } from './registers/desk.ts';
+import { createPersistIds, createSharing, type Sharing } from './sharing.ts';
+import type { SharingEvent } from './sharing-types.ts';
 import { type Coordination, createCoordination, recoverCoordination } from './shards/coordination.ts';
-import type { CoordinationEvent, CoordinationNote, MemberView } from './shards/types.ts';
+import { shardOf } from './shards/placement.ts';
+import type { CoordinationEvent, MemberView } from './shards/types.ts';
 
-export type PeerMessage = MembershipMessage | CoordinationMessage | AgentMessage;
+export type * from './peer-types.ts';
 
-/** What a peer writes; each machine is restored from its own. */
-export type PeerRecord =
-  | { readonly of: 'membership'; readonly record: MembershipRecord }
-  | { readonly of: 'promises'; readonly record: PinRecord }
-  | { readonly of: 'coordination'; readonly record: CoordinationRecord };
-
-export type PeerEvent =
-  | { readonly kind: 'start'; readonly contacts: readonly NodeId[] }
-  /** `from` is authenticated. */
-  | { readonly kind: 'message'; readonly from: NodeId; readonly message: PeerMessage }
-  | { readonly kind: 'wake' }
-  /** The machine is awake again; 0 when it announced a suspend that did not come about. */
-  | { readonly kind: 'gap'; readonly gapMs: number }
-  | { readonly kind: 'persisted'; readonly id: number }
-  | { readonly kind: 'attributes'; readonly attributes: Attributes }
-  | { readonly kind: 'goodbye'; readonly presence: 'suspended' | 'left' }
-  /** From this node's own clients. */
-  | { readonly kind: 'execute'; readonly item: Omit<SubmitItem, 'reoffer'> }
-  | { readonly kind: 'cancel'; readonly request: RequestId }
-  | { readonly kind: 'invocationEnded'; readonly invocation: InvocationId }
-  /** About this machine. */
-  | {
-      readonly kind: 'slots';
-      readonly slots: number;
-      readonly guests: boolean;
-      readonly capabilities: readonly string[];
-    }
-  | { readonly kind: 'owner'; readonly present: boolean }
-  | { readonly kind: 'gone'; readonly blob: BlobKey }
-  /** Answers to effects. What `ran` and `fetched` bring is durable in the store. */
-  | { readonly kind: 'inputsFetched'; readonly run: number; readonly ok: boolean }
-  | { readonly kind: 'ran'; readonly run: number; readonly outcome: Outcome }
-  | { readonly kind: 'runFailed'; readonly run: number; readonly reason: FailureReason }
-  | { readonly kind: 'outputsFetched'; readonly fetch: number; readonly outcome: Outcome | undefined };
-
-export type PeerNote =
-  | CoordinationNote
-  /** A message of one machine to another of the same node. */
-  | { readonly kind: 'mail'; readonly message: PeerMessage }
-  | { readonly kind: 'member'; readonly member: Member; readonly before: MemberStatus | undefined }
-  | { readonly kind: 'pinRefused'; readonly blob: BlobKey; readonly reason: 'absent' | 'budget' }
-  | { readonly kind: 'pinned'; readonly blob: BlobKey; readonly purpose: Purpose; readonly untilMs: number };
-
-export type PeerEffect =
-  | { readonly kind: 'persist'; readonly id: number; readonly record: PeerRecord }
-  | { readonly kind: 'send'; readonly to: NodeId; readonly message: PeerMessage; readonly after?: number }
-  | { readonly kind: 'wakeAt'; readonly atMs: number }
-  | {
-      readonly kind: 'fetchInputs';
-      readonly run: number;
-      readonly from: NodeId;
-      readonly key: ActionKey;
-      readonly request: RequestId;
-    }
-  | {
-      readonly kind: 'run';
-      readonly run: number;
-      readonly key: ActionKey;
-      readonly request: RequestId;
-      readonly guest: boolean;
-      readonly token: Token | undefined;
-    }
-  | { readonly kind: 'freeze'; readonly run: number }
-  | { readonly kind: 'thaw'; readonly run: number }
-  | { readonly kind: 'kill'; readonly run: number }
-  | { readonly kind: 'fetchOutputs'; readonly fetch: number; readonly from: NodeId; readonly result: BlobKey }
-  | { readonly kind: 'stopFetch'; readonly fetch: number }
-  | { readonly kind: 'evict'; readonly blob: BlobKey }
-  | { readonly kind: 'answer'; readonly request: RequestId; readonly answer: Answer }
-  | { readonly kind: 'note'; readonly note: PeerNote };
-
-export interface PeerConfig {
-  readonly self: NodeId;
-  readonly attributes: Attributes;
-  readonly signer: RecordSigner;
-  readonly rng: Rng;
-  readonly shards: number;
-  /** This node made the mesh: on an empty disk it is the first voter of every shard. */
-  readonly founder: boolean;
-  readonly capacityBytes: number;
-  /** What the blob store holds, least recently used first. */
-  readonly held: readonly (readonly [BlobKey, number])[];
-}
-
-export interface Peer extends Machine<PeerEvent, PeerEffect> {
-  readonly membership: Membership;
+export interface Peer extends Omit<Sharing, 'step' | 'checkpoint'>, Machine<PeerEvent, PeerEffect> {
   readonly coordination: Coordination;
-  readonly promises: Promises;
   readonly submitter: Submitter;
   readonly executor: Executor;
   /** Records from which an equal peer can be restored, fewer than were ever written. */
   checkpoint(nowMs: number): PeerRecord[];
 }
 
-/** Something for one of the machines. Each machine's effects are dealt with before any machine takes its next event. */
-type Errand =
-  | { readonly to: 'membership'; readonly event: MembershipEvent }
-  | { readonly to: 'coordination'; readonly event: CoordinationEvent }
-  | { readonly to: 'promises'; readonly event: PromiseEvent }
-  | { readonly to: 'submitter'; readonly event: SubmitterEvent }
-  | { readonly to: 'executor'; readonly event: ExecutorEvent };
+/** What each part takes. */
+interface Parts {
+  sharing: SharingEvent;
+  coordination: CoordinationEvent;
+  submitter: SubmitterEvent;
+  executor: ExecutorEvent;
+  desk: DeskEvent;
+  gossip: { readonly kind: 'wake' };
+}
 
-type Part = 'membership' | 'coordination' | 'submitter' | 'executor';
-const parts: readonly Part[] = ['membership', 'coordination', 'submitter', 'executor'];
-
+/** What a pin of the peer's own is for. */
 type PinFor =
   | { readonly kind: 'run'; readonly run: number }
   | { readonly kind: 'fetch'; readonly fetch: number }
-  | { readonly kind: 'client'; readonly invocation: InvocationId };
+  | { readonly kind: 'client'; readonly invocation: InvocationId }
+  | { readonly kind: 'upload'; readonly write: number };
+const purposes: { readonly [K in PinFor['kind']]: Purpose } = {
+  run: 'replica',
+  fetch: 'handOver',
+  client: 'ownClient',
+  upload: 'replica',
+};
+
+/** The numbers of pins and reservations in the sharing machine: even ones are the peer's own, odd ones the outside's. */
+const own = (id: number): number => 2 * id;
+const outside = (id: number): number => 2 * id + 1;
+const isOwn = (id: number): boolean => id % 2 === 0;
+const numberOf = (id: number): number => Math.trunc(id / 2);
 
 /** Creates a peer from its own records, oldest first. It is silent until its `start` event. */
 export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], nowMs: number): Peer {
   const { self, rng } = config;
-  let persistId = 0;
-  const nextPersistId = (): number => ++persistId;
-  const recordsOf = <P extends PeerRecord['of']>(of: P) =>
-    restored.filter((entry) => entry.of === of).map((entry) => entry.record) as Extract<
-      PeerRecord,
-      { of: P }
-    >['record'][];
-
-  const pinRecords = recordsOf('promises');
-  const membership = createMembership(
-    { self, attributes: config.attributes, signer: config.signer, rng: rng.fork('membership'), nextPersistId },
-    recordsOf('membership'),
-  );
-  const promises = createPromises(
-    { capacityBytes: config.capacityBytes, nextPersistId },
+  const nextPersistId = createPersistIds();
+  let machine: MachineAttributes = config.attributes;
+  let lent: Pick<Attributes, 'guestSlots' | 'capabilities'> = { guestSlots: 0, capabilities: [] };
+  const sharing = createSharing(
+    { ...config, attributes: { ...machine, ...lent } },
+    restored.filter((entry) => entry.of !== 'coordination'),
     nowMs,
-    config.held,
-    pinRecords,
+    nextPersistId,
   );
+  const { membership, promises } = sharing;
   const disk = config.attributes.storeGeneration;
   const coordination = createCoordination(
     {
@@ -175,13 +85,13 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       rng: rng.fork('coordination'),
       nextPersistId,
     },
-    recoverCoordination(recordsOf('coordination')),
+    recoverCoordination(restored.flatMap((entry) => (entry.of === 'coordination' ? [entry.record] : []))),
     nowMs,
   );
   const executor = createExecutor({
     self,
     storeGeneration: disk,
-    holds: () => [],
+    holds: config.holds,
     freeBytes: () => promises.freeBytes(),
   });
   const submitter = createSubmitter({
@@ -189,14 +99,23 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     storeGeneration: disk,
     leaderOf: (shard) => coordination.leaderOf(shard),
     holds: (blob) => promises.holds(blob),
+    rng: rng.fork('submitter'),
+  });
+  const desk = createDesk({
+    self,
+    storeGeneration: disk,
+    leaderOf: (shard) => coordination.leaderOf(shard),
+    shardOf: (key) => shardOf(key, config.shards),
   });
 
-  const wakes: { [P in Part]: number } = {
-    membership: Number.POSITIVE_INFINITY,
-    coordination: Number.POSITIVE_INFINITY,
-    submitter: Number.POSITIVE_INFINITY,
-    executor: Number.POSITIVE_INFINITY,
-  };
+  const errands = createErrands<Parts>({
+    sharing: stepSharing,
+    coordination: stepCoordination,
+    submitter: stepSubmitter,
+    executor: stepExecutor,
+    desk: stepDesk,
+    gossip: gossipHints,
+  });
   const leaders: (NodeId | undefined)[] = new Array<NodeId | undefined>(config.shards).fill(undefined);
   const lastAliveAtMs = new Map<NodeId, number>();
   const aliveSinceMs = new Map<NodeId, number>();
@@ -204,54 +123,61 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   const clientPins = new Map<InvocationId, number[]>();
   const pinsFor = new Map<number, PinFor>();
   // Messages to this node itself, in order; one that waits for the disk holds back none of the others.
-  const errands: Errand[] = [];
   const ownMail: { readonly message: PeerMessage; readonly after: number | undefined }[] = [];
   let durableTo = 0;
-  let nextPin = pinRecords.reduce((highest, record) => Math.max(highest, record.id), 0);
+  let nextPin = 0;
   let hints = new Map<ActionKey, LeaseHint>();
-  let hintsDueMs = Number.POSITIVE_INFINITY;
+  let gossipedAtMs = Number.NEGATIVE_INFINITY;
+  let slots: Pick<Extract<PeerEvent, { kind: 'slots' }>, 'guests' | 'guestSlots' | 'slots' | 'capabilities'> = {
+    slots: 0,
+    guests: false,
+    guestSlots: 0,
+    capabilities: [],
+  };
+  let ownerPresent = false;
   let membersChanged = false;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let nowInStepMs = nowMs;
   let effects: PeerEffect[] = [];
 
-  function toMembership(event: MembershipEvent): void {
-    errands.push({ to: 'membership', event });
-  }
-
-  function toCoordination(event: CoordinationEvent): void {
-    errands.push({ to: 'coordination', event });
-  }
-
-  function toPromises(event: PromiseEvent): void {
-    errands.push({ to: 'promises', event });
-  }
-
-  function toSubmitter(event: SubmitterEvent): void {
-    errands.push({ to: 'submitter', event });
-  }
-
-  function toExecutor(event: ExecutorEvent): void {
-    errands.push({ to: 'executor', event });
-  }
-
-  function stepMembership(event: MembershipEvent): void {
-    for (const effect of membership.step(event, nowInStepMs)) {
+  function stepSharing(event: SharingEvent): void {
+    for (const effect of sharing.step(event, nowInStepMs)) {
       switch (effect.kind) {
-        case 'send':
-          post(effect.to, effect.message, effect.after);
-          break;
-        case 'persist':
-          effects.push({ kind: 'persist', id: effect.id, record: { of: 'membership', record: effect.record } });
-          break;
         case 'wakeAt':
-          wakes.membership = effect.atMs;
+          errands.wakeAt('sharing', effect.atMs);
           break;
-        case 'memberChanged':
-          onMember(effect.member, effect.before);
+        case 'pinned':
+        case 'pinRefused': {
+          const { kind, blob } = effect;
+          if (!isOwn(effect.pin)) {
+            effects.push({ ...effect, pin: numberOf(effect.pin) });
+            break;
+          }
+          const pinFor = pinsFor.get(numberOf(effect.pin)) as PinFor;
+          const purpose = purposes[pinFor.kind];
+          onPin(effect.pin, pinFor, kind === 'pinned' ? effect.untilMs - nowInStepMs : undefined);
+          effects.push({
+            kind: 'note',
+            note:
+              kind === 'pinned'
+                ? { kind, blob, purpose, untilMs: effect.untilMs }
+                : { kind, blob, reason: effect.reason },
+          });
+          break;
+        }
+        case 'reserved':
+        case 'reserveRefused': {
+          const { kind, reservation } = effect;
+          if (isOwn(reservation)) errands.add('executor', { kind, run: numberOf(reservation) });
+          else effects.push({ kind, reservation: numberOf(reservation) });
+          break;
+        }
+        case 'note':
+          effects.push(effect);
+          if (effect.note.kind === 'member') onMember(effect.note.member, effect.note.before);
           break;
         default:
-          effect satisfies never;
+          effects.push(effect);
       }
     }
   }
@@ -261,10 +187,9 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     membersChanged = true;
     if (before === 'alive' || before === 'suspect') lastAliveAtMs.set(id, nowInStepMs);
     if (member.status === 'alive' && before !== 'alive') aliveSinceMs.set(id, nowInStepMs);
-    effects.push({ kind: 'note', note: { kind: 'member', member, before } });
     if (member.status === 'alive' || member.status === 'suspect' || id === self) return;
-    toSubmitter({ kind: 'absent', node: id });
-    toExecutor({ kind: 'absent', node: id });
+    errands.add('submitter', { kind: 'absent', node: id });
+    errands.add('executor', { kind: 'absent', node: id });
   }
 
   function memberViews(): MemberView[] {
@@ -299,14 +224,13 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
           effects.push({ kind: 'persist', id: effect.id, record: { of: 'coordination', record: effect.record } });
           break;
         case 'wakeAt':
-          wakes.coordination = effect.atMs;
+          errands.wakeAt('coordination', effect.atMs);
           break;
         case 'hint':
-          if (hints.size < limits.hintsWaiting) hints.set(effect.hint.key, effect.hint);
-          hintsDueMs = Math.min(hintsDueMs, nowInStepMs + limits.hintDelayMs);
+          onHint(effect.hint);
           break;
         case 'note':
-          effects.push({ kind: 'note', note: effect.note });
+          effects.push(effect);
           break;
         default:
           effect satisfies never;
@@ -316,8 +240,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       const leader = coordination.leaderOf(shard);
       if (leader === leaders[shard]) continue;
       leaders[shard] = leader;
-      toSubmitter({ kind: 'leader', shard, leader });
-      toExecutor({ kind: 'leader', shard, leader });
+      errands.add('submitter', { kind: 'leader', shard, leader });
+      errands.add('executor', { kind: 'leader', shard, leader });
     }
   }
 
@@ -329,34 +253,56 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     switch (effect.kind) {
       case 'send':
         // Free slots here compete for this node's own actions like everybody else's.
-        if (effect.message.kind === 'submit') toExecutor({ kind: 'workAt', leader: effect.to });
+        if (effect.message.kind === 'submit') errands.add('executor', { kind: 'workAt', leader: effect.to });
         return post(effect.to, effect.message, undefined);
       case 'wakeAt':
-        wakes.submitter = effect.atMs;
-        return;
-      case 'pinHandedOver': {
-        const { result, forMs } = effect;
-        return pin(result, 'handOver', forMs, { kind: 'fetch', fetch: effect.fetch });
-      }
+        return errands.wakeAt('submitter', effect.atMs);
+      case 'pinHandedOver':
+        return pin(effect.result, effect.forMs, { kind: 'fetch', fetch: effect.fetch });
       case 'runOwn':
-        return toExecutor(effect);
       case 'stopOwn':
-        return toExecutor(effect);
+        return errands.add('executor', effect);
       case 'answer': {
         const invocation = invocations.get(effect.request) as InvocationId;
         invocations.delete(effect.request);
         if (effect.answer.kind === 'result') {
-          pin(effect.answer.outcome.result, 'ownClient', limits.clientPinMs, { kind: 'client', invocation });
+          pin(effect.answer.outcome.result, limits.clientPinMs, { kind: 'client', invocation });
         }
         effects.push(effect);
         return;
       }
       case 'fetchOutputs':
       case 'stopFetch':
+      case 'progress':
         effects.push(effect);
+        return;
+      case 'decided':
+      case 'drained':
+        effects.push({ kind: 'note', note: effect });
         return;
       default:
         effect satisfies never;
+    }
+  }
+
+  function stepDesk(event: DeskEvent): void {
+    for (const effect of desk.step(event, nowInStepMs)) {
+      switch (effect.kind) {
+        case 'send':
+          post(effect.to, effect.message, undefined);
+          break;
+        case 'wakeAt':
+          errands.wakeAt('desk', effect.atMs);
+          break;
+        case 'pin':
+          pin(effect.result, limits.replicaPinMs, { kind: 'upload', write: effect.write });
+          break;
+        case 'lookedUp':
+          effects.push(effect);
+          break;
+        default:
+          effect satisfies never;
+      }
     }
   }
 
@@ -369,16 +315,22 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'send':
         return post(effect.to, effect.message, undefined);
       case 'wakeAt':
-        wakes.executor = effect.atMs;
-        return;
+        return errands.wakeAt('executor', effect.atMs);
       case 'reserve':
-        return toPromises({ kind: 'reserve', id: effect.run, sizeBytes: effect.spaceBytes });
+        return errands.add('sharing', {
+          kind: 'reserve',
+          reservation: own(effect.run),
+          sizeBytes: effect.spaceBytes,
+        });
       case 'release':
-        return toPromises({ kind: 'release', id: effect.run });
+        return errands.add('sharing', { kind: 'release', reservation: own(effect.run) });
       case 'pinOutputs':
-        return pin(effect.outcome.result, 'replica', limits.replicaPinMs, { kind: 'run', run: effect.run });
+        return pin(effect.outcome.result, limits.replicaPinMs, { kind: 'run', run: effect.run });
+      case 'slots':
       case 'ownEnded':
-        return toSubmitter({ kind: 'ownEnded', request: effect.request, outcome: effect.outcome });
+      case 'ownClaimed':
+      case 'ownUnclaimed':
+        return errands.add('submitter', effect);
       case 'fetchInputs':
       case 'run':
       case 'freeze':
@@ -391,60 +343,30 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     }
   }
 
-  function pin(blob: BlobKey, purpose: 'ownClient' | 'handOver' | 'replica', forMs: number, pinFor: PinFor): void {
+  function pin(blob: BlobKey, forMs: number, pinFor: PinFor): void {
     nextPin += 1;
     pinsFor.set(nextPin, pinFor);
-    toPromises({ kind: 'pin', id: nextPin, blob, purpose, forMs });
+    errands.add('sharing', { kind: 'pin', pin: own(nextPin), blob, purpose: purposes[pinFor.kind], forMs });
   }
 
-  function stepPromises(event: PromiseEvent): void {
-    for (const effect of promises.step(event, nowInStepMs)) {
-      switch (effect.kind) {
-        case 'persist':
-          effects.push({ kind: 'persist', id: effect.id, record: { of: 'promises', record: effect.record } });
-          break;
-        case 'pinned':
-        case 'pinRefused':
-          onPin(effect.id, effect.kind === 'pinned' ? effect.untilMs - nowInStepMs : undefined);
-          effects.push({
-            kind: 'note',
-            note:
-              effect.kind === 'pinned'
-                ? { kind: 'pinned', blob: effect.blob, purpose: effect.purpose, untilMs: effect.untilMs }
-                : { kind: 'pinRefused', blob: effect.blob, reason: effect.reason },
-          });
-          break;
-        case 'reserved':
-          toExecutor({ kind: 'reserved', run: effect.id });
-          break;
-        case 'reserveRefused':
-          toExecutor({ kind: 'reserveRefused', run: effect.id });
-          break;
-        case 'evict':
-          effects.push(effect);
-          break;
-        default:
-          effect satisfies never;
+  /** `forMs` is undefined when the pin was refused. */
+  function onPin(id: number, pinFor: PinFor, forMs: number | undefined): void {
+    pinsFor.delete(numberOf(id));
+    switch (pinFor.kind) {
+      case 'run': {
+        const { run } = pinFor;
+        return errands.add(
+          'executor',
+          forMs === undefined ? { kind: 'pinRefused', run } : { kind: 'pinned', run, forMs },
+        );
       }
-    }
-  }
-
-  function onPin(id: number, forMs: number | undefined): void {
-    const pinFor = pinsFor.get(id);
-    pinsFor.delete(id);
-    switch (pinFor?.kind) {
-      case undefined:
-        return;
-      case 'run':
-        return toExecutor(
-          forMs === undefined ? { kind: 'pinRefused', run: pinFor.run } : { kind: 'pinned', run: pinFor.run, forMs },
+      case 'fetch': {
+        const { fetch } = pinFor;
+        return errands.add(
+          'submitter',
+          forMs === undefined ? { kind: 'pinRefused', fetch } : { kind: 'pinned', fetch, forMs },
         );
-      case 'fetch':
-        return toSubmitter(
-          forMs === undefined
-            ? { kind: 'pinRefused', fetch: pinFor.fetch }
-            : { kind: 'pinned', fetch: pinFor.fetch, forMs },
-        );
+      }
       case 'client': {
         if (forMs === undefined) return;
         const pinned = clientPins.get(pinFor.invocation);
@@ -452,6 +374,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
         else clientPins.set(pinFor.invocation, [id]);
         return;
       }
+      case 'upload':
+        return errands.add('desk', { kind: 'pinned', write: pinFor.write, forMs });
       default:
         pinFor satisfies never;
     }
@@ -470,10 +394,18 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'nack':
       case 'syncOffer':
       case 'sync':
-        return toMembership({ kind: 'message', from, message });
+      case 'announce':
+      case 'announced':
+      case 'regionsAsked':
+      case 'regions':
+      case 'whoHas':
+      case 'holders':
+      case 'keep':
+      case 'kept':
+        return errands.add('sharing', { kind: 'message', from, message });
       case 'hints':
         for (const hint of message.hints) {
-          if (hint.state === 'ready') toExecutor({ kind: 'workAt', leader: hint.leader });
+          if (hint.state === 'ready') errands.add('executor', { kind: 'workAt', leader: hint.leader });
         }
         return;
       case 'granted':
@@ -481,173 +413,191 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'renewed':
       case 'revoked':
       case 'adopted':
-      case 'committed':
       case 'handedOver':
       case 'handOverRefused':
-        return toExecutor({ kind: 'message', from, message });
+        return errands.add('executor', { kind: 'message', from, message });
+      case 'committed': {
+        const { claim, outcome } = message;
+        effects.push({ kind: 'note', note: { kind: 'committed', key: claim.key, token: claim.token, outcome } });
+        return errands.add('executor', { kind: 'message', from, message });
+      }
       case 'requestState':
       case 'handOver':
-        return toSubmitter({ kind: 'message', from, message });
+      case 'stage':
+        return errands.add('submitter', { kind: 'message', from, message });
       case 'lookedUp':
       case 'written':
-        toSubmitter({ kind: 'message', from, message });
-        return toCoordination({ kind: 'message', from, message });
+      case 'redirect':
+        if (message.id > deskLimits.firstId) return errands.add('desk', { kind: 'message', message });
+        errands.add('submitter', { kind: 'message', from, message });
+        return errands.add('coordination', { kind: 'message', from, message });
       default:
-        return toCoordination({ kind: 'message', from, message });
+        return errands.add('coordination', { kind: 'message', from, message });
     }
   }
 
-  function onPersisted(id: number): void {
-    durableTo = id;
-    toCoordination({ kind: 'persisted', id });
-    toPromises({ kind: 'persisted', id });
+  /** What somebody else's store reported already is not counted twice. */
+  function onOutcome(blob: BlobKey, sizeBytes: number, reservation?: number): void {
+    if (promises.holds(blob)) return;
+    const stored = { kind: 'stored', blob, sizeBytes } as const;
+    errands.add('sharing', reservation === undefined ? stored : { ...stored, reservation });
+  }
+
+  /** Hints did not come here while guests were not welcome. */
+  function askForWork(): void {
+    for (const leader of new Set(leaders))
+      if (leader !== undefined) errands.add('executor', { kind: 'workAt', leader });
+  }
+
+  /** The members learn what this machine lends now. */
+  function announceLent(): void {
+    const guestSlots = slots.guests && !ownerPresent ? Math.min(slots.slots, slots.guestSlots) : 0;
+    const capabilities = slots.capabilities
+      .filter((text) => text.length <= limits.capabilityLengthMax)
+      .slice(0, limits.capabilitiesMax);
+    const same = capabilities.join() === lent.capabilities.join();
+    if (guestSlots === lent.guestSlots && same) return;
+    if (guestSlots > 0 && lent.guestSlots === 0) askForWork();
+    lent = { guestSlots, capabilities };
+    errands.add('sharing', { kind: 'attributes', attributes: { ...machine, ...lent } });
   }
 
   function apply(event: PeerEvent): void {
     switch (event.kind) {
-      case 'start':
-        return toMembership(event);
       case 'message':
         return onMessage(event.from, event.message);
       case 'wake':
         return;
       case 'gap':
-        toMembership(event);
-        toCoordination({ kind: 'gap' });
-        toExecutor({ kind: 'gap' });
-        return toSubmitter({ kind: 'gap' });
+        errands.add('sharing', event);
+        errands.add('coordination', { kind: 'gap' });
+        errands.add('executor', { kind: 'gap' });
+        return errands.add('submitter', { kind: 'gap' });
       case 'persisted':
-        return onPersisted(event.id);
+        durableTo = event.id;
+        errands.add('coordination', event);
+        return errands.add('sharing', event);
       case 'attributes':
-        return toMembership(event);
+        machine = event.attributes;
+        return errands.add('sharing', { kind: 'attributes', attributes: { ...machine, ...lent } });
       case 'goodbye':
-        toExecutor({ kind: 'goodbye' });
-        toCoordination({ kind: 'goodbye' });
-        return toMembership(event);
+        errands.add('executor', { kind: 'goodbye' });
+        errands.add('coordination', { kind: 'goodbye' });
+        return errands.add('sharing', event);
       case 'execute':
         invocations.set(event.item.request, event.item.invocation);
-        return toSubmitter(event);
+        return errands.add('submitter', event);
       case 'cancel':
-        return toSubmitter(event);
+        return errands.add('submitter', event);
       case 'invocationEnded':
-        for (const id of clientPins.get(event.invocation) ?? []) toPromises({ kind: 'unpin', id });
+        for (const id of clientPins.get(event.invocation) ?? []) errands.add('sharing', { kind: 'unpin', pin: id });
         clientPins.delete(event.invocation);
         return;
       case 'slots':
+        slots = event;
+        errands.add('executor', event);
+        return announceLent();
       case 'owner':
-        return toExecutor(event);
-      case 'gone':
-        return toPromises(event);
+        ownerPresent = event.present;
+        errands.add('executor', event);
+        return announceLent();
+      case 'drain':
+      case 'mismatched':
+        return errands.add('submitter', event);
+      case 'lookup':
+      case 'publish':
+      case 'invalidate':
+        return errands.add('desk', event);
       case 'inputsFetched':
-        return toExecutor({ kind: 'fetched', run: event.run, ok: event.ok });
-      case 'ran': {
-        const { result, sizeBytes } = event.outcome;
-        toPromises({ kind: 'stored', blob: result, sizeBytes, reservation: event.run });
-        return toExecutor(event);
-      }
+        return errands.add('executor', { kind: 'fetched', run: event.run, ok: event.ok });
+      case 'ran':
+        onOutcome(event.outcome.result, event.outcome.sizeBytes, own(event.run));
+        return errands.add('executor', event);
       case 'runFailed':
-        return toExecutor(event);
+        return errands.add('executor', event);
       case 'outputsFetched':
-        if (event.outcome) {
-          toPromises({ kind: 'stored', blob: event.outcome.result, sizeBytes: event.outcome.sizeBytes });
-        }
-        return toSubmitter({ kind: 'fetched', fetch: event.fetch, outcome: event.outcome });
+        if (event.outcome) onOutcome(event.outcome.result, event.outcome.sizeBytes);
+        return errands.add('submitter', { kind: 'fetched', fetch: event.fetch, outcome: event.outcome });
+      case 'pin':
+      case 'unpin':
+        return errands.add('sharing', { ...event, pin: outside(event.pin) });
+      case 'reserve':
+      case 'release':
+        return errands.add('sharing', { ...event, reservation: outside(event.reservation) });
+      case 'stored': {
+        const { reservation } = event;
+        return errands.add(
+          'sharing',
+          reservation === undefined ? event : { ...event, reservation: outside(reservation) },
+        );
+      }
       default:
-        event satisfies never;
+        return errands.add('sharing', event);
     }
   }
 
-  function run(errand: Errand): void {
-    switch (errand.to) {
-      case 'membership':
-        return stepMembership(errand.event);
-      case 'coordination':
-        return stepCoordination(errand.event);
-      case 'promises':
-        return stepPromises(errand.event);
-      case 'submitter':
-        return stepSubmitter(errand.event);
-      case 'executor':
-        return stepExecutor(errand.event);
-      default:
-        errand satisfies never;
-    }
-  }
-
-  function wakePart(part: Part): void {
-    wakes[part] = Number.POSITIVE_INFINITY;
-    switch (part) {
-      case 'membership':
-        return toMembership({ kind: 'wake' });
-      case 'coordination':
-        return toCoordination({ kind: 'wake' });
-      case 'submitter':
-        return toSubmitter({ kind: 'wake' });
-      case 'executor':
-        return toExecutor({ kind: 'wake' });
-      default:
-        part satisfies never;
-    }
+  /** Only work that waits is worth a message: what was claimed meanwhile is not said at all. */
+  function onHint(hint: LeaseHint): void {
+    if (hint.state !== 'ready') hints.delete(hint.key);
+    else if (hints.size < limits.hintsWaiting) hints.set(hint.key, hint);
+    const atMs = Math.max(nowInStepMs + limits.hintDelayMs, gossipedAtMs + limits.hintIntervalMs);
+    if (hints.size === 1) errands.wakeAt('gossip', atMs);
   }
 
   function gossipHints(): void {
-    hintsDueMs = Number.POSITIVE_INFINITY;
+    if (hints.size === 0) return;
     const batch = [...hints.values()];
     hints = new Map();
+    gossipedAtMs = nowInStepMs;
     const message: PeerMessage = { kind: 'hints', hints: batch };
     post(self, message, undefined);
-    const others: NodeId[] = [];
-    for (const { record, status } of membership.members()) {
-      if (status === 'alive' && record.id !== self) others.push(record.id);
-    }
+    const others = membersAlive().filter(({ guestSlots }) => guestSlots > 0);
     while (others.length > limits.hintFanout) others.splice(rng.below(others.length), 1);
-    for (const to of others) post(to, message, undefined);
+    for (const { node } of others) post(node, message, undefined);
   }
 
-  /** Delivers mail to this node itself and wakes whatever is due, until nothing is left to do at this moment. */
-  function settle(): void {
-    for (let turns = 0; ; turns++) {
-      assert(turns < limits.turnsMax, 'the machines of a node keep each other busy without time passing');
-      for (let i = 0; i < errands.length; i++) run(errands[i] as Errand);
-      errands.length = 0;
-      const at = ownMail.findIndex((mail) => mail.after === undefined || mail.after <= durableTo);
-      if (at >= 0) {
-        const [mail] = ownMail.splice(at, 1) as [(typeof ownMail)[number]];
-        effects.push({ kind: 'note', note: { kind: 'mail', message: mail.message } });
-        onMessage(self, mail.message);
-        continue;
-      }
-      if (membersChanged) {
-        membersChanged = false;
-        toCoordination({ kind: 'members', members: memberViews() });
-        continue;
-      }
-      const due = parts.find((part) => wakes[part] <= nowInStepMs);
-      if (due) wakePart(due);
-      else if (hintsDueMs <= nowInStepMs) gossipHints();
-      else return;
+  function membersAlive(): MeshMember[] {
+    const alive: MeshMember[] = [];
+    for (const { record, status } of membership.members()) {
+      const { guestSlots, capabilities } = record.attributes;
+      if (status === 'alive' && record.id !== self) alive.push({ node: record.id, guestSlots, capabilities });
     }
+    return alive;
+  }
+
+  /** Delivers mail to this node itself, then what changed among the members. */
+  function deliverOwn(): boolean {
+    const at = ownMail.findIndex((mail) => mail.after === undefined || mail.after <= durableTo);
+    if (at >= 0) {
+      const [mail] = ownMail.splice(at, 1) as [(typeof ownMail)[number]];
+      effects.push({ kind: 'note', note: { kind: 'mail', message: mail.message } });
+      onMessage(self, mail.message);
+      return true;
+    }
+    if (!membersChanged) return false;
+    membersChanged = false;
+    errands.add('coordination', { kind: 'members', members: memberViews() });
+    errands.add('submitter', { kind: 'mesh', members: membersAlive() });
+    return true;
   }
 
   return {
-    membership,
+    ...sharing,
     coordination,
-    promises,
     submitter,
     executor,
     step(event, now) {
       effects = [];
       nowInStepMs = now;
       apply(event);
-      settle();
-      const next = Math.min(wakes.membership, wakes.coordination, wakes.submitter, wakes.executor, hintsDueMs);
+      errands.settle(now, deliverOwn);
+      const next = errands.nextMs();
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
     },
     checkpoint: (now) => [
-      ...membership.checkpoint().map((record) => ({ of: 'membership' as const, record })),
-      ...promises.checkpoint(now).map((record) => ({ of: 'promises' as const, record })),
+      ...sharing.checkpoint(now),
       ...coordination.checkpoint().map((record) => ({ of: 'coordination' as const, record })),
     ],
   };

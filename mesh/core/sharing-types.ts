@@ -1,4 +1,4 @@
-/** What a node that shares blobs takes and gives; see sharing.ts. Shaped like mesh/core/peer.ts, which it will join. */
+/** What the sharing part of a node takes and gives; see sharing.ts. */
 import type { FetchFailure, FetchNote, Part, PartOutcome, TransferOutcome, Want } from './fetch/types.ts';
 import type { BlobKey, NodeId } from './ids.ts';
 import type { Member, MembershipRecord } from './membership/membership.ts';

@@ -2,14 +2,13 @@
  * One node's share in sharing blobs: membership, promises, the provider index, keeping, the fetch planner and the upload
  * gate as one machine. It routes messages and answers between them and numbers persists; it decides nothing itself.
  */
-import assert from 'node:assert';
+import { createErrands } from './errands.ts';
 import { createPlanner, type Planner } from './fetch/planner.ts';
 import type { FetchEvent, Locality, Part } from './fetch/types.ts';
 import { createUploads, type Uploads } from './fetch/uploads.ts';
 import type { BlobKey, NodeId } from './ids.ts';
 import { createKeeping } from './keeping/keeping.ts';
 import type { KeepingEvent } from './keeping/types.ts';
-import { peerLimits as limits } from './limits.ts';
 import type { Machine } from './machine.ts';
 import { createMembership, type Member, type Membership, type MembershipEvent } from './membership/membership.ts';
 import type { Attributes, MemberStatus } from './membership/records.ts';
@@ -28,16 +27,14 @@ export interface Sharing extends Machine<SharingEvent, SharingEffect> {
   checkpoint(nowMs: number): SharingRecord[];
 }
 
-/** Something for one of the machines. Each machine's effects are dealt with before any machine takes its next event. */
-type Errand =
-  | { readonly to: 'membership'; readonly event: MembershipEvent }
-  | { readonly to: 'promises'; readonly event: PromiseEvent }
-  | { readonly to: 'providers'; readonly event: ProviderEvent }
-  | { readonly to: 'keeping'; readonly event: KeepingEvent }
-  | { readonly to: 'fetching'; readonly event: FetchEvent };
-
-type PartName = 'membership' | 'providers' | 'keeping' | 'fetching';
-const parts: readonly PartName[] = ['membership', 'providers', 'keeping', 'fetching'];
+/** What each part takes. */
+interface Parts {
+  membership: MembershipEvent;
+  promises: PromiseEvent;
+  providers: ProviderEvent;
+  keeping: KeepingEvent;
+  fetching: FetchEvent;
+}
 
 /** Numbers of pins that are kept before those that ended are looked for. */
 const pinsPrunedFrom = 1_024;
@@ -48,11 +45,23 @@ type FindFor =
   | { readonly kind: 'keeping'; readonly find: number };
 type PinFor = { readonly kind: 'own' | 'keeping'; readonly pin: number };
 
-/** Creates a node from its own records, oldest first. It is silent until its `start` event. */
-export function createSharing(config: SharingConfig, restored: readonly SharingRecord[], nowMs: number): Sharing {
+/** Numbers for records of all machines of one node, rising. */
+export function createPersistIds(): () => number {
+  let last = 0;
+  return () => ++last;
+}
+
+/**
+ * Creates a node from its own records, oldest first. It is silent until its `start` event. `nextPersistId` is the node's,
+ * when it has further machines.
+ */
+export function createSharing(
+  config: SharingConfig,
+  restored: readonly SharingRecord[],
+  nowMs: number,
+  nextPersistId = createPersistIds(),
+): Sharing {
   const { self, rng } = config;
-  let persistId = 0;
-  const nextPersistId = (): number => ++persistId;
   const membership = createMembership(
     { self, attributes: config.attributes, signer: config.signer, rng: rng.fork('membership'), nextPersistId },
     restored.flatMap((entry) => (entry.of === 'membership' ? [entry.record] : [])),
@@ -79,13 +88,14 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   const planner = createPlanner({ self });
   const uploads = createUploads({ bytesPerSecond: config.uploadBytesPerSecond, uploadsMax: config.uploadsMax }, nowMs);
 
-  const wakes: { [P in PartName]: number } = {
-    membership: Number.POSITIVE_INFINITY,
-    providers: nowMs,
-    keeping: Number.POSITIVE_INFINITY,
-    fetching: Number.POSITIVE_INFINITY,
-  };
-  const errands: Errand[] = [];
+  const errands = createErrands<Parts>({
+    membership: stepMembership,
+    promises: stepPromises,
+    providers: stepProviders,
+    keeping: stepKeeping,
+    fetching: stepFetching,
+  });
+  errands.wakeAt('providers', nowMs);
   const finds = new Map<number, FindFor>();
   const ownFinds = new Map<number, number>();
   const ordered = new Map<number, readonly Part[]>();
@@ -100,22 +110,6 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   let nowInStepMs = nowMs;
   let effects: SharingEffect[] = [];
 
-  function toPromises(event: PromiseEvent): void {
-    errands.push({ to: 'promises', event });
-  }
-
-  function toProviders(event: ProviderEvent): void {
-    errands.push({ to: 'providers', event });
-  }
-
-  function toKeeping(event: KeepingEvent): void {
-    errands.push({ to: 'keeping', event });
-  }
-
-  function toFetching(event: FetchEvent): void {
-    errands.push({ to: 'fetching', event });
-  }
-
   function stepMembership(event: MembershipEvent): void {
     for (const effect of membership.step(event, nowInStepMs)) {
       switch (effect.kind) {
@@ -126,7 +120,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           effects.push({ kind: 'persist', id: effect.id, record: { of: 'membership', record: effect.record } });
           break;
         case 'wakeAt':
-          wakes.membership = effect.atMs;
+          errands.wakeAt('membership', effect.atMs);
           break;
         case 'memberChanged':
           onMember(effect.member, effect.before);
@@ -141,11 +135,11 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     const { record, status } = member;
     const node = record.id;
     effects.push({ kind: 'note', note: { kind: 'member', member, before } });
-    toProviders({ kind: 'member', node, before });
+    errands.add('providers', { kind: 'member', node, before });
     if (node === self) return;
-    toFetching({ kind: 'peer', node, status, locality: localityOf(attributes, record.attributes) });
+    errands.add('fetching', { kind: 'peer', node, status, locality: localityOf(attributes, record.attributes) });
     if (status === 'alive' || status === 'suspect') return;
-    toKeeping({ kind: 'absent', node });
+    errands.add('keeping', { kind: 'absent', node });
     uploads.step({ kind: 'absent', node }, nowInStepMs);
   }
 
@@ -159,7 +153,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           const pin = pins.get(effect.id);
           if (pin?.kind === 'own') {
             effects.push({ kind: 'pinned', pin: pin.pin, blob: effect.blob, untilMs: effect.untilMs });
-          } else if (pin) toKeeping({ kind: 'pinned', pin: pin.pin, forMs: effect.untilMs - nowInStepMs });
+          } else if (pin) errands.add('keeping', { kind: 'pinned', pin: pin.pin, forMs: effect.untilMs - nowInStepMs });
           if (pin?.kind === 'keeping') pins.delete(effect.id);
           break;
         }
@@ -169,7 +163,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           if (pin?.kind === 'own') {
             ownPins.delete(pin.pin);
             effects.push({ kind: 'pinRefused', pin: pin.pin, blob: effect.blob, reason: effect.reason });
-          } else if (pin) toKeeping({ kind: 'pinned', pin: pin.pin, forMs: 0 });
+          } else if (pin) errands.add('keeping', { kind: 'pinned', pin: pin.pin, forMs: 0 });
           break;
         }
         case 'reserved':
@@ -178,7 +172,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           break;
         case 'evict':
           effects.push(effect);
-          toProviders({ kind: 'gone', blobs: [effect.blob] });
+          errands.add('providers', { kind: 'gone', blobs: [effect.blob] });
           uploads.step({ kind: 'gone', blob: effect.blob }, nowInStepMs);
           break;
         default:
@@ -194,7 +188,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           effects.push(effect);
           break;
         case 'wakeAt':
-          wakes.providers = effect.atMs;
+          errands.wakeAt('providers', effect.atMs);
           break;
         case 'found': {
           const { found, done } = effect;
@@ -208,10 +202,10 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
               effects.push({ kind: 'found', find: asker.find, found, done });
               break;
             case 'fetching':
-              toFetching({ kind: 'located', found });
+              errands.add('fetching', { kind: 'located', found });
               break;
             case 'keeping':
-              toKeeping({ kind: 'found', find: asker.find, found, done });
+              errands.add('keeping', { kind: 'found', find: asker.find, found, done });
               break;
             default:
               asker satisfies never;
@@ -231,7 +225,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     nextFind += 1;
     finds.set(nextFind, asker);
     if (asker.kind === 'own') ownFinds.set(asker.find, nextFind);
-    toProviders({ kind: 'find', find: nextFind, blobs, thorough });
+    errands.add('providers', { kind: 'find', find: nextFind, blobs, thorough });
   }
 
   /** Forgets the numbers of pins that ended by themselves. */
@@ -250,7 +244,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     nextPin += 1;
     pins.set(nextPin, pinFor);
     if (pinFor.kind === 'own') ownPins.set(pinFor.pin, nextPin);
-    toPromises({ kind: 'pin', id: nextPin, blob, purpose, forMs });
+    errands.add('promises', { kind: 'pin', id: nextPin, blob, purpose, forMs });
   }
 
   function stepKeeping(event: KeepingEvent): void {
@@ -261,7 +255,7 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
           effects.push(effect);
           break;
         case 'wakeAt':
-          wakes.keeping = effect.atMs;
+          errands.wakeAt('keeping', effect.atMs);
           break;
         case 'find':
           find(effect.blobs, true, { kind: 'keeping', find: effect.find });
@@ -279,13 +273,13 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     for (const effect of planner.step(event, nowInStepMs)) {
       switch (effect.kind) {
         case 'wakeAt':
-          wakes.fetching = effect.atMs;
+          errands.wakeAt('fetching', effect.atMs);
           break;
         case 'locate':
           find(effect.blobs, effect.thorough, { kind: 'fetching' });
           break;
         case 'blame':
-          toProviders({ kind: 'bench', node: effect.node, reason: effect.reason });
+          errands.add('providers', { kind: 'bench', node: effect.node, reason: effect.reason });
           break;
         case 'transfer':
           ordered.set(effect.transfer, effect.parts);
@@ -314,16 +308,16 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
   /** A blob that was ordered is durable here, whether or not somebody still wants it. */
   function onFetched(blob: BlobKey, sizeBytes: number | undefined): void {
     if (sizeBytes === undefined || promises.holds(blob)) return;
-    toPromises({ kind: 'stored', blob, sizeBytes });
-    toProviders({ kind: 'stored', blobs: [blob] });
+    errands.add('promises', { kind: 'stored', blob, sizeBytes });
+    errands.add('providers', { kind: 'stored', blobs: [blob] });
   }
 
   /** A blob is durable here: it counts towards the disk, and others may be told. */
   function onStored(event: Extract<SharingEvent, { kind: 'stored' }>): void {
     const { blob, sizeBytes, reservation } = event;
-    if (!promises.holds(blob)) toProviders({ kind: 'stored', blobs: [blob] });
-    toPromises({ kind: 'stored', blob, sizeBytes, ...(reservation === undefined ? {} : { reservation }) });
-    toFetching({ kind: 'stored', blob });
+    if (!promises.holds(blob)) errands.add('providers', { kind: 'stored', blobs: [blob] });
+    errands.add('promises', { kind: 'stored', blob, sizeBytes, ...(reservation === undefined ? {} : { reservation }) });
+    errands.add('fetching', { kind: 'stored', blob });
   }
 
   function onMessage(from: NodeId, message: SharingMessage): void {
@@ -334,18 +328,17 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
       case 'nack':
       case 'syncOffer':
       case 'sync':
-        errands.push({ to: 'membership', event: { kind: 'message', from, message } });
-        return;
+        return errands.add('membership', { kind: 'message', from, message });
       case 'announce':
       case 'announced':
       case 'regionsAsked':
       case 'regions':
       case 'whoHas':
       case 'holders':
-        return toProviders({ kind: 'message', from, message });
+        return errands.add('providers', { kind: 'message', from, message });
       case 'keep':
       case 'kept':
-        return toKeeping({ kind: 'message', from, message });
+        return errands.add('keeping', { kind: 'message', from, message });
       default:
         message satisfies never;
     }
@@ -355,35 +348,35 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     switch (event.kind) {
       case 'start':
       case 'goodbye':
-        errands.push({ to: 'membership', event });
+        errands.add('membership', event);
         return;
       case 'message':
         return onMessage(event.from, event.message);
       case 'wake':
         return;
       case 'gap':
-        errands.push({ to: 'membership', event });
-        toProviders({ kind: 'gap' });
-        toKeeping({ kind: 'gap' });
-        return toFetching({ kind: 'gap' });
+        errands.add('membership', event);
+        errands.add('providers', { kind: 'gap' });
+        errands.add('keeping', { kind: 'gap' });
+        return errands.add('fetching', { kind: 'gap' });
       case 'persisted':
-        return toPromises(event);
+        return errands.add('promises', event);
       case 'attributes':
         attributes = event.attributes;
-        errands.push({ to: 'membership', event });
+        errands.add('membership', event);
         for (const { record, status } of membership.members()) {
           if (record.id === self) continue;
           const locality = localityOf(attributes, record.attributes);
-          toFetching({ kind: 'peer', node: record.id, status, locality });
+          errands.add('fetching', { kind: 'peer', node: record.id, status, locality });
         }
         return;
       case 'stored':
         return onStored(event);
       case 'used':
-        return toPromises(event);
+        return errands.add('promises', event);
       case 'gone':
-        toPromises(event);
-        toProviders({ kind: 'gone', blobs: [event.blob] });
+        errands.add('promises', event);
+        errands.add('providers', { kind: 'gone', blobs: [event.blob] });
         uploads.step(event, nowInStepMs);
         return;
       case 'pin':
@@ -393,29 +386,29 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
         ownPins.delete(event.pin);
         if (id === undefined) return;
         pins.delete(id);
-        return toPromises({ kind: 'unpin', id });
+        return errands.add('promises', { kind: 'unpin', id });
       }
       case 'reserve':
-        return toPromises({ kind: 'reserve', id: event.reservation, sizeBytes: event.sizeBytes });
+        return errands.add('promises', { kind: 'reserve', id: event.reservation, sizeBytes: event.sizeBytes });
       case 'release':
-        return toPromises({ kind: 'release', id: event.reservation });
+        return errands.add('promises', { kind: 'release', id: event.reservation });
       case 'want':
       case 'unwant':
       case 'progress':
       case 'roundTrip':
-        return toFetching(event);
+        return errands.add('fetching', event);
       case 'ended':
         ordered.delete(event.transfer);
-        return toFetching(event);
+        return errands.add('fetching', event);
       case 'part':
         if (event.outcome === 'stored') {
           onFetched(event.blob, ordered.get(event.transfer)?.find(({ blob }) => blob === event.blob)?.lengthBytes);
         }
-        return toFetching(event);
+        return errands.add('fetching', event);
       case 'assembled':
         if (event.outcome === 'stored') onFetched(event.blob, assembling.get(event.blob));
         assembling.delete(event.blob);
-        return toFetching(event);
+        return errands.add('fetching', event);
       case 'find':
         return find(event.blobs, false, { kind: 'own', find: event.find });
       case 'stopFind': {
@@ -423,10 +416,10 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
         ownFinds.delete(event.find);
         if (id === undefined) return;
         finds.delete(id);
-        return toProviders({ kind: 'stopFind', find: id });
+        return errands.add('providers', { kind: 'stopFind', find: id });
       }
       case 'secure':
-        return toKeeping(event);
+        return errands.add('keeping', event);
       case 'asked': {
         const { upload, to, parts: wanted } = event;
         effects.push(...uploads.step({ kind: 'asked', upload, to, parts: wanted }, nowInStepMs));
@@ -440,40 +433,6 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
     }
   }
 
-  function run(errand: Errand): void {
-    switch (errand.to) {
-      case 'membership':
-        return stepMembership(errand.event);
-      case 'promises':
-        return stepPromises(errand.event);
-      case 'providers':
-        return stepProviders(errand.event);
-      case 'keeping':
-        return stepKeeping(errand.event);
-      case 'fetching':
-        return stepFetching(errand.event);
-      default:
-        errand satisfies never;
-    }
-  }
-
-  function wakePart(part: PartName): void {
-    wakes[part] = Number.POSITIVE_INFINITY;
-    errands.push({ to: part, event: { kind: 'wake' } });
-  }
-
-  /** Runs errands and wakes whatever is due, until nothing is left to do at this moment. */
-  function settle(): void {
-    for (let turns = 0; ; turns++) {
-      assert(turns < limits.turnsMax, 'the machines of a node keep each other busy without time passing');
-      for (let i = 0; i < errands.length; i++) run(errands[i] as Errand);
-      errands.length = 0;
-      const due = parts.find((part) => wakes[part] <= nowInStepMs);
-      if (!due) return;
-      wakePart(due);
-    }
-  }
-
   return {
     membership,
     promises,
@@ -484,8 +443,8 @@ export function createSharing(config: SharingConfig, restored: readonly SharingR
       effects = [];
       nowInStepMs = now;
       apply(event);
-      settle();
-      const next = Math.min(wakes.membership, wakes.providers, wakes.keeping, wakes.fetching);
+      errands.settle(now);
+      const next = errands.nextMs();
       if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;

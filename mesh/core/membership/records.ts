@@ -23,7 +23,14 @@ export interface Attributes {
   readonly coordinator: 'always-on' | 'eligible' | 'never';
   /** Names the disk this node runs on; another disk means another generation. */
   readonly storeGeneration: number;
+  /** Slots lent to guests now; 0 while nobody else's actions are welcome. */
+  readonly guestSlots: number;
+  /** What its runner offers: sorted `name=value` texts. */
+  readonly capabilities: readonly string[];
 }
+
+/** What a driver knows of its machine; the peer itself says what it lends. */
+export type MachineAttributes = Omit<Attributes, 'guestSlots' | 'capabilities'>;
 
 /** Said by the subject itself. `here` is running, the other two are announced absences. */
 export type Presence = 'here' | 'suspended' | 'left';
