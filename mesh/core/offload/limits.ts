@@ -50,8 +50,11 @@ export const busyPermille = 200;
 export const leaveIdleMs = 15_000;
 /** Input this recent means that somebody is there. */
 export const inputMs = 30_000;
-/** Memory that must be left for the owner. */
+/** What still comes in this soon after the owner went was on its way: the key that locked the screen, let go. */
+export const awayGraceMs = 2_000;
+/** Memory that must be left for the owner; on a small machine this share of all. */
 export const freeMemoryBytes = 2 * 1024 * 1024 * 1024;
+export const freeMemoryShare = 1 / 8;
 /** Without a sample for this long nothing is known, and the machine counts as in use. */
 export const sampleMsMax = 10_000;
 
