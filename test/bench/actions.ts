@@ -19,7 +19,7 @@ const inputFiles = 50;
 const inputPackages = 5;
 
 /** Spawns and waits; milliseconds. */
-function spawnMs(program: string, args: readonly string[]): Promise<number> {
+export function spawnMs(program: string, args: readonly string[]): Promise<number> {
   const start = performance.now();
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: 'ignore' });
@@ -31,7 +31,7 @@ function spawnMs(program: string, args: readonly string[]): Promise<number> {
 }
 
 /** The bare command a sandboxed action cannot be cheaper than. */
-const bareBwrap = [
+export const bareBwrap = [
   '--unshare-all',
   '--die-with-parent',
   '--ro-bind',

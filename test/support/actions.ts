@@ -5,13 +5,14 @@
 import { create, type DescMessage, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { anyUnpack, timestampMs } from '@bufbuild/protobuf/wkt';
 import { connectGrpc } from '../../node/reapi/grpc-client.ts';
-import { type Digest, digestKey, toWireDigest } from '../../protos/digest.ts';
+import { type Digest, digestKey, makeDigest, toWireDigest } from '../../protos/digest.ts';
 import {
   ActionCache,
   type ActionResult,
   ActionSchema,
   CommandSchema,
   ContentAddressableStorage,
+  type Digest as WireDigest,
   DirectorySchema,
   ExecuteOperationMetadataSchema,
   ExecuteResponseSchema,
@@ -25,8 +26,10 @@ import { type Code, codeName, StatusError } from '../../protos/status.ts';
 export interface ActionSpec {
   /** Two actions of different names are different actions. */
   readonly name: string;
-  /** Run by `/bin/sh -c`; what it leaves in `out` is the output. */
-  readonly script: string;
+  /** What it leaves in `out` is its output. */
+  readonly argv: readonly string[];
+  /** Its files: bytes, or HASH/SIZE of what is stored already. */
+  readonly inputs?: Readonly<Record<string, Uint8Array | string>>;
   readonly timeoutMs?: number;
   readonly doNotCache?: boolean;
   /** Asked of whoever runs it. */
@@ -55,6 +58,8 @@ export interface ActionRun {
 }
 
 export interface ActionClient extends Disposable {
+  /** Stores bytes and tells HASH/SIZE of each. */
+  put(blobs: readonly Uint8Array[]): Promise<string[]>;
   /** Stores what the actions need. */
   upload(specs: readonly ActionSpec[]): Promise<void>;
   /** Executes one that was uploaded. Never rejects: a failed call is in the run. */
@@ -67,7 +72,8 @@ export interface ActionClient extends Disposable {
 
 export interface ExecuteOptions {
   readonly signal?: AbortSignal;
-  readonly onStage?: (name: string, stage: Stage) => void;
+  /** Told of each stage, and of each worker that takes the action on; empty while nobody has. */
+  readonly onProgress?: (name: string, stage: Stage, worker: string) => void;
 }
 
 const fn = 'sha256';
@@ -86,33 +92,46 @@ export function openActionClient(address: string): ActionClient {
   const storage = connection.client(ContentAddressableStorage);
   const results = connection.client(ActionCache);
 
-  async function upload(specs: readonly ActionSpec[]): Promise<void> {
-    const blobs = new Map<string, { digest: Digest; data: Uint8Array }>();
-    for (const spec of specs) for (const blob of encoded(spec).blobs) blobs.set(digestKey(blob.digest), blob);
-    const all = [...blobs.values()];
-    for (let at = 0; at < all.length; at += uploadedAtOnce) {
-      const requests = all
-        .slice(at, at + uploadedAtOnce)
-        .map(({ digest, data }) => ({ digest: toWireDigest(digest), data }));
-      const { responses } = await storage.batchUpdateBlobs({ requests });
+  async function store(blobs: Iterable<Blob>): Promise<void> {
+    const requests: { digest: WireDigest; data: Uint8Array }[] = [];
+    let bytes = 0;
+    const flush = async (): Promise<void> => {
+      bytes = 0;
+      const { responses } = await storage.batchUpdateBlobs({ requests: requests.splice(0) });
       const failed = responses.find(({ status }) => status && status.code !== 0);
       if (failed) throw new Error(`an upload failed: ${failed.status?.message}`);
+    };
+    for (const { digest, data } of blobs) {
+      if (requests.length > 0 && bytes + data.byteLength > batchBytesMax) await flush();
+      requests.push({ digest: toWireDigest(digest), data });
+      bytes += data.byteLength;
     }
+    if (requests.length > 0) await flush();
   }
 
-  async function execute(spec: ActionSpec, { signal, onStage }: ExecuteOptions = {}): Promise<ActionRun> {
+  async function upload(specs: readonly ActionSpec[]): Promise<void> {
+    const all = specs.flatMap((spec) => encoded(spec).blobs);
+    await store(new Map(all.map((blob) => [digestKey(blob.digest), blob])).values());
+  }
+
+  async function execute(spec: ActionSpec, { signal, onProgress }: ExecuteOptions = {}): Promise<ActionRun> {
     const started = performance.now();
     const stages: Stage[] = [];
+    let worker = '';
     let last: Operation | undefined;
     let failure: StatusError | undefined;
     try {
       const request = { actionDigest: toWireDigest(encoded(spec).action) };
       for await (const operation of execution.execute(request, signal ? { signal } : {})) {
         last = operation;
-        const stage = stageOf(operation);
-        if (stage === undefined || stage === stages.at(-1)) continue;
-        stages.push(stage);
-        onStage?.(spec.name, stage);
+        const metadata = operation.metadata && anyUnpack(operation.metadata, ExecuteOperationMetadataSchema);
+        if (!metadata) continue;
+        const stage = stageNames[metadata.stage];
+        const by = metadata.partialExecutionMetadata?.worker ?? worker;
+        if (stage === stages.at(-1) && by === worker) continue;
+        if (stage !== stages.at(-1)) stages.push(stage);
+        worker = by;
+        onProgress?.(spec.name, stage, worker);
       }
     } catch (error) {
       if (!(error instanceof StatusError)) throw error;
@@ -122,6 +141,11 @@ export function openActionClient(address: string): ActionClient {
   }
 
   return {
+    async put(contents) {
+      const blobs = contents.map((data) => ({ digest: digestOf(fn, data), data }));
+      await store(blobs);
+      return blobs.map(({ digest }) => `${digest.hash}/${digest.sizeBytes}`);
+    },
     upload,
     execute,
     async run(specs, options) {
@@ -140,38 +164,52 @@ export function openActionClient(address: string): ActionClient {
   };
 }
 
-const uploadedAtOnce = 500;
+/** Well below what a server takes in one message. */
+const batchBytesMax = 2_000_000;
+
+export function shell(script: string): string[] {
+  return ['/bin/sh', '-c', script];
+}
 
 /** `count` actions that take `ms` each and nobody has run; each leaves its name. */
 export function sleepers(label: string, count: number, ms: number): ActionSpec[] {
   return Array.from({ length: count }, (_, index) => {
     const name = `${label}-${index}`;
-    return { name, script: `sleep ${ms / 1000}; echo ${name} > out` };
+    return { name, argv: shell(`sleep ${ms / 1000}; echo ${name} > out`) };
   });
 }
 
-function encoded(spec: ActionSpec): { action: Digest; blobs: { digest: Digest; data: Uint8Array }[] } {
-  const blobs: { digest: Digest; data: Uint8Array }[] = [];
-  const put = <Desc extends DescMessage>(schema: Desc, init: MessageInitShape<Desc>): Digest => {
-    const data = toBinary(schema, create(schema, init));
+interface Blob {
+  readonly digest: Digest;
+  readonly data: Uint8Array;
+}
+
+function encoded(spec: ActionSpec): { readonly action: Digest; readonly blobs: readonly Blob[] } {
+  const blobs: Blob[] = [];
+  const keep = (data: Uint8Array): Digest => {
     const digest = digestOf(fn, data);
     blobs.push({ digest, data });
     return digest;
   };
+  const put = <Desc extends DescMessage>(schema: Desc, init: MessageInitShape<Desc>): Digest =>
+    keep(toBinary(schema, create(schema, init)));
+  const files = Object.entries(spec.inputs ?? {})
+    .toSorted(([one], [other]) => (one < other ? -1 : 1))
+    .map(([name, input]) => ({ name, digest: typeof input === 'string' ? wireOf(input) : toWireDigest(keep(input)) }));
   const platform = {
     properties: Object.entries(spec.platform ?? {})
       .toSorted(([one], [other]) => (one < other ? -1 : 1))
       .map(([name, value]) => ({ name, value })),
   };
   const command = put(CommandSchema, {
-    arguments: ['/bin/sh', '-c', spec.script],
+    arguments: [...spec.argv],
     environmentVariables: [{ name: 'PATH', value: '/usr/bin:/bin' }],
     outputPaths: ['out'],
     platform,
   });
   const action = put(ActionSchema, {
     commandDigest: toWireDigest(command),
-    inputRootDigest: toWireDigest(put(DirectorySchema, {})),
+    inputRootDigest: toWireDigest(put(DirectorySchema, { files })),
     salt: Buffer.from(spec.name),
     doNotCache: spec.doNotCache ?? false,
     platform,
@@ -182,9 +220,9 @@ function encoded(spec: ActionSpec): { action: Digest; blobs: { digest: Digest; d
   return { action, blobs };
 }
 
-function stageOf(operation: Operation): Stage | undefined {
-  const metadata = operation.metadata && anyUnpack(operation.metadata, ExecuteOperationMetadataSchema);
-  return metadata && stageNames[metadata.stage];
+function wireOf(text: string): WireDigest {
+  const [hash = '', size] = text.split('/');
+  return toWireDigest(makeDigest(fn, hash, Number(size)));
 }
 
 type Answer = Omit<ActionRun, 'name' | 'stages' | 'tookMs'>;

@@ -1,6 +1,7 @@
 /** A machine with a node of its own: a host of a network lab, or this machine by another name. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { post } from '../../node/cli/mesh-socket.ts';
 import { type ActionClient, openActionClient } from './actions.ts';
 import type { NetworkLab } from './network-lab.ts';
 import { entry, type NodeProcess, startNode } from './node-process.ts';
@@ -23,6 +24,8 @@ export interface Machine extends AsyncDisposable {
   peerId(): Promise<string>;
   /** A client of its node, from outside of its network too. The caller disposes of it. */
   client(): ActionClient;
+  /** Says to its node that its owner is there, or is gone. */
+  owner(presence: 'back' | 'away'): Promise<void>;
   /** How many others it sees alive. */
   sees(): Promise<number>;
   /** Bytes of whole blobs that came from others since its node started. */
@@ -38,6 +41,8 @@ export interface MachineOptions {
   readonly host?: string;
   /** Of `potluck up`, at each start. */
   readonly args?: readonly string[];
+  /** Further environment of its node. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 interface SharedStatus {
@@ -45,7 +50,7 @@ interface SharedStatus {
   readonly sharing: { readonly receivedBytes: number } | null;
 }
 
-export function createMachine({ name, dataDir, lab, host = name, args = [] }: MachineOptions): Machine {
+export function createMachine({ name, dataDir, lab, host = name, args = [], env = {} }: MachineOptions): Machine {
   const prefix = (): readonly string[] => (lab ? lab.host(host).command(process.execPath).slice(0, -1) : []);
   /** Sockets of the file system are reached from every network namespace. */
   const socket = (what: string): string => `unix:${dataDir}.${what}.sock`;
@@ -73,6 +78,7 @@ export function createMachine({ name, dataDir, lab, host = name, args = [] }: Ma
         args: ['--listen', socket('grpc'), ...args, ...more],
         http: socket('http'),
         prefix: prefix(),
+        env,
       });
       return running;
     },
@@ -84,6 +90,10 @@ export function createMachine({ name, dataDir, lab, host = name, args = [] }: Ma
       const { mesh } = await status();
       if (mesh.peerId === null) throw new Error(`${name} is in no mesh`);
       return mesh.peerId;
+    },
+    async owner(presence) {
+      const answer = await post(dataDir, JSON.stringify({ do: 'owner', presence }));
+      if (answer === undefined) throw new Error(`no node runs on ${name}`);
     },
     client: () => openActionClient(socket('grpc')),
     sees: async () => (await status()).mesh.members.alive,

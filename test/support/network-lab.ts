@@ -26,6 +26,8 @@ export interface NetworkLab extends Disposable {
   lose(name: string, percent: number): void;
   /** Holds back every packet between the two subnets, each way. Resolves once it does. */
   delay(subnet: string, other: string, delayMs: number): Promise<void>;
+  /** Nothing passes between the two subnets any more, or again. */
+  cut(subnet: string, other: string, isCut: boolean): void;
   /** Unplugs the host, or plugs it in again. */
   plug(name: string, isPlugged: boolean): void;
   /** Packets of `from` no longer reach `to`; those of `to` still reach `from`. */
@@ -206,6 +208,16 @@ export function openNetworkLab(subnets: Readonly<Record<string, readonly string[
         run('ip', '-n', core, 'rule', 'add', 'iif', `br${from}`, 'to', `${addressOf(to, 0)}/24`, 'lookup', table);
       }
     },
+    cut(subnet, other, isCut) {
+      const [here, there] = [subnet, other].map((one) => Object.keys(subnets).indexOf(one)) as [number, number];
+      for (const [from, to] of [
+        [here, there],
+        [there, here],
+      ] as const) {
+        const rule = ['iif', `br${from}`, 'to', `${addressOf(to, 0)}/24`, 'priority', '50', 'blackhole'];
+        run('ip', '-n', core, 'rule', isCut ? 'add' : 'del', ...rule);
+      }
+    },
     plug(name, isPlugged) {
       run('ip', '-n', core, 'link', 'set', entry(name).port, isPlugged ? 'up' : 'down');
     },
@@ -215,7 +227,7 @@ export function openNetworkLab(subnets: Readonly<Record<string, readonly string[
     },
     readdress(name) {
       const known = entry(name);
-      const last = known.last + 100;
+      const last = known.last < 100 ? known.last + 100 : known.last - 100;
       setAddress(name, known.subnetIndex, last);
       const host = makeHost(name, known.host.subnet, addressOf(known.subnetIndex, last));
       hosts.set(name, { ...known, host, last });
