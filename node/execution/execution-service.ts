@@ -29,7 +29,7 @@ import { limits as reapiLimits } from '../reapi/limits.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import type { Clock } from './clock.ts';
-import { type Executor, operationName, type Watched } from './executor.ts';
+import { type ActionContext, type Executor, operationName, type Watched } from './executor.ts';
 import * as limits from './limits.ts';
 import { missingBlobs } from './missing.ts';
 import type { Preparer } from './prepare.ts';
@@ -148,7 +148,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
 
     const mergeKey = cacheable ? `${instance} ${digestKey(digest)}` : undefined;
     const joins = mergeKey !== undefined && executor.inFlight(mergeKey);
-    const prepared = joins ? undefined : await preparer.prepare(digest, action, { signal });
+    const prepared = joins ? undefined : await preparer.prepare(digest, action, { signal, where: 'anywhere' });
     if (signal.aborted) {
       prepared?.[Symbol.dispose]();
       return;
@@ -157,9 +157,7 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
       prepared,
       action: digest,
       mergeKey,
-      instance,
-      invocation: context.requestMetadata?.toolInvocationId.slice(0, limits.invocationCharsMax) || context.peer,
-      priority,
+      context: contextOf(request, context),
       hints,
     });
     yield* followAsWaiter(watched, signal);
@@ -244,6 +242,18 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
         }
       },
     },
+  };
+}
+
+function contextOf(request: ExecuteRequest, { requestMetadata, peer }: CallContext): ActionContext {
+  const text = (value = ''): string => value.slice(0, limits.metadataCharsMax);
+  return {
+    instance: request.instanceName,
+    invocation: text(requestMetadata?.toolInvocationId) || peer,
+    priority: request.executionPolicy?.priority ?? 0,
+    mnemonic: text(requestMetadata?.actionMnemonic),
+    target: text(requestMetadata?.targetId),
+    skipCacheLookup: request.skipCacheLookup,
   };
 }
 

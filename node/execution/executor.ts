@@ -14,12 +14,13 @@ import {
 import type { Operation } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { RetryInfoSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import type { RequestId } from '../../mesh/core/ids.ts';
 import type { InlineHints } from '../reapi/action-cache.ts';
 import { queueFullRetryMs } from './limits.ts';
-import type { LogRegistry } from './log-streams.ts';
+import type { LogRegistry, LogWriter } from './log-streams.ts';
 import type { PreparedAction } from './prepare.ts';
 import { encodedBytes, executeResponse, type OperationState, operationMessage } from './responses.ts';
-import { type RunOutcome, type RunPhase, type RunPorts, runAction } from './run-action.ts';
+import { type RunOutcome, type RunPhase, type RunPorts, type RunReport, runAction } from './run-action.ts';
 import {
   type Completion,
   createScheduler,
@@ -44,9 +45,47 @@ export type ExecutionEvent =
       readonly error: StatusError | undefined;
     };
 
+/** What a client says of its action besides the action: for queues, estimates and records. */
+export interface ActionContext {
+  readonly instance: string;
+  readonly invocation: string;
+  readonly priority: number;
+  /** Of the client's RequestMetadata; empty when it says nothing. */
+  readonly mnemonic: string;
+  readonly target: string;
+  readonly skipCacheLookup: boolean;
+}
+
+/** A run that is handed to the mesh. */
+export interface OfferedRun {
+  /** Unique; made anew for each attempt. */
+  readonly request: RequestId;
+  readonly prepared: PreparedAction;
+  readonly context: ActionContext;
+  readonly queuedAtMs: number;
+  readonly signal: AbortSignal;
+  readonly stdout: LogWriter;
+  readonly stderr: LogWriter;
+  /** May say `queued` again, when a claim is lost. `worker`: as results name it. */
+  readonly onStage: (stage: 'queued' | 'executing', worker: string) => void;
+  /** Calls back when somebody begins to read the live output. */
+  readonly onRead: (listener: () => void) => void;
+}
+
+/** Whoever decides where actions run while the mesh is awake. */
+export interface RunOffering {
+  isAwake(): boolean;
+  /** Calls `listener` at every change. */
+  watch(listener: () => void): void;
+  /** Never rejects. A run that the mesh could not deal with is retriable. */
+  run(offered: OfferedRun): Promise<RunReport>;
+}
+
 export interface ExecutorOptions extends RunPorts {
   readonly logs: LogRegistry;
   readonly limits: SchedulerLimits;
+  /** Where runs go while the mesh is awake. */
+  readonly offering?: RunOffering | undefined;
   readonly onEvent?: (event: ExecutionEvent) => void;
 }
 
@@ -54,9 +93,7 @@ interface ExecutionTicket {
   readonly prepared: PreparedAction | undefined;
   readonly action: Digest;
   readonly mergeKey: string | undefined;
-  readonly instance: string;
-  readonly invocation: string;
-  readonly priority: number;
+  readonly context: ActionContext;
   readonly hints: InlineHints;
 }
 
@@ -102,6 +139,8 @@ interface Run {
   readonly queuedAtMs: number;
   attempt: number;
   startedAtMs: number | undefined;
+  /** Who runs it, while it runs. */
+  worker: string;
   response: ExecuteResponse | undefined;
 }
 
@@ -117,7 +156,7 @@ interface OperationEntry {
 }
 
 export function createExecutor(options: ExecutorOptions): Executor {
-  const { clock, logs, worker } = options;
+  const { clock, logs, offering } = options;
   const onEvent = options.onEvent ?? (() => {});
   const scheduler = createScheduler(options.limits);
   const operations = new Map<string, OperationEntry>();
@@ -139,7 +178,8 @@ export function createExecutor(options: ExecutorOptions): Executor {
         return;
       case 'start': {
         const run = runOf(effect.run);
-        const attempt = startAttempt(run, effect.attempt).finally(() => attempts.delete(attempt));
+        const offeredTo = effect.offered ? offering : undefined;
+        const attempt = startAttempt(run, effect.attempt, offeredTo).finally(() => attempts.delete(attempt));
         attempts.add(attempt);
         return;
       }
@@ -190,30 +230,57 @@ export function createExecutor(options: ExecutorOptions): Executor {
     timer = { atMs, cancel };
   };
 
-  const startAttempt = async (run: Run, attempt: number): Promise<void> => {
+  const startAttempt = async (run: Run, attempt: number, offeredTo: RunOffering | undefined): Promise<void> => {
     const { ticket } = run;
-    const startedAtMs = clock.nowMs();
+    const { instance } = ticket.context;
+    const beganAtMs = clock.nowMs();
     run.attempt = attempt;
-    run.startedAtMs = startedAtMs;
-    const stdout = logs.create(streamName(run, 'stdout'));
-    const stderr = logs.create(streamName(run, 'stderr'));
+    const readers = new Set<() => void>();
+    const onRead = (): void => {
+      for (const listener of readers) listener();
+    };
+    const stdout = logs.create(streamName(run, 'stdout'), onRead);
+    const stderr = logs.create(streamName(run, 'stderr'), onRead);
     const { prepared, queuedAtMs } = run;
-    const report = await runAction(options, {
-      prepared,
-      instance: ticket.instance,
-      queuedAtMs,
-      startedAtMs,
-      signal: run.abort.signal,
-      stdout,
-      stderr,
-    });
+    const { signal } = run.abort;
+    let report: RunReport;
+    if (offeredTo) {
+      report = await offeredTo.run({
+        request: randomUUID(),
+        prepared,
+        context: ticket.context,
+        queuedAtMs,
+        signal,
+        stdout,
+        stderr,
+        onStage(stage, worker) {
+          run.startedAtMs = stage === 'executing' ? (run.startedAtMs ?? clock.nowMs()) : undefined;
+          run.worker = worker;
+          step({ kind: 'stage', run: run.id, stage });
+        },
+        onRead: (listener) => void readers.add(listener),
+      });
+    } else {
+      run.startedAtMs = beganAtMs;
+      run.worker = options.worker;
+      report = await runAction(options, {
+        prepared,
+        instance,
+        queuedAtMs,
+        startedAtMs: beganAtMs,
+        signal,
+        stdout,
+        stderr,
+      });
+    }
     stdout.end();
     stderr.end();
+    const startedAtMs = run.startedAtMs ?? clock.nowMs();
     run.response = report.response;
     run.startedAtMs = undefined;
     onEvent({
       kind: 'run-ended',
-      instance: ticket.instance,
+      instance,
       action: ticket.action,
       outcome: report.outcome,
       retried: report.retriable && attempt < options.limits.attemptsMax,
@@ -236,7 +303,7 @@ export function createExecutor(options: ExecutorOptions): Executor {
       stage: done ? ExecutionStage_Value.COMPLETED : running,
       stdoutStreamName: executing ? streamName(run, 'stdout') : '',
       stderrStreamName: executing ? streamName(run, 'stderr') : '',
-      worker: executing ? worker : '',
+      worker: executing ? run.worker : '',
       queuedAtMs: run?.queuedAtMs,
       startedAtMs: run?.startedAtMs,
       response: done?.response,
@@ -250,9 +317,12 @@ export function createExecutor(options: ExecutorOptions): Executor {
     shutDown: () => entry.done?.how === 'shut-down',
   });
 
+  offering?.watch(() => step({ kind: 'mesh', awake: offering.isAwake() }));
+
   return {
     submit(ticket) {
-      const { instance, mergeKey, invocation, priority, prepared } = ticket;
+      const { mergeKey, prepared } = ticket;
+      const { instance, invocation, priority } = ticket.context;
       const name = operationName(instance);
       const joined = mergeKey === undefined ? undefined : runs.get(scheduler.inFlight(mergeKey) ?? '');
       const run = joined ?? newRun(ticket);
@@ -331,6 +401,7 @@ export function createExecutor(options: ExecutorOptions): Executor {
       queuedAtMs: clock.nowMs(),
       attempt: 0,
       startedAtMs: undefined,
+      worker: '',
       response: undefined,
     };
   }
@@ -342,7 +413,7 @@ export function operationName(instance: string): string {
 }
 
 function streamName(run: Run, which: 'stdout' | 'stderr'): string {
-  const { instance } = run.ticket;
+  const { instance } = run.ticket.context;
   return `${instance === '' ? '' : `${instance}/`}logstreams/${run.id}-${run.attempt}/${which}`;
 }
 

@@ -2,6 +2,8 @@
 
 /** What the scheduler keeps to; the number of slots is the operator's choice. */
 export const schedulerLimits = {
+  /** Runs handed to the mesh's machine at once, which keeps the queue then; it takes no more (mesh/core/agents/limits.ts). */
+  offeredRunsMax: 10_000,
   /** Executions that wait for a slot; one more is refused with RESOURCE_EXHAUSTED. */
   queuedRunsMax: 10_000,
   /** Operations that are not finished, merged ones included; one more is refused with RESOURCE_EXHAUSTED. */
@@ -42,8 +44,8 @@ export const missingNamedMax = 20_000;
 /** Digests pinned for queued executions together; beyond that an execution's inputs are pinned when it starts. */
 export const pinnedDigestsMax = 500_000;
 
-/** What an operation keeps of its request: the invocation, and the paths of files to inline (all together). */
-export const invocationCharsMax = 200;
+/** What an operation keeps of its request: each text of the client's metadata, and the paths of files to inline together. */
+export const metadataCharsMax = 200;
 export const inlinedPathCharsMax = 64 * 1024;
 
 /** How long the answer waits for its log to be stored. */

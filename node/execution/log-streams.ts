@@ -15,8 +15,8 @@ export interface LogWriter {
 }
 
 export interface LogRegistry extends LogStreams {
-  /** A new log under a name that no other has. */
-  create(name: string): LogWriter;
+  /** A new log under a name that no other has. `onRead` is called whenever somebody begins to read it. */
+  create(name: string, onRead?: () => void): LogWriter;
 }
 
 interface Log {
@@ -25,6 +25,7 @@ interface Log {
   startOffset: number;
   endOffset: number;
   ended: boolean;
+  readonly onRead: (() => void) | undefined;
   /** Wakes the readers that wait for more. */
   readonly waiting: Set<() => void>;
 }
@@ -69,8 +70,8 @@ export function createLogStreams(bounds: LogLimits = logLimits): LogRegistry {
   };
 
   return {
-    create(name) {
-      const log: Log = { chunks: [], startOffset: 0, endOffset: 0, ended: false, waiting: new Set() };
+    create(name, onRead) {
+      const log: Log = { chunks: [], startOffset: 0, endOffset: 0, ended: false, onRead, waiting: new Set() };
       logs.set(name, log);
       return {
         write(chunk) {
@@ -99,6 +100,7 @@ export function createLogStreams(bounds: LogLimits = logLimits): LogRegistry {
     },
     read(name, offset, { signal }) {
       const log = logs.get(name);
+      if (log && !log.ended) log.onRead?.();
       return log && follow(log, offset, signal);
     },
   };

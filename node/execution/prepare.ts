@@ -27,14 +27,19 @@ export interface PreparedAction extends Disposable {
   pin(): Promise<void>;
 }
 
+export interface PrepareOptions extends CallOptions {
+  /** `anywhere`: a member of the mesh may run it. Default: here. */
+  readonly where?: 'here' | 'anywhere';
+}
+
 export interface Preparer {
   /** The Action, or `undefined` when it is not held. Throws INVALID_ARGUMENT when the blob is no Action. */
   readAction(digest: Digest, options?: CallOptions): Promise<Action | undefined>;
   /**
    * Reads and checks command, platform, timeout and input tree. Throws FAILED_PRECONDITION with all missing blobs, or for
-   * a platform that is not here; INVALID_ARGUMENT for what no server could run.
+   * a platform that nobody has; INVALID_ARGUMENT for what no server could run.
    */
-  prepare(digest: Digest, action: Action, options?: CallOptions): Promise<PreparedAction>;
+  prepare(digest: Digest, action: Action, options?: PrepareOptions): Promise<PreparedAction>;
 }
 
 export interface PreparerOptions {
@@ -93,6 +98,7 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
     readAction: (digest, options) => readMessage(ActionSchema, digest, options),
 
     async prepare(digest, action, options) {
+      const where = options?.where ?? 'here';
       const what = `action ${digest.hash}/${digest.sizeBytes}`;
       const digestIn = (wire: WireDigest | undefined, name: string): Digest => {
         if (!wire) throw new StatusError('INVALID_ARGUMENT', `${what}: ${name} is not set`);
@@ -101,7 +107,7 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
       const commandDigest = digestIn(action.commandDigest, 'command_digest');
       const inputRoot = digestIn(action.inputRootDigest, 'input_root_digest');
       const timeoutMs = checkTimeout(what, action, defaultTimeoutMs, maxTimeoutMs);
-      if (action.platform) platform.check(action.platform.properties);
+      if (action.platform) platform.check(action.platform.properties, where);
 
       const [command, tree] = await Promise.all([
         readMessage(CommandSchema, commandDigest, options),
@@ -111,7 +117,7 @@ export function createPreparer({ blobs, trees, platform, defaultTimeoutMs, maxTi
         // For its checks: the sandbox makes its own plan, and would complain only after the queue.
         planCommand(command);
         // Clients of 2.1 and before write it into the command alone.
-        if (!action.platform && command.platform) platform.check(command.platform.properties);
+        if (!action.platform && command.platform) platform.check(command.platform.properties, where);
       }
       const inputs = [digest, commandDigest, ...namedIn(tree)];
       const hold = holdInputs(inputs, what);

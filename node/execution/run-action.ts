@@ -9,6 +9,7 @@ import {
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import type { Digest } from '../../protos/digest.ts';
 import { type Code, StatusError, toStatusError } from '../../protos/status.ts';
+import type { RunControl } from '../../sandbox/run-control.ts';
 import type { Sandbox, SandboxPhase } from '../../sandbox/sandbox.ts';
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { Clock } from './clock.ts';
@@ -47,8 +48,12 @@ export interface RunRequest {
   readonly queuedAtMs: number;
   readonly startedAtMs: number;
   readonly signal: AbortSignal;
-  readonly stdout: LogWriter;
-  readonly stderr: LogWriter;
+  readonly stdout: Pick<LogWriter, 'write'>;
+  readonly stderr: Pick<LogWriter, 'write'>;
+  /** Another member's action. */
+  readonly guest?: boolean;
+  /** Lets the run be frozen; that time is not run time. */
+  readonly control?: RunControl;
 }
 
 /** Codes that say more about the machine than about the action. */
@@ -57,9 +62,11 @@ const machineCodes: ReadonlySet<Code> = new Set(['INTERNAL', 'UNAVAILABLE', 'UNK
 /** Never throws. Nothing is cached unless the command exited with 0, in time, with all outputs stored. */
 export async function runAction(ports: RunPorts, request: RunRequest): Promise<RunReport> {
   const { sandbox, clock, worker } = ports;
-  const { prepared, signal } = request;
+  const { prepared, signal, guest = false, control } = request;
   const phases = measurePhases(clock);
   using watchdog = createWatchdog(clock, signal);
+  using _ = control?.watch((frozen) => watchdog.pause(frozen));
+  if (control?.frozen) watchdog.pause(true);
   const enter = (phase: RunPhase): void => {
     phases.enter(phase);
     watchdog.enter(phase, phase === 'running' ? prepared.timeoutMs + limits.runningSlackMs : limits.phaseMaxMs);
@@ -70,12 +77,14 @@ export async function runAction(ports: RunPorts, request: RunRequest): Promise<R
     command: prepared.command,
     inputRoot: prepared.inputRoot,
     timeoutMs: prepared.timeoutMs,
+    guest,
   };
   try {
     enter('staging');
     await prepared.pin();
     const running = sandbox.run(task, {
       signal: watchdog.signal,
+      ...(control && { control }),
       onPhase: enter,
       onStdout: (chunk) => request.stdout.write(chunk),
       onStderr: (chunk) => request.stderr.write(chunk),

@@ -6,7 +6,10 @@
  * several operations share one when they ask for the same action at the same time. A run occupies a slot from `start`
  * until its `ended`, also while it is being killed.
  *
- * - At most `slots` runs at once; no slot stays free while a run is queued.
+ * While the mesh is awake a run is started to be offered: who runs it, where and when is decided by the mesh's machine,
+ * which keeps the queue. Such a run stays queued until a `stage` event says otherwise.
+ *
+ * - At most `slots` runs at once, `offeredRunsMax` while the mesh is awake; no place stays free while a run is queued.
  * - Two runs with one merge key are never under way at once; a run without a merge key is never shared.
  * - An operation completes exactly once. One with a waiter never completes because it was abandoned.
  * - A run is killed only when none of its operations is left, or at `close`.
@@ -38,6 +41,10 @@ export type SchedulerEvent =
   | { readonly kind: 'attach' | 'detach' | 'cancel' | 'forget'; readonly operation: string }
   /** The run that `start` began is over. `retriable`: for reasons of this machine. Sent once per `start`, also after `abort`. */
   | { readonly kind: 'ended'; readonly run: string; readonly retriable: boolean; readonly resultBytes: number }
+  /** What has become of a run that was started to be offered: it may go back to queued when a claim is lost. */
+  | { readonly kind: 'stage'; readonly run: string; readonly stage: 'queued' | 'executing' }
+  /** From now on runs are offered to the mesh, or run here again. */
+  | { readonly kind: 'mesh'; readonly awake: boolean }
   /** Refuse new work and give back what is queued; what runs may end. */
   | { readonly kind: 'drain' }
   /** As `drain`, and kill what runs. */
@@ -49,7 +56,7 @@ export type Completion = 'ended' | 'cancelled' | 'abandoned' | 'shut-down';
 export type SchedulerEffect =
   | { readonly kind: 'accepted'; readonly operation: string; readonly run: string; readonly joined: boolean }
   | { readonly kind: 'refused'; readonly operation: string; readonly reason: 'queue-full' | 'shut-down' }
-  | { readonly kind: 'start'; readonly run: string; readonly attempt: number }
+  | { readonly kind: 'start'; readonly run: string; readonly attempt: number; readonly offered: boolean }
   | { readonly kind: 'abort'; readonly run: string }
   /** The operation's stage changed; it is not done. */
   | { readonly kind: 'changed'; readonly operation: string }
@@ -61,6 +68,7 @@ export type SchedulerEffect =
 
 export interface SchedulerLimits {
   readonly slots: number;
+  readonly offeredRunsMax: number;
   readonly queuedRunsMax: number;
   readonly openOperationsMax: number;
   readonly abandonedGraceMs: number;
@@ -138,12 +146,15 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
   let slotsUsed = 0;
   let queuedRuns = 0;
   let accepting = true;
+  let meshAwake = false;
   let wakeAtMs: number | undefined;
 
   let effects: SchedulerEffect[] = [];
   const emit = (effect: SchedulerEffect): void => void effects.push(effect);
 
+  const places = (): number => (meshAwake ? limits.offeredRunsMax : limits.slots);
   const enterStage = (run: Run, stage: Stage, nowMs: number): void => {
+    if (run.history.at(-1)?.stage === stage) return;
     run.history.push({ stage, atMs: nowMs });
     for (const operation of run.operations) emit({ kind: 'changed', operation: operation.name });
   };
@@ -205,7 +216,7 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
     assert(!operations.has(event.operation), `operation ${event.operation} exists`);
     if (!accepting) return emit({ kind: 'refused', operation: event.operation, reason: 'shut-down' });
     const shared = event.mergeKey === undefined ? undefined : byMergeKey.get(event.mergeKey);
-    const queueFull = !shared && queuedRuns >= limits.queuedRunsMax && slotsUsed >= limits.slots;
+    const queueFull = !shared && queuedRuns >= limits.queuedRunsMax && slotsUsed >= places();
     if (queueFull || operations.size - finished.size >= limits.openOperationsMax) {
       return emit({ kind: 'refused', operation: event.operation, reason: 'queue-full' });
     }
@@ -292,7 +303,7 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
     }
   };
   const startRuns = (nowMs: number): void => {
-    while (slotsUsed < limits.slots) {
+    while (slotsUsed < places()) {
       const run = queue.next();
       if (!run) return;
       leaveQueue(run);
@@ -300,8 +311,8 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
       slotsUsed += 1;
       run.state = 'executing';
       run.attempts += 1;
-      emit({ kind: 'start', run: run.id, attempt: run.attempts });
-      enterStage(run, 'executing', nowMs);
+      emit({ kind: 'start', run: run.id, attempt: run.attempts, offered: meshAwake });
+      if (!meshAwake) enterStage(run, 'executing', nowMs);
     }
   };
   const nextDeadlineMs = (): number | undefined => {
@@ -324,6 +335,14 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
         return submit(event, nowMs);
       case 'ended':
         return onEnded(event, nowMs);
+      case 'stage': {
+        const run = runs.get(event.run);
+        if (run?.state === 'executing') enterStage(run, event.stage, nowMs);
+        return;
+      }
+      case 'mesh':
+        meshAwake = event.awake;
+        return;
       case 'drain':
         return shutDown(false, nowMs);
       case 'close':
@@ -384,7 +403,7 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
       const load = new Map<string, { queued: number; executing: number }>();
       for (const run of runs.values()) {
         const entry = load.get(run.instance) ?? { queued: 0, executing: 0 };
-        if (run.state === 'executing' || run.state === 'aborting') entry.executing += 1;
+        if (run.history.at(-1)?.stage === 'executing') entry.executing += 1;
         else entry.queued += 1;
         load.set(run.instance, entry);
       }

@@ -13,6 +13,8 @@ export interface Watchdog extends Disposable {
   readonly signal: AbortSignal;
   /** Begins a phase, which ends the one before. */
   enter(phase: string, maxMs: number): void;
+  /** While paused, the phase takes no time. */
+  pause(paused: boolean): void;
   /** The outcome of `work`; throws INTERNAL when it was aborted and did not stop within `abortedMaxMs`. */
   guard<T>(work: Promise<T>): Promise<T>;
   /** Set once the work was ended or given up by the watchdog: INTERNAL, and in which phase. */
@@ -27,6 +29,10 @@ export function createWatchdog(clock: Clock, caller: AbortSignal): Watchdog {
   let current = 'starting';
   let bite: StatusError | undefined;
   let cancelTimer = (): void => {};
+  /** The present phase: what it may take, and what is left of that since the timer was set. */
+  let phase: { readonly maxMs: number; leftMs: number } | undefined;
+  let sinceMs = 0;
+  let isPaused = false;
 
   const stop = (): void => {
     cancelTimer();
@@ -36,18 +42,34 @@ export function createWatchdog(clock: Clock, caller: AbortSignal): Watchdog {
     });
     controller.abort();
   };
+  const goOn = (): void => {
+    if (!phase || isPaused) return;
+    const { maxMs, leftMs } = phase;
+    sinceMs = clock.nowMs();
+    cancelTimer = clock.setTimer(leftMs, () => {
+      bite = new StatusError('INTERNAL', `${current} took longer than ${maxMs / 1000} s`);
+      stop();
+    });
+  };
   caller.addEventListener('abort', stop, { once: true });
   if (caller.aborted) stop();
   return {
     signal: controller.signal,
-    enter(phase, maxMs) {
-      current = phase;
+    enter(name, maxMs) {
+      current = name;
       if (controller.signal.aborted) return;
       cancelTimer();
-      cancelTimer = clock.setTimer(maxMs, () => {
-        bite = new StatusError('INTERNAL', `${phase} took longer than ${maxMs / 1000} s`);
-        stop();
-      });
+      phase = { maxMs, leftMs: maxMs };
+      goOn();
+    },
+    pause(paused) {
+      if (paused === isPaused) return;
+      isPaused = paused;
+      if (controller.signal.aborted || !phase) return;
+      if (paused) {
+        cancelTimer();
+        phase.leftMs -= clock.nowMs() - sinceMs;
+      } else goOn();
     },
     guard: (work) => Promise.race([work, givenUp.promise]),
     get bite() {

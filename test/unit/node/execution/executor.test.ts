@@ -23,6 +23,7 @@ import { until } from '../../../support/until.ts';
 
 const limits: SchedulerLimits = {
   slots: 1,
+  offeredRunsMax: 4,
   queuedRunsMax: 1,
   openOperationsMax: 10,
   abandonedGraceMs: 1_000,
@@ -91,9 +92,14 @@ function given(run: Sandbox['run'], put: (key: ActionKey, result: ActionResult) 
         prepared,
         action: digest,
         mergeKey: options.mergeKey,
-        instance: '',
-        invocation: 'test',
-        priority: 0,
+        context: {
+          instance: '',
+          invocation: 'test',
+          priority: 0,
+          mnemonic: '',
+          target: '',
+          skipCacheLookup: false,
+        },
         hints: { inlineStdout: false, inlineStderr: false, inlineOutputFiles: [] },
       });
     },

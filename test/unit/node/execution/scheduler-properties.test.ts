@@ -4,6 +4,7 @@ import { createScheduler, type SchedulerEvent, type SchedulerLimits } from '../.
 
 const limits: SchedulerLimits = {
   slots: 3,
+  offeredRunsMax: 7,
   queuedRunsMax: 6,
   openOperationsMax: 12,
   abandonedGraceMs: 50,

@@ -9,6 +9,7 @@ import {
 
 const limits: SchedulerLimits = {
   slots: 1,
+  offeredRunsMax: 4,
   queuedRunsMax: 10,
   openOperationsMax: 20,
   abandonedGraceMs: 1_000,
@@ -332,5 +333,41 @@ describe('shutting down', () => {
       ]),
     );
     expect(ofKind(on.ended('r1'), 'released')).toHaveLength(1);
+  });
+});
+
+describe('while the mesh is awake', () => {
+  test('everything is offered at once, and stays queued until somebody runs it', () => {
+    const on = given();
+    on.scheduler.step({ kind: 'mesh', awake: true }, 0);
+    const effects = [on.submit('a'), on.submit('b'), on.submit('c')].flat();
+    expect(effects.flatMap((effect) => (effect.kind === 'start' ? [effect.offered] : []))).toEqual([true, true, true]);
+    expect(stageOf(on.scheduler, 'b')).toBe('queued');
+    expect(on.scheduler.load().get('')).toEqual({ queued: 3, executing: 0 });
+    on.scheduler.step({ kind: 'stage', run: 'r2', stage: 'executing' }, 1);
+    expect(stageOf(on.scheduler, 'b')).toBe('executing');
+    expect(on.scheduler.load().get('')).toEqual({ queued: 2, executing: 1 });
+    on.scheduler.step({ kind: 'stage', run: 'r2', stage: 'queued' }, 2);
+    expect(stageOf(on.scheduler, 'b')).toBe('queued');
+  });
+
+  test('no more are offered than the machine takes', () => {
+    const on = given({ offeredRunsMax: 2 });
+    on.scheduler.step({ kind: 'mesh', awake: true }, 0);
+    expect(started([on.submit('a'), on.submit('b'), on.submit('c')].flat())).toEqual(['r1', 'r2']);
+    expect(started(on.ended('r1'))).toEqual(['r3']);
+  });
+
+  test('when it falls asleep, slots count again', () => {
+    const on = given({ slots: 1 });
+    on.scheduler.step({ kind: 'mesh', awake: true }, 0);
+    on.submit('a');
+    on.submit('b');
+    on.scheduler.step({ kind: 'mesh', awake: false }, 1);
+    expect(started(on.submit('c'))).toEqual([]);
+    expect(started(on.ended('r1'))).toEqual([]);
+    const [start] = ofKind(on.ended('r2'), 'start');
+    expect(start).toMatchObject({ run: 'r3', offered: false });
+    expect(stageOf(on.scheduler, 'c')).toBe('executing');
   });
 });
