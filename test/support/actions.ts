@@ -126,7 +126,7 @@ export function openActionClient(address: string): ActionClient {
         last = operation;
         const metadata = operation.metadata && anyUnpack(operation.metadata, ExecuteOperationMetadataSchema);
         if (!metadata) continue;
-        const stage = stageNames[metadata.stage];
+        const stage = stageNames[metadata.stage] ?? 'unknown';
         const by = metadata.partialExecutionMetadata?.worker ?? worker;
         if (stage === stages.at(-1) && by === worker) continue;
         if (stage !== stages.at(-1)) stages.push(stage);
