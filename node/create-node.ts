@@ -13,6 +13,11 @@ import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
 import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
 import { createInputTrees, type InputTrees } from '../sandbox/input-tree.ts';
 import type { SandboxBlobs } from '../sandbox/sandbox.ts';
+import { type Builds, createBuilds } from './builds/builds.ts';
+import type { RecordedEvent } from './builds/events.ts';
+import { observeCalls } from './builds/observed-calls.ts';
+import { createOffloadTally, type OffloadTally } from './builds/offload-tally.ts';
+import { type TopFrame, topFrame } from './builds/top.ts';
 import { packageVersion } from './cli/version.ts';
 import type { MeshConfig, NodeConfig } from './config/config.ts';
 import { type Clock, systemClock } from './execution/clock.ts';
@@ -25,7 +30,7 @@ import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts
 import { createPreparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
 import type { MeshNode } from './mesh/mesh-node.ts';
-import type { MeshStatus } from './mesh/status.ts';
+import { type MeshStatus, peersOf } from './mesh/status.ts';
 import type { PeerTier } from './peers/peer-tier.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
@@ -85,6 +90,8 @@ export interface NodeStatus {
   readonly mesh: MeshStatus | null;
   /** What came from members of the mesh and went to them. */
   readonly sharing: Tally | null;
+  /** How actions were answered, and what was done for others. */
+  readonly offload: OffloadTally;
   /** The newest warnings and errors, oldest first. */
   readonly recentProblems: readonly LoggedEvent[];
 }
@@ -137,7 +144,21 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   let mesh: MeshNode | undefined;
   const peers = config.mesh && (await openPeers(config, config.mesh, store, log, () => mesh));
   const blobs = peers?.blobs ?? store.blobs;
-  const actions = peers?.actions('upload') ?? store.actions;
+  const builds = createBuilds({
+    dataDir: config.dataDir,
+    clock,
+    name: hostname(),
+    slots: config.slots,
+    ...(peers && { tally: () => peers.tally() }),
+    onProblem: (reason) => log('warning', reason),
+  });
+  parts.defer(() => builds.close());
+  const counts = createOffloadTally();
+  const record = (event: RecordedEvent): void => {
+    counts.record(event);
+    builds.record(event);
+  };
+  const actions = builds.results.observe(peers?.actions('upload') ?? store.actions);
   const trees = createInputTrees(blobs);
   const sandbox = config.slots === 0 ? undefined : await openSandbox(config, blobs, trees);
   // What the execution gave up as hanging would hold it open for ever.
@@ -149,6 +170,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     slots: config.slots,
     store: () => store.stats(),
     load: () => executor?.load() ?? new Map(),
+    offload: () => counts.now(),
     ...(peers && { sharing: () => peers.tally() }),
   });
   parts.defer(() => metrics.close());
@@ -172,7 +194,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   }
 
   if (config.mesh) {
-    const opened = await openMesh(config.dataDir, config.mesh, log, peers);
+    const opened = await openMesh(config.dataDir, config.mesh, log, peers, (note) => counts.note(note));
     mesh = opened;
     parts.defer(() => opened.close());
   }
@@ -203,9 +225,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     ...access,
     listen: config.listen,
     services: [
-      ...cacheServices,
+      ...observeCalls([...cacheServices, ...executionServices], { record, results: builds.results, clock }),
       ...assetServices,
-      ...executionServices,
       bindService(Health, health.handlers),
       ...createReflection([...services, Health]),
     ],
@@ -227,8 +248,24 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
     mesh: mesh?.status() ?? null,
     sharing: peers?.tally() ?? null,
+    offload: counts.now(),
     recentProblems: recent.list(),
   });
+  const top = (): TopFrame => {
+    const { state, execution, sharing } = status();
+    const active = mesh?.active();
+    const peerLines = active ? peersOf(active) : [];
+    return topFrame({
+      builds,
+      counts,
+      name: hostname(),
+      state,
+      execution,
+      peers: peerLines,
+      sharing,
+      nowMs: clock.nowMs(),
+    });
+  };
   const http =
     config.http === undefined
       ? undefined
@@ -242,6 +279,12 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
           maxBlobBytes: config.cacheSizeBytes,
           metrics: () => metrics.text(),
           status,
+          api: {
+            builds: () => builds.list(),
+            build: (id) => builds.show(id),
+            explain: (action) => builds.explain(action),
+            top,
+          },
           onRequest: (report) => metrics.onHttp(report),
         });
   if (http) parts.defer(() => http.close());
@@ -281,12 +324,14 @@ async function openMesh(
   config: MeshConfig,
   onLog: (level: LogLevel, message: string) => void,
   peers: PeerTier | undefined,
+  onNote: (note: { readonly kind: string }) => void,
 ): Promise<MeshNode> {
   const { openMeshNode } = await import('./mesh/mesh-node.ts');
   return openMeshNode({
     dataDir,
     config,
     onLog,
+    onNote,
     ...(peers && { openTier: (ports) => peers.open(ports), seed: (request) => peers.seed(request) }),
   });
 }

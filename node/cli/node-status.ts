@@ -1,4 +1,4 @@
-/** Asks the node that serves under a configuration for its `/api/status`. */
+/** Asks the node that serves under a configuration for what is below its `/api/`. */
 import { readFile } from 'node:fs/promises';
 import type { request } from 'node:http';
 import type { RequestOptions } from 'node:https';
@@ -9,13 +9,23 @@ import { parseListenAddress } from '../reapi/listen-address.ts';
 import { CliError } from './exit-codes.ts';
 
 const timeoutMs = 5_000;
+const statusPath = '/api/status';
 
 /** Throws CliError when nobody answers there, or something that is no Potluck node. */
 export async function askStatus(config: NodeConfig): Promise<NodeStatus> {
-  if (config.http === undefined) throw new CliError('the configuration turns HTTP off, and status is asked over HTTP');
+  const status = await askNode<NodeStatus | undefined>(config, statusPath);
+  if (status?.state && status.store) return status;
+  throw noNode(config);
+}
+
+/** The answer to one request. Throws CliError when nobody answers there, with what the node said against it, or when it is no node. */
+export async function askNode<T>(config: NodeConfig, apiPath: string, method: 'GET' | 'POST' = 'GET'): Promise<T> {
+  if (config.http === undefined)
+    throw new CliError('the configuration turns HTTP off, and the node is asked over HTTP');
   const { host, port, path } = parseListenAddress(config.http);
   const options: RequestOptions = {
-    path: '/api/status',
+    path: apiPath,
+    method,
     signal: AbortSignal.timeout(timeoutMs),
     ...(path === undefined ? { host, port } : { socketPath: path }),
   };
@@ -38,12 +48,14 @@ export async function askStatus(config: NodeConfig): Promise<NodeStatus> {
     throw new CliError(`no node answers at ${config.http} (${error.code ?? error.message}). ${hint}`);
   });
   try {
-    const status = JSON.parse(body) as NodeStatus | undefined;
-    if (status?.state && status.store) return status;
+    return JSON.parse(body) as T;
   } catch {
-    // Said below.
+    throw noNode(config);
   }
-  throw new CliError(`what answers at ${config.http} is no Potluck node`);
+}
+
+function noNode({ http }: NodeConfig): CliError {
+  return new CliError(`what answers at ${http} is no Potluck node`);
 }
 
 function get(send: typeof request, options: RequestOptions): Promise<string> {
@@ -51,6 +63,9 @@ function get(send: typeof request, options: RequestOptions): Promise<string> {
     const sent = send(options, (response) => {
       text(response).then((body) => {
         if (response.statusCode === 200) resolve(body);
+        // Of what is asked for below /api/, the node says in a sentence why it cannot be.
+        else if (options.path !== statusPath && [400, 404, 409].includes(response.statusCode ?? 0))
+          reject(new CliError(body.trim()));
         else
           reject(
             new CliError(

@@ -11,6 +11,7 @@ import { type ListenAddress, listenOn, parseListenAddress } from '../reapi/liste
 import type { ActionCache } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createAcHandler } from './ac-handler.ts';
+import { type ApiSources, findApi } from './api.ts';
 import { createBodyReader } from './body-reader.ts';
 import { parseCachePath } from './cache-path.ts';
 import { createCasHandler } from './cas-handler.ts';
@@ -31,6 +32,8 @@ export interface HttpServerOptions extends Access {
   readonly metrics: () => string;
   /** The object of `/api/status`. */
   readonly status: () => object;
+  /** The rest of `/api/`. */
+  readonly api: ApiSources;
   readonly onRequest?: (report: HttpReport) => void;
 }
 
@@ -169,9 +172,15 @@ function createRouter(options: HttpServerOptions, address: ListenAddress) {
       allow(exchange, ['GET', 'HEAD']);
       return sendText(response, 200, `${JSON.stringify(options.status())}\n`, method, 'application/json');
     }
+    const api = findApi(options.api, path);
+    if (api) {
+      allow(exchange, api.methods);
+      return sendText(response, 200, `${JSON.stringify(await api.answer(method))}\n`, method, 'application/json');
+    }
     const cachePath = parseCachePath(path);
     if (!cachePath) {
-      const known = '/ac/HASH, /cas/HASH (both after an optional instance name), /metrics, /healthz and /api/status';
+      const known =
+        '/ac/HASH, /cas/HASH (both after an optional instance name), /metrics, /healthz, /api/status, /api/builds and /api/top';
       throw new StatusError('NOT_FOUND', `nothing is at ${path}; there are ${known}`);
     }
     allow(exchange, ['GET', 'HEAD', 'PUT']);
@@ -181,7 +190,10 @@ function createRouter(options: HttpServerOptions, address: ListenAddress) {
   };
 }
 
-function allow({ method, response }: { method: string; response: ServerResponse<IncomingMessage> }, methods: string[]) {
+function allow(
+  { method, response }: { method: string; response: ServerResponse<IncomingMessage> },
+  methods: readonly string[],
+): void {
   if (methods.includes(method)) return;
   response.setHeader('allow', methods.join(', '));
   throw new HttpError(405, 'UNIMPLEMENTED', `${method} is not possible here; ${methods.join(', ')} are`);

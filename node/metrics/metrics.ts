@@ -4,6 +4,7 @@
  * Numbers that others keep (store, scheduler) are read when the text is asked for; the rest is counted as it happens.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { OffloadTally } from '../builds/offload-tally.ts';
 import type { ExecutionEvent } from '../execution/executor.ts';
 import type { InstanceLoad } from '../execution/scheduler.ts';
 import type { HttpReport } from '../http/http-server.ts';
@@ -19,6 +20,7 @@ export interface MetricsSources {
   readonly slots: number;
   readonly store: () => StoreStats;
   readonly load: () => ReadonlyMap<string, InstanceLoad>;
+  readonly offload: () => OffloadTally;
   /** What went over the mesh; `undefined` on a node that takes part in none. */
   readonly sharing?: () => Tally | undefined;
 }
@@ -44,6 +46,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
   const instanceLabel = createLabelBound(limits.instanceLabelsMax);
   describeStore(registry, sources.store);
   if (sources.sharing) describeSharing(registry, sources.sharing);
+  describeOffload(registry, sources.offload);
   const lag = describeProcess(registry, sources.version);
 
   registry.read('gauge', 'potluck_execution_slots', 'Actions that may run at once.', () => sources.slots);
@@ -194,6 +197,40 @@ function describeSharing(registry: Registry, tally: () => Tally | undefined): vo
   registry.read('counter', 'potluck_mesh_received_blobs_total', blobs, () => tally()?.receivedBlobs ?? 0);
   const results = 'Action results that were found at members.';
   registry.read('counter', 'potluck_mesh_found_results_total', results, () => tally()?.foundResults ?? 0);
+}
+
+/** Where actions ran and what the mesh did about it; never by member. */
+function describeOffload(registry: Registry, offload: () => OffloadTally): void {
+  const by = (
+    name: string,
+    help: string,
+    label: string,
+    read: (tally: OffloadTally) => Readonly<Record<string, number>>,
+  ) =>
+    registry.read('counter', `potluck_${name}`, help, () =>
+      Object.entries(read(offload())).map(([key, value]) => ({ labels: { [label]: key }, value })),
+    );
+  by('actions_total', 'Results that clients got, by where they came from.', 'source', ({ answered }) => answered);
+  by('actions_placed_total', 'Actions by what the policy decided: kept here or offered.', 'where', (t) => ({
+    here: t.stayed,
+    mesh: t.offered,
+  }));
+  by('guest_runs_total', 'Actions of members that ran here, by how they ended.', 'outcome', ({ guests }) => ({
+    succeeded: guests.succeeded,
+    failed: guests.failed,
+  }));
+  const counters: readonly [name: string, help: string, read: (tally: OffloadTally) => number][] = [
+    ['actions_failed_total', 'Actions of clients that did not succeed.', (t) => t.failed],
+    ['claims_lost_total', 'Runs begun again because a claim was lost or an executor failed.', (t) => t.claimsLost],
+    ['guests_frozen_total', 'Times that a guest was frozen for the owner of this machine.', (t) => t.guests.frozen],
+    [
+      'stale_commits_refused_total',
+      'Commits under an old claim refused by this node as leader.',
+      (t) => t.staleRefused,
+    ],
+    ['lies_refused_total', 'Results of members refused for not being what they should be.', (t) => t.lies],
+  ];
+  for (const [name, help, read] of counters) registry.read('counter', `potluck_${name}`, help, () => read(offload()));
 }
 
 const nanosecondsPerSecond = 1e9;

@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest';
+import { createOffloadTally } from '../../../../node/builds/offload-tally.ts';
 import { createLabelBound } from '../../../../node/metrics/label-bound.ts';
 import { instanceLabelsMax } from '../../../../node/metrics/limits.ts';
 import { createMetrics } from '../../../../node/metrics/metrics.ts';
 import { createRecentEvents } from '../../../../node/metrics/recent-events.ts';
 import { createTally } from '../../../../node/peers/tally.ts';
+import { digestOf } from '../../../../protos/hasher.ts';
 import type { StoreStats } from '../../../../node/storage/open-store.ts';
 
 const stats: StoreStats = {
@@ -35,7 +37,9 @@ const stats: StoreStats = {
 
 function given() {
   const load = new Map([['main', { queued: 2, executing: 1 }]]);
-  const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load });
+  const counts = createOffloadTally();
+  const offload = () => counts.now();
+  const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load, offload });
   const samples = (): Map<string, number> => {
     const lines = metrics
       .text()
@@ -48,7 +52,7 @@ function given() {
       }),
     );
   };
-  return { metrics, load, samples };
+  return { metrics, load, samples, counts };
 }
 
 test('what others keep is read at each scrape', () => {
@@ -110,6 +114,7 @@ test('what went over the mesh is told by how far away members are', () => {
     store: () => stats,
     load: () => new Map(),
     sharing: () => tally.now(),
+    offload: () => createOffloadTally().now(),
   });
   tally.onReceived('anna', 'subnet', 100);
   tally.onReceived('ben', 'other', 7);
@@ -126,5 +131,50 @@ test('what went over the mesh is told by how far away members are', () => {
     expect(text).toContain(`${line}\n`);
   }
   expect(text).not.toContain('anna');
+  metrics.close();
+});
+
+test('where actions ran, and what was done for others, is told without naming members', () => {
+  const { metrics, counts, samples } = given();
+  const named = {
+    action: digestOf('sha256', Buffer.from('x')),
+    instance: '',
+    invocation: 'b',
+    mnemonic: '',
+    target: '',
+    atMs: 0,
+  };
+  counts.record({ kind: 'lookedUp', outcome: 'hit', from: 'anna', ...named });
+  const times = { queuedMs: 0, runMs: 0, handOverMs: 0, totalMs: 0 };
+  const ended = {
+    kind: 'ended',
+    run: '1',
+    token: undefined,
+    error: undefined,
+    times,
+    result: undefined,
+    ...named,
+  } as const;
+  counts.record({ ...ended, outcome: 'succeeded', source: 'peer', node: 'anna' });
+  counts.record({ ...ended, outcome: 'error', source: 'here', node: undefined });
+  counts.record({ kind: 'decided', atMs: 0, run: '1', where: 'mesh', hereMs: 1, elsewhereMs: 0, why: '' });
+  counts.record({ kind: 'retried', atMs: 0, run: '1', why: '' });
+  counts.record({ kind: 'guestStarted', atMs: 0, action: named.action, instance: '', submitter: 'ben' });
+  counts.record({ kind: 'guestFrozen', atMs: 1, action: named.action, frozen: true });
+  expect(counts.guests(5)).toMatchObject([{ submitter: 'ben', ageMs: 5, frozen: true }]);
+  const guest = { atMs: 9, action: named.action, instance: '', submitter: 'ben', runMs: 1, error: undefined };
+  counts.record({ kind: 'guestEnded', outcome: 'succeeded', ...guest });
+  counts.note({ kind: 'staleRefused' });
+  const found = samples();
+  expect(found.get('potluck_actions_total{source="hit-peer"}')).toBe(1);
+  expect(found.get('potluck_actions_total{source="peer"}')).toBe(1);
+  expect(found.get('potluck_actions_placed_total{where="mesh"}')).toBe(1);
+  expect(found.get('potluck_guest_runs_total{outcome="succeeded"}')).toBe(1);
+  expect(found.get('potluck_guests_frozen_total')).toBe(1);
+  expect(found.get('potluck_claims_lost_total')).toBe(1);
+  expect(found.get('potluck_actions_failed_total')).toBe(1);
+  expect(found.get('potluck_stale_commits_refused_total')).toBe(1);
+  expect(metrics.text()).not.toMatch(/anna|ben"/);
+  expect(counts.guests(9)).toEqual([]);
   metrics.close();
 });

@@ -1,0 +1,41 @@
+/** What programs and pages can ask about builds, below `/api/`: JSON of the same form that the commands print. */
+import { StatusError } from '../../protos/status.ts';
+
+export interface ApiSources {
+  builds(): Promise<readonly object[]>;
+  build(id: string): Promise<object>;
+  explain(action: string): Promise<object>;
+  top(): object;
+}
+
+const prefix = '/api/';
+
+/** The methods that are possible at a path and how to answer; `undefined` when nothing is there. */
+export function findApi(
+  sources: ApiSources,
+  path: string,
+): { readonly methods: readonly string[]; answer(method: string): Promise<object> } | undefined {
+  if (!path.startsWith(prefix)) return undefined;
+  const [what = '', ...rest] = path.slice(prefix.length).split('/');
+  const operand = rest.length === 0 ? undefined : decode(rest.join('/'));
+  const get = (answer: () => object | Promise<object>) => ({
+    methods: ['GET', 'HEAD'],
+    answer: async () => await answer(),
+  });
+  if (operand === undefined) {
+    if (what === 'builds') return get(async () => ({ builds: await sources.builds() }));
+    if (what === 'top') return get(() => sources.top());
+    return undefined;
+  }
+  if (what === 'builds') return get(() => sources.build(operand));
+  return what === 'explain' ? get(() => sources.explain(operand)) : undefined;
+}
+
+/** Throws INVALID_ARGUMENT. */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new StatusError('INVALID_ARGUMENT', `"${text}" is no part of a URL`);
+  }
+}
