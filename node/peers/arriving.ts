@@ -7,7 +7,8 @@ import * as limits from './limits.ts';
 
 export interface ArrivingBlob {
   readonly digest: Digest;
-  write(offset: number, chunks: readonly Uint8Array[]): Promise<void>;
+  /** See `Arrival.write`. */
+  write(offset: number, bytes: Uint8Array): Promise<void>;
   /** See `Arrival.finish`. */
   finish(): Promise<void>;
   /** It will not become whole; readers are told. Does nothing once it is stored. */
@@ -46,10 +47,10 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
 
   return {
     digest,
-    async write(offset, chunks) {
-      const length = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
-      await arrival.write(offset, chunks);
-      written.add(offset, offset + length);
+    async write(offset, bytes) {
+      const end = offset + bytes.byteLength;
+      await arrival.write(offset, [bytes]);
+      written.add(offset, end);
       tell();
     },
     async finish() {

@@ -202,12 +202,11 @@ export function createTransfers(options: TransfersOptions): Transfers {
     await using answer = await client.read(from, digest, isAll ? undefined : range, { signal, urgency: 'build' });
     const writes: Promise<void>[] = [];
     let at = part.offset;
-    for await (const chunks of answer.bytes) {
-      const bytes = chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
-      const write = blob.write(at, chunks);
+    for await (const bytes of answer.bytes) {
+      const write = blob.write(at, bytes).finally(() => answer.done(bytes));
       write.catch(() => {});
-      at += bytes;
-      progress(bytes);
+      at += bytes.byteLength;
+      progress(bytes.byteLength);
       writes.push(write);
       if (writes.length > limits.writesAhead) await writes.shift();
     }

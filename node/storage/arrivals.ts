@@ -1,9 +1,9 @@
 /**
  * Blobs that come piece by piece and out of order, into a file of their own: hashed as far as they are there without a gap,
- * from memory as a rule, from the file what came far ahead of the rest.
+ * from memory what comes next, from the file what came ahead of it. No byte is kept in memory for longer than it takes to
+ * write it.
  */
 import assert from 'node:assert';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Digest, digestKey } from '../../protos/digest.ts';
 import { createHasher, type Hasher } from '../../protos/hasher.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
@@ -24,9 +24,6 @@ export interface ArrivalsOptions {
 }
 
 export function createArrivals({ store, reading, files, space }: ArrivalsOptions): Pick<LocalBlobStore, 'arrive'> {
-  /** Of all arrivals together. */
-  let aheadBytes = 0;
-
   return {
     async arrive(digest, { signal } = {}) {
       // A small blob needs no file; it is cheaper to keep its bytes together in memory.
@@ -58,8 +55,11 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     const written = createIntervals();
     let hashedTo = 0;
     let hashing: Promise<void> | undefined;
-    /** Parts that came before what is in front of them, by their offset: reading them again costs more than keeping them. */
-    const ahead = new Map<number, readonly Uint8Array[]>();
+    /** One write at a time: several only wait for each other, and spin while they do. */
+    let writing: Promise<void> = Promise.resolve();
+    /** A sync that runs ahead of the last one, so that the disk is not idle until the end. */
+    let syncing: Promise<void> | undefined;
+    let unsyncedBytes = 0;
     let isOver = false;
     let failure: StatusError | undefined;
 
@@ -75,35 +75,18 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
     async function discard(): Promise<void> {
       if (isOver) return;
       isOver = true;
-      forgetAhead();
       await hashing?.catch(() => {});
+      await syncing;
       await Promise.allSettled([file.close(), readable.close()]);
       await files.removePath(path).catch(() => {});
       lease.release();
     }
 
-    function takeAhead(offset: number): readonly Uint8Array[] | undefined {
-      const chunks = ahead.get(offset);
-      ahead.delete(offset);
-      aheadBytes -= lengthOf(chunks ?? []);
-      return chunks;
-    }
-
-    function forgetAhead(): void {
-      for (const offset of [...ahead.keys()]) takeAhead(offset);
-    }
-
-    /** Hashes what came out of order: from memory, or from the file what did not fit there. */
+    /** Hashes what came out of order. */
     async function catchUp(): Promise<void> {
+      const memory = Buffer.allocUnsafeSlow(limits.readChunkBytes);
       while (hashedTo < written.solidTo() && !isOver) {
-        const kept = takeAhead(hashedTo);
-        if (kept) {
-          hashedTo += lengthOf(kept);
-          for (const bytes of kept) hasher.update(bytes);
-          await nextTurn();
-          continue;
-        }
-        const chunk = Buffer.allocUnsafeSlow(Math.min(limits.readChunkBytes, written.solidTo() - hashedTo));
+        const chunk = memory.subarray(0, Math.min(memory.byteLength, written.solidTo() - hashedTo));
         const count = await readable.read(chunk, hashedTo);
         if (count < chunk.byteLength) throw new StatusError('INTERNAL', 'what was written cannot be read back');
         hasher.update(chunk);
@@ -123,17 +106,30 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         // Counted at once: what comes next may come before this is written.
         hashedTo += length;
         for (const chunk of chunks) hasher.update(chunk);
-      } else if (aheadBytes + length <= limits.aheadBytesMax) {
-        ahead.set(offset, chunks);
-        aheadBytes += length;
       }
-      await file.write(chunks, offset).catch((error: unknown) => {
+      const write = writing.then(() => file.write(chunks, offset));
+      writing = write.catch(() => {});
+      await write.catch((error: unknown) => {
         // These bytes count as brought, and nobody will bring them again.
         failure ??= toStatusError(error, `receiving blob ${digestKey(digest)}`);
         throw failure;
       });
       written.add(offset, offset + length);
       startCatchingUp();
+      startSyncing(length);
+    }
+
+    function startSyncing(length: number): void {
+      unsyncedBytes += length;
+      if (syncing || unsyncedBytes < limits.syncAheadBytes || isOver) return;
+      unsyncedBytes = 0;
+      syncing = files
+        .sync(file)
+        .catch((error: unknown) => {
+          // The system tells of a failed write once, and not again at the last sync.
+          failure ??= toStatusError(error, `receiving blob ${digestKey(digest)}`);
+        })
+        .finally(() => (syncing = undefined));
     }
 
     return {
@@ -168,13 +164,13 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
           }
           await hashing;
           await catchUp();
+          await syncing;
           mustGoOn();
           const hex = hasher.hex();
           if (hex !== digest.hash) {
             throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: the bytes that came hash to ${hex}`);
           }
           isOver = true;
-          forgetAhead();
           await readable.close();
           if (reading.touch(digest)) {
             await file.close();

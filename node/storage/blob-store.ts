@@ -67,7 +67,10 @@ export interface Pin extends Disposable {
  */
 export interface Arrival extends AsyncDisposable {
   readonly digest: Digest;
-  /** Takes bytes that begin at `offset`; resolves when `read` finds them. Throws INVALID_ARGUMENT beyond the blob's end. */
+  /**
+   * Takes bytes that begin at `offset`; resolves when `read` finds them, and their memory may be used for others. Throws
+   * INVALID_ARGUMENT beyond the blob's end.
+   */
   write(offset: number, chunks: readonly Uint8Array[]): Promise<void>;
   /** Bytes that were written before, unverified. */
   read(offset: number, length: number): Promise<Uint8Array>;

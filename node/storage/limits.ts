@@ -45,8 +45,8 @@ export const lookupsPerTurn = 8_192;
 export const readChunkBytes = 256 * 1024;
 /** A write gathers incoming chunks up to this size before it goes to the disk. */
 export const writeGatherBytes = 512 * 1024;
-/** Bytes of arriving blobs kept in memory until what is in front of them has come, all blobs together. */
-export const aheadBytesMax = 24 * 1024 * 1024;
+/** Bytes of an arriving blob that are sent to the disk together while more come. */
+export const syncAheadBytes = 64 * 1024 * 1024;
 /** Files of one `putMany` written at a time. */
 export const putManyFiles = 32;
 /** Files hashed at a time by `verify`. */

@@ -1,15 +1,22 @@
 /** One authenticated connection to a member: the first of its addresses that answers, TLS, then the hello. */
 import { constants } from 'node:crypto';
-import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { PeerError } from './errors.ts';
 import { type HelloOptions, introduce } from './hello.ts';
+import { createInbox, type Inbox } from './inbox.ts';
 import * as limits from './limits.ts';
+import type { TlsIdentity } from './tls-identity.ts';
 
 /** Where a member serves its data plane. */
 export interface PeerAddress {
   readonly host: string;
   readonly port: number;
+}
+
+/** A socket whose bytes come by way of the inbox. */
+export interface Dialled {
+  readonly socket: TLSSocket;
+  readonly inbox: Inbox;
 }
 
 /** Throws a `PeerError`; nothing is left open then. */
@@ -18,18 +25,10 @@ export async function dial(
   addresses: readonly PeerAddress[],
   hello: HelloOptions,
   signal: AbortSignal,
-): Promise<TLSSocket> {
+): Promise<Dialled> {
   if (addresses.length === 0) throw new PeerError('unreachable', peer, 'no address of it is known');
-  const tcp = await firstOf(peer, addresses.slice(0, limits.addressesMax), signal);
-  const socket = connectTls({
-    socket: tcp,
-    key: hello.identity.key,
-    cert: hello.identity.cert,
-    minVersion: 'TLSv1.3',
-    // Certificates are self-signed; the hello says whose they are.
-    rejectUnauthorized: false,
-    secureOptions: constants.SSL_OP_NO_TICKET,
-  });
+  const dialled = await firstOf(peer, addresses.slice(0, limits.addressesMax), hello.identity, signal);
+  const { socket, inbox } = dialled;
   const giveUp = (): void => void socket.destroy(new Error('it took too long to prove who it is'));
   const timer = setTimeout(giveUp, limits.handshakeMs);
   signal.addEventListener('abort', giveUp, { once: true });
@@ -45,12 +44,9 @@ export async function dial(
         resolve();
       });
     });
-    await introduce(socket, peer, hello);
-    socket.setNoDelay(true);
-    return socket;
+    await introduce(socket, peer, hello, inbox);
+    return dialled;
   } catch (error) {
-    // What comes after is of no interest, and must not end the process.
-    socket.on('error', () => {});
     socket.destroy();
     throw error;
   } finally {
@@ -60,33 +56,47 @@ export async function dial(
 }
 
 /** Tries the addresses one after another, each a little later than the one before (RFC 8305); the first to answer wins. */
-function firstOf(peer: string, addresses: readonly PeerAddress[], signal: AbortSignal): Promise<Socket> {
-  const { promise, resolve, reject } = Promise.withResolvers<Socket>();
-  const open = new Set<Socket>();
+function firstOf(
+  peer: string,
+  addresses: readonly PeerAddress[],
+  { key, cert }: TlsIdentity,
+  signal: AbortSignal,
+): Promise<Dialled> {
+  const { promise, resolve, reject } = Promise.withResolvers<Dialled>();
+  const open = new Set<TLSSocket>();
   const timers: NodeJS.Timeout[] = [];
   let left = addresses.length;
   let reason = 'it does not answer';
-  const lost = (socket: Socket): void => {
+  const lost = (socket: TLSSocket): void => {
+    if (!open.delete(socket)) return;
     socket.destroy();
-    open.delete(socket);
     left -= 1;
     if (left === 0) reject(new PeerError('unreachable', peer, reason));
   };
   const attempt = ({ host, port }: PeerAddress): void => {
-    const socket = connectTcp({ host, port, noDelay: true });
+    const inbox = createInbox();
+    const socket = connectTls({
+      host,
+      port,
+      key,
+      cert,
+      minVersion: 'TLSv1.3',
+      // Certificates are self-signed; the hello says whose they are.
+      rejectUnauthorized: false,
+      secureOptions: constants.SSL_OP_NO_TICKET,
+      ...{ onread: inbox.onread },
+    });
+    socket.setNoDelay(true);
     open.add(socket);
     const timer = setTimeout(() => lost(socket), limits.connectMs);
     timers.push(timer);
-    socket.once('error', (error) => {
-      clearTimeout(timer);
-      if (!open.has(socket)) return;
-      reason = error.message;
+    // It stays: what goes wrong later is told by other means, and must not end the process.
+    socket.on('error', (error) => {
+      if (open.has(socket)) reason = error.message;
       lost(socket);
     });
     socket.once('connect', () => {
-      open.delete(socket);
-      socket.removeAllListeners('error');
-      resolve(socket);
+      if (open.delete(socket)) resolve({ socket, inbox });
     });
   };
   const giveUp = (): void => reject(new PeerError('unreachable', peer, 'nobody waits for it any more'));

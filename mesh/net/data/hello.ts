@@ -13,6 +13,7 @@ import { createHash } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import type { Credentials, VerifiedMember } from './credentials.ts';
 import { PeerError } from './errors.ts';
+import type { Inbox } from './inbox.ts';
 import * as limits from './limits.ts';
 import type { TlsIdentity } from './tls-identity.ts';
 
@@ -31,18 +32,30 @@ export interface HelloOptions {
 
 /** Verifies the client and answers it; throws a `PeerError`, with nothing sent, when it is not believed. */
 export async function welcome(socket: TLSSocket, options: HelloOptions): Promise<string> {
-  const { peer } = await receive(socket, 'client', options);
+  const { peer } = await verify(socket, 'client', options, readFrame(socket));
   // It may have been revoked while its signature was checked.
   if (!options.credentials.isMember(peer)) throw new PeerError('refused', peer, 'its membership has ended');
   socket.write(compose(socket, 'server', options));
   return peer;
 }
 
-/** Introduces this node to the server and verifies that it is `expected`. Throws a `PeerError`. */
-export async function introduce(socket: TLSSocket, expected: string, options: HelloOptions): Promise<void> {
+/**
+ * Introduces this node to the server and verifies that it is `expected`. Throws a `PeerError`.
+ *
+ * @param inbox - where the bytes of the socket come, when they do not come by reading it
+ */
+export async function introduce(
+  socket: TLSSocket,
+  expected: string,
+  options: HelloOptions,
+  inbox?: Inbox,
+): Promise<void> {
   checkFresh(socket, expected);
+  const frame = readFrame(socket, inbox);
+  // It may fail before anybody waits for it.
+  frame.catch(() => {});
   socket.write(compose(socket, 'client', options));
-  const { peer } = await receive(socket, 'server', options);
+  const { peer } = await verify(socket, 'server', options, frame);
   if (peer !== expected) throw new PeerError('refused', expected, `another member, ${peer}, answers at its address`);
   if (!options.credentials.isMember(peer)) throw new PeerError('refused', peer, 'its membership has ended');
 }
@@ -57,8 +70,13 @@ function compose(socket: TLSSocket, role: Role, { credentials, identity }: Hello
   return Buffer.concat([head, certificate, signature]);
 }
 
-async function receive(socket: TLSSocket, role: Role, { credentials }: HelloOptions): Promise<VerifiedMember> {
-  const frame = await readFrame(socket);
+async function verify(
+  socket: TLSSocket,
+  role: Role,
+  { credentials }: HelloOptions,
+  receiving: Promise<Buffer>,
+): Promise<VerifiedMember> {
+  const frame = await receiving;
   checkFresh(socket, unknown);
   const certificateBytes = frame.byteLength > 1 + lengthBytes ? frame.readUInt32BE(1) : 0;
   if (frame[0] !== version || 1 + lengthBytes + certificateBytes > frame.byteLength) {
@@ -99,14 +117,21 @@ function sha256(bytes: Uint8Array): Buffer {
 }
 
 /** One frame and nothing behind it: whoever sends more before the other's answer does not keep to the protocol. */
-function readFrame(socket: TLSSocket): Promise<Buffer> {
+function readFrame(socket: TLSSocket, inbox?: Inbox): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   let received = Buffer.alloc(0);
   const onReadable = (): void => {
     for (let chunk = socket.read() as Buffer | null; chunk; chunk = socket.read() as Buffer | null) {
-      received = Buffer.concat([received, chunk]);
-      if (received.byteLength > lengthBytes + limits.helloBytesMax) break;
+      if (!take(chunk)) return;
     }
+  };
+  /** False when it is enough. */
+  const take = (chunk: Uint8Array): boolean => {
+    received = Buffer.concat([received, chunk]);
+    check();
+    return received.byteLength <= lengthBytes + limits.helloBytesMax;
+  };
+  const check = (): void => {
     if (received.byteLength < lengthBytes) return;
     const wholeBytes = lengthBytes + received.readUInt32BE(0);
     if (wholeBytes > lengthBytes + limits.helloBytesMax || received.byteLength > wholeBytes) {
@@ -117,12 +142,15 @@ function readFrame(socket: TLSSocket): Promise<Buffer> {
   };
   const onEnd = (): void => reject(new PeerError('refused', unknown, 'it closed the connection during the hello'));
   const onError = (cause: Error): void => reject(new PeerError('unreachable', unknown, cause.message, { cause }));
-  socket.on('readable', onReadable);
   socket.once('end', onEnd);
   socket.once('close', onEnd);
   socket.once('error', onError);
-  // What came with the end of the TLS handshake is announced to nobody.
-  onReadable();
+  if (inbox) inbox.listen(take);
+  else {
+    socket.on('readable', onReadable);
+    // What came with the end of the TLS handshake is announced to nobody.
+    onReadable();
+  }
   return promise.finally(() => {
     socket.off('readable', onReadable);
     socket.off('end', onEnd);

@@ -28,7 +28,11 @@ export const clientIdleMs = 60_000;
 /** A response on which nothing moved for so long is broken off. */
 export const stallMs = 5_000;
 /** Bytes of a body that are gathered before they are handed on, and come in meanwhile. */
-export const gatherBytes = 512 * 1024;
+export const gatherBytes = 256 * 1024;
+/** Gathered memory that waits to be used again, in pieces of that size. */
+export const gatheredFreeMax = 32;
+/** What one connection takes out of TLS at a time: a record. */
+export const inboxBytes = 16 * 1024;
 export const headerBytesMax = 8 * 1024;
 /** For the head of a request, and for a small body; how often late heads are looked for. */
 export const headersMs = 10_000;

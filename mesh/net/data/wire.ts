@@ -88,34 +88,27 @@ export interface BatchBlob {
 }
 
 /**
- * Reads the frames for `digests` from groups of chunks. Throws INVALID_ARGUMENT for anything else, and for a stream that
- * goes on or ends early.
+ * Reads the frames for `digests` from chunks, each of which is `done` with before the next is asked for. Throws
+ * INVALID_ARGUMENT for anything else, and for a stream that goes on or ends early.
  */
 export async function* readFrames(
   digests: readonly Digest[],
-  groups: AsyncIterable<readonly Uint8Array[]>,
+  chunks: AsyncIterable<Uint8Array>,
+  done: (chunk: Uint8Array) => void = () => {},
 ): AsyncGenerator<BatchBlob, void, undefined> {
-  const iterator = groups[Symbol.asyncIterator]();
-  let group: readonly Uint8Array[] = [];
-  let next = 0;
+  const iterator = chunks[Symbol.asyncIterator]();
   let chunk: Uint8Array = new Uint8Array();
   let at = 0;
-  /** Makes `chunk` one with bytes left; a promise only when they have not come yet. */
-  const fill = (): boolean | Promise<boolean> => {
+  /** Makes `chunk` one with bytes left. */
+  const fill = async (): Promise<boolean> => {
     while (at === chunk.byteLength) {
-      const following = group[next++];
-      if (!following) return fillLater();
-      chunk = following;
+      done(chunk);
+      const step = await iterator.next();
+      if (step.done) return false;
+      chunk = step.value;
       at = 0;
     }
     return true;
-  };
-  const fillLater = async (): Promise<boolean> => {
-    const step = await iterator.next();
-    if (step.done) return false;
-    group = step.value;
-    next = 0;
-    return await fill();
   };
   try {
     for (const digest of digests) {

@@ -348,7 +348,7 @@ describe('a member that serves', () => {
 
   async function readAll(blob: RemoteBlob): Promise<string> {
     const chunks: Uint8Array[] = [];
-    for await (const group of blob.bytes) chunks.push(...group);
+    for await (const part of blob.bytes) chunks.push(part);
     return Buffer.concat(chunks).toString('latin1');
   }
 });

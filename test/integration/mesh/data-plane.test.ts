@@ -77,7 +77,7 @@ function clientOf(credentials: Credentials, port: number): DataClient {
 async function readAll(client: DataClient, peer: string, digest: Digest, range?: { offset: number; length: number }) {
   await using blob = await client.read(peer, digest, range);
   const chunks: Uint8Array[] = [];
-  for await (const group of blob.bytes) chunks.push(...group);
+  for await (const part of blob.bytes) chunks.push(part);
   return Buffer.concat(chunks);
 }
 

@@ -57,22 +57,22 @@ test('frames are read as they are written, however the bytes are cut', async () 
         const all = Buffer.concat(
           blobs.flatMap(({ isHeld, bytes }) => [wire.frameHead(isHeld), ...(isHeld ? [bytes] : [])]),
         );
-        const groups: Uint8Array[][] = [];
+        const parts: Uint8Array[] = [];
         let at = 0;
         for (const cut of [...cuts, all.length]) {
-          groups.push([all.subarray(at, at + cut), new Uint8Array()]);
+          parts.push(all.subarray(at, at + cut), new Uint8Array());
           at += cut;
         }
         const read: (Uint8Array | undefined)[] = [];
         const digests = blobs.map(({ digest }) => digest);
-        for await (const { bytes } of wire.readFrames(digests, streamOf(groups))) read.push(bytes);
+        for await (const { bytes } of wire.readFrames(digests, streamOf(parts))) read.push(bytes);
         expect(read.map((bytes) => bytes && Buffer.from(bytes))).toEqual(
           blobs.map(({ isHeld, bytes }) => (isHeld ? Buffer.from(bytes) : undefined)),
         );
         for (const wrong of [all.subarray(0, -1), Buffer.concat([all, Buffer.of(0)])]) {
           if (all.length === 0 && wrong.length === 0) continue;
           const reading = (async () => {
-            for await (const _ of wire.readFrames(digests, streamOf([[wrong]])));
+            for await (const _ of wire.readFrames(digests, streamOf([wrong])));
           })();
           await expect(reading).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
         }
@@ -82,8 +82,8 @@ test('frames are read as they are written, however the bytes are cut', async () 
   );
 });
 
-async function* streamOf(groups: readonly Uint8Array[][]): AsyncGenerator<Uint8Array[]> {
-  yield* groups;
+async function* streamOf(parts: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* parts;
 }
 
 describe('turns', () => {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Store } from '../../../../node/storage/open-store.ts';
 import { type FsFile, type FsPort, nodeFs } from '../../../../node/storage/fs-port.ts';
 import { openStore } from '../../../../node/storage/open-store.ts';
+import { digestOf } from '../../../../protos/hasher.ts';
 import { randomBlob } from '../../../contract/blobs.ts';
 
 let dataDir: string;
@@ -170,20 +171,39 @@ test('several arrivals of one blob end well, whoever is first', async () => {
   expect(store.stats().usedBytes - usedBytes).toBeLessThan(400_000);
 });
 
-test('pieces that come ahead are hashed without reading them again', async () => {
-  let reads = 0;
-  const counting = (file: FsFile): FsFile => ({
-    ...file,
-    read: (into, position) => {
-      reads += 1;
-      return file.read(into, position);
-    },
-  });
-  await reopen({ openRead: async (path) => counting(await nodeFs.openRead(path)) });
+test('memory of pieces is free to be used again once they are written, in whatever order they came', async () => {
   const { digest, bytes } = randomBlob(900_000);
   await using arrival = await store.blobs.arrive(digest);
-  for (const from of [600_000, 300_000, 0]) await arrival.write(from, [bytes.subarray(from, from + 300_000)]);
+  const memory = Buffer.alloc(300_000);
+  for (const from of [600_000, 0, 300_000]) {
+    memory.set(bytes.subarray(from, from + memory.length));
+    await arrival.write(from, [memory]);
+    memory.fill(0);
+  }
   await arrival.finish();
-  expect(reads).toBe(0);
   expect(Buffer.from((await store.blobs.get(digest)) ?? []).equals(bytes)).toBe(true);
+});
+
+test('an arrival is synced while it comes, and a sync that fails on the way is not forgotten', async () => {
+  let syncs = 0;
+  const syncing = (file: FsFile): FsFile => ({
+    ...file,
+    sync: () => (++syncs === 1 ? failing('EIO') : file.sync()),
+  });
+  await store.close();
+  store = await openStore({
+    dataDir,
+    sizeLimitBytes: 512 * 1024 ** 2,
+    durability: 'full',
+    fs: { ...nodeFs, create: async (path, mode) => syncing(await nodeFs.create(path, mode)) },
+  });
+  const piece = randomBlob(16 * 1024 ** 2);
+  const bytes = Buffer.concat(Array.from({ length: 5 }, () => piece.bytes));
+  const arrival = await store.blobs.arrive(digestOf('sha256', bytes));
+  for (let from = 0; from < bytes.length; from += piece.bytes.length) {
+    await arrival.write(from, [piece.bytes]).catch(() => {});
+  }
+  await expect(arrival.finish()).rejects.toThrow();
+  expect(syncs).toBe(1);
+  expect(await store.blobs.missing([arrival.digest])).toEqual([arrival.digest]);
 });
