@@ -9,10 +9,10 @@ import type { Rng } from '../mesh/core/rng.ts';
 import type { Group } from '../mesh/core/shards/group.ts';
 import { shardOf } from '../mesh/core/shards/placement.ts';
 import type { Engine } from './engine.ts';
-import type { SimNode } from './node.ts';
+import { resultOf, type SimNode } from './node.ts';
 
 /** Ids of the auditor's requests are above those of any peer. */
-export const auditIdMin = 1_000_000_000;
+export const auditIdMin = 2_000_000_000;
 const everyUs = 1_500_000;
 /** It keeps asking for a while, and then keeps quiet for a while, so that shards fall asleep between. */
 const busySecondsMax = 40;
@@ -92,19 +92,24 @@ export function createAuditor(engine: Engine, rng: Rng, ports: AuditorPorts): Au
     const id = ++nextId;
     const register = to.peer()?.coordination.groupOf(shard)?.registers.get(key);
     if (register?.kind === 'result' && rng.below(5) === 0) {
-      ports.send(from, to, { kind: 'invalidate', id, shard, key, result: register.result, reason: 'wrong' });
+      denounce(key, register.result);
       return;
     }
     if (register?.kind === 'result' && rng.below(8) === 0) {
-      upload(from, to, id, shard, key, `result/${key}#upload-${id}`);
+      upload(from, to, id, shard, key, resultOf(key, `upload-${id}`));
       return;
     }
-    const held = [...from.disk().blobs.keys()].find((blob) => blob.startsWith(`result/${key}`));
+    const held = [...from.disk().blobs.keys()].find((blob) => blob.startsWith(resultOf(key)));
     if (held !== undefined && rng.below(3) === 0) {
       upload(from, to, id, shard, key, held);
       return;
     }
     ports.send(from, to, { kind: 'lookup', id, shard, keys: [key], fresh: rng.below(2) === 0 });
+  }
+
+  /** The evidence reaches every node, and each looks at it for itself. */
+  function denounce(key: ActionKey, result: BlobKey): void {
+    for (const node of ports.nodes) node.deliver({ kind: 'invalidate', key, result, reason: 'wrong' });
   }
 
   function upload(from: SimNode, to: SimNode, id: number, shard: number, key: ActionKey, result: BlobKey): void {

@@ -1,13 +1,12 @@
 /** The users: they start builds, ask for one action after another as its needs are met, lose patience, and go home. */
-import type { Answer } from '../mesh/core/agents/submitter.ts';
-import type { SubmitItem } from '../mesh/core/claims/messages.ts';
+import type { Answer, ExecuteItem } from '../mesh/core/agents/submitter/types.ts';
 import type { RequestId } from '../mesh/core/ids.ts';
 import type { Engine } from './engine.ts';
 import type { SimNode } from './node.ts';
 import type { Build, SimAction } from './workload.ts';
 
 export interface ClientPorts {
-  execute(node: SimNode, item: Omit<SubmitItem, 'reoffer' | 'shard'>, action: SimAction): void;
+  execute(node: SimNode, item: Omit<ExecuteItem, 'shard'>, action: SimAction): void;
   cancel(node: SimNode, request: RequestId): void;
   ended(node: SimNode, invocation: string): void;
 }
@@ -75,6 +74,9 @@ export function createClients(engine: Engine, ports: ClientPorts): Clients {
         doNotCache: action.doNotCache,
         skipCacheLookup: run.build.skipCacheLookup,
         expectedMs: action.durationMs,
+        mnemonic: action.mnemonic,
+        family: action.key,
+        inputBytes: action.inputBytes,
       },
       action,
     );

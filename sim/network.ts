@@ -1,8 +1,10 @@
 /**
  * The simulated network: every directed link has its own latency table, loss, duplication and partition state; bulk
- * transfers queue for the sender's uplink. Messages are passed by reference, since machines never change one once sent.
+ * transfers share what their links carry. Messages are passed by reference, since machines never change one once sent.
  */
+import assert from 'node:assert';
 import type { Rng } from '../mesh/core/rng.ts';
+import { createBandwidth, type Flow, type Links } from './bandwidth.ts';
 import type { Engine } from './engine.ts';
 
 /** Latencies in microseconds, drawn with equal chance: a distribution by table, exact on every machine. */
@@ -13,9 +15,6 @@ export const latencyTablesUs = {
 } as const;
 export type LinkClass = keyof typeof latencyTablesUs;
 
-/** Bytes a link carries in a millisecond. */
-export const bytesPerMs: { readonly [C in LinkClass]: number } = { wired: 110_000, wifi: 25_000, vpn: 4_000 };
-
 /** How long a connection attempt to a dead address takes to fail, and a reset one to come up again. */
 export const connectTimeoutUs = 250_000;
 
@@ -25,6 +24,8 @@ export interface NetworkModel {
   /** Messages that are held up by many times their latency, and so overtaken. */
   readonly stragglePerMillion: number;
   readonly classOf: (from: number, to: number) => LinkClass;
+  /** What carries bulk bytes; undefined where somebody else does. */
+  readonly links?: Omit<Links, 'open'>;
   /** Latencies of one way, drawn with equal chance, instead of those of its class. */
   readonly latenciesUs?: (from: number, to: number) => readonly number[];
 }
@@ -32,8 +33,10 @@ export interface NetworkModel {
 export interface Network {
   /** Sends one control message; `arrive` is called for every copy that gets there. */
   send(from: number, to: number, arrive: () => void): void;
-  /** Moves bytes on the data plane; exactly one of the two is called, unless an end dies first. */
-  transfer(from: number, to: number, sizeBytes: number, arrived: () => void, failed: () => void): void;
+  /** Moves bytes on the data plane; while there is no way between the two, none move. */
+  flow(from: number, to: number, bytes: number, done: () => void): Flow;
+  /** What a message would take now, one way. */
+  latencyUs(from: number, to: number): number;
   /** Whether a message sent now could get there at all. */
   open(from: number, to: number): boolean;
   block(from: number, to: number, blocked: boolean): void;
@@ -60,7 +63,6 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
   const waiting = new Map<number, (() => void)[]>();
   const addresses = new Uint32Array(nodes);
   const known = new Uint32Array(links);
-  const uplinkFreeUs = new Float64Array(nodes);
   const counts = { sent: 0, delivered: 0, lost: 0, bytes: 0 };
   let { lossPerMillion } = model;
   let healed = false;
@@ -90,6 +92,9 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
     return blocked[link] === 0 && known[link] === addresses[to];
   }
 
+  const bandwidth =
+    model.links && createBandwidth(engine, { ...model.links, open: (from, to) => open(from, to) && open(to, from) });
+
   return {
     open,
     counts,
@@ -109,27 +114,12 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
       launch(from, to, arrive);
       if (!healed && model.duplicatePerMillion > 0 && rng.chance(model.duplicatePerMillion)) launch(from, to, arrive);
     },
-    transfer(from, to, sizeBytes, arrived, failed) {
-      const asks = latencyUs(to, from);
-      if (!open(to, from)) {
-        engine.after(connectTimeoutUs, failed);
-        return;
-      }
-      engine.after(asks, () => {
-        const rate = bytesPerMs[model.classOf(from, to)];
-        const startUs = Math.max(engine.nowUs(), uplinkFreeUs[from] as number);
-        const durationUs = Math.trunc((sizeBytes * 1_000) / rate);
-        uplinkFreeUs[from] = startUs + durationUs;
-        const link = from * nodes + to;
-        const epoch = epochs[link];
-        engine.at(startUs + durationUs + latencyUs(from, to), () => {
-          if (epochs[link] !== epoch || blocked[link] || held[link]) {
-            failed();
-            return;
-          }
-          counts.bytes += sizeBytes;
-          arrived();
-        });
+    latencyUs,
+    flow(from, to, bytes, done) {
+      assert(bandwidth, 'this network carries no bulk bytes');
+      return bandwidth.start(from, to, bytes, () => {
+        counts.bytes += bytes;
+        done();
       });
     },
     block(from, to, now) {
@@ -137,6 +127,7 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
       const link = from * nodes + to;
       if (now) blocked[link] = (blocked[link] as number) + 1;
       else if ((blocked[link] as number) > 0) blocked[link] = (blocked[link] as number) - 1;
+      bandwidth?.refresh();
     },
     hold(from, to, now) {
       const link = from * nodes + to;
@@ -172,6 +163,7 @@ export function createNetwork(engine: Engine, rng: Rng, nodes: number, model: Ne
       for (let link = 0; link < links; link++) {
         if (held[link]) this.hold(Math.trunc(link / nodes), link % nodes, false);
       }
+      bandwidth?.refresh();
     },
   };
 }

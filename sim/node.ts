@@ -3,20 +3,22 @@
  * on top. It can be paused, suspended, cut from power, shut down, and given another disk.
  */
 import type { Outcome } from '../mesh/core/agents/messages.ts';
+import type { Part } from '../mesh/core/fetch/types.ts';
 import type { BlobKey, NodeId } from '../mesh/core/ids.ts';
-import type { Attributes, RecordSigner } from '../mesh/core/membership/records.ts';
+import type { MachineAttributes, RecordSigner } from '../mesh/core/membership/records.ts';
 import { createPeer, type Peer, type PeerEvent, type PeerMessage, type PeerNote } from '../mesh/core/peer.ts';
+import type { Ring } from '../mesh/core/providers/ring.ts';
 import { createRng, type Rng } from '../mesh/core/rng.ts';
-import { type Driver, startDriver, type WorkEffect } from '../node/mesh/driver.ts';
-import type { LogFiles } from '../node/mesh/ports.ts';
+import type { Driver, WorkEffect } from '../node/mesh/driver.ts';
 import type { RunEnd, RunEffect } from './checkers/checker.ts';
-import { createClock, type SimClock } from './clock.ts';
+import type { SimClock } from './clock.ts';
+import type { Holding, Reader } from './connections.ts';
+import { createDataPlane } from './data-plane.ts';
 import { createDisk, type SimDisk } from './disk.ts';
 import type { Engine } from './engine.ts';
+import { createMachine } from './machine.ts';
 import type { MachineModel } from './plan.ts';
 import type { SimAction } from './workload.ts';
-
-export type NodeState = 'up' | 'paused' | 'suspended' | 'down';
 
 /** One disk: the log, and which blobs are durable on it, least recently stored first. */
 export interface Disk {
@@ -32,12 +34,13 @@ export interface NodePorts {
   readonly signer: RecordSigner;
   readonly contacts: readonly NodeId[];
   readonly shards: number;
+  readonly ringOf: (nodes: readonly NodeId[]) => Ring;
   send(from: SimNode, to: NodeId, message: PeerMessage): void;
-  /** Moves a blob, or inputs when `blob` is undefined, from another node. */
-  fetch(to: SimNode, from: NodeId, blob: BlobKey | undefined, sizeBytes: number, done: (ok: boolean) => void): void;
+  /** Carries a request to a holder and its bytes back; returns how to stop it. */
+  request(node: SimNode, from: NodeId, parts: readonly Part[], to: Reader): () => void;
   action(key: string): SimAction;
-  /** What this node has to fetch before it can run the action. */
-  inputBytes(node: SimNode, action: SimAction): number;
+  /** What this node has to fetch before it can run the action: one blob, which its submitter has. */
+  inputs(node: SimNode, action: SimAction): { readonly blob: BlobKey; readonly sizeBytes: number };
   blobBytes(blob: BlobKey): number;
   executionNumber(): number;
   onEffect(node: SimNode, effect: WorkEffect): void;
@@ -52,18 +55,17 @@ export interface NodePorts {
 
 export interface SimRun {
   readonly effect: RunEffect;
+  readonly durationUs: number;
   remainingUs: number;
   runningSinceUs: number | undefined;
   frozen: boolean;
   turn: number;
 }
 
-export interface SimNode {
-  readonly index: number;
+export interface SimNode extends Holding {
   readonly id: NodeId;
   readonly model: MachineModel;
   readonly clock: SimClock;
-  state(): NodeState;
   /** Undefined while the machine is down. */
   peer(): Peer | undefined;
   driver(): Driver | undefined;
@@ -88,7 +90,7 @@ export interface SimNode {
   setLiar(liar: boolean): void;
   setFragile(fragile: boolean): void;
   setOwner(present: boolean): void;
-  setPower(power: Attributes['power']): void;
+  setPower(power: MachineAttributes['power']): void;
   move(): void;
   deliver(event: PeerEvent): void;
   receive(from: NodeId, message: PeerMessage): void;
@@ -98,30 +100,51 @@ export interface SimNode {
 /** Goodbyes leave the machine within this time before the process ends. */
 export const shutdownUs = 200_000;
 
-/** Messages that a paused machine's sockets hold; more are lost, as a full receive buffer loses its connection. */
-const backlogMax = 20_000;
+/** What a fetch may take; whoever asked for it gives it up before. */
+const fetchBudgetMs = 60_000;
+/** Uploads a second, on average: most of what the machine's own link carries. */
+const uploadBytesPerSecond = { wired: 100_000_000, wifi: 20_000_000 } as const;
+const uploadsMax = 32;
+
+/** Inputs are files of the submitting machine: it serves them whether or not they are in its store. */
+const inputsPrefix = 'inputs/';
 
 export function createSimNode(ports: NodePorts, index: number, model: MachineModel, seedRng: Rng): SimNode {
   const { engine } = ports;
   const id = nodeName(index);
   const rng = seedRng.fork(id);
-  const clock = createClock(engine, rng.between(1_000, 10_000_000));
+  const machine = createMachine<Peer>(engine, rng.between(1_000, 10_000_000));
+  const { clock, live } = machine;
   const disks: Disk[] = [];
   const runs = new Map<number, SimRun>();
-  let backlog: (() => void)[] = [];
-  let state: NodeState = 'down';
-  let life = 0;
-  let peer: Peer | undefined;
-  let driver: Driver | undefined;
-  let armedUs = Number.POSITIVE_INFINITY;
-  let wakeAtMs = Number.POSITIVE_INFINITY;
-  let suspendedAtUs = 0;
+  /** Actions that clients here asked for. */
+  const asked = new Set<string>();
+  /** Fetches under way, by the number of their want. */
+  const wants = new Map<number, (ok: boolean) => void>();
+  const wantOfRun = new Map<number, number>();
+  const wantOfFetch = new Map<number, number>();
+  let nextWant = 0;
   let ownerPresent = false;
-  let power: Attributes['power'] = 'mains';
+  let power: MachineAttributes['power'] = 'mains';
   let address = 0;
   let liar = false;
   let fragile = false;
   let disk = newDisk();
+  const data = createDataPlane({
+    engine,
+    live,
+    deliver: (event) => machine.driver()?.deliver(event),
+    store: (blob, sizeBytes, done) => store(blob, sizeBytes, (ok) => done(ok ? 'stored' : 'noRoom')),
+    holds: (blob) => (disk.blobs.has(blob) || isOwnInput(blob) ? true : undefined),
+    sizeOf: ports.blobBytes,
+    liar: () => liar && rng.below(2) === 0,
+    request: (from, parts, to) => ports.request(node, from, parts, to),
+    nodeAt: nodeName,
+  });
+
+  function isOwnInput(blob: BlobKey): boolean {
+    return blob.startsWith(inputsPrefix) && asked.has(blob.slice(inputsPrefix.length).split('#', 1)[0] as string);
+  }
 
   function newDisk(): Disk {
     const generation = disks.length + 1;
@@ -131,7 +154,7 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     return made;
   }
 
-  function attributes(): Attributes {
+  function attributes(): MachineAttributes {
     return {
       site: `site-${model.site}`,
       subnet: `subnet-${model.site}`,
@@ -143,45 +166,6 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
       coordinator: model.kind === 'ci' ? 'always-on' : 'eligible',
       storeGeneration: disk.generation,
     };
-  }
-
-  /** Wraps a callback into this life of the machine: dropped after a crash, put off while it stands still. */
-  function live<A extends unknown[]>(act: (...args: A) => void): (...args: A) => void {
-    const mine = life;
-    return (...args) => {
-      if (mine !== life || state === 'down') return;
-      if (state === 'up') act(...args);
-      else backlog.push(() => act(...args));
-    };
-  }
-
-  function filesOf(log: SimDisk): LogFiles {
-    return {
-      append: (name, text, done) => log.append(name, text, live(done)),
-      sync: (name, done) => log.sync(name, live(done)),
-      replace: (name, text, done) => log.replace(name, text, live(done)),
-    };
-  }
-
-  function arm(): void {
-    const atUs = clock.globalUs(wakeAtMs);
-    if (wakeAtMs === Number.POSITIVE_INFINITY || atUs >= armedUs) return;
-    armedUs = atUs;
-    const mine = life;
-    engine.at(atUs, () => {
-      if (mine !== life || armedUs !== atUs) return;
-      armedUs = Number.POSITIVE_INFINITY;
-      if (state === 'up') ring();
-    });
-  }
-
-  function ring(): void {
-    if (clock.nowMs() < wakeAtMs) {
-      arm();
-      return;
-    }
-    wakeAtMs = Number.POSITIVE_INFINITY;
-    driver?.wake();
   }
 
   /** Stores a blob durably; `done(false)` when the disk has no room. */
@@ -204,7 +188,14 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
   function startRun(effect: RunEffect): void {
     const action = ports.action(effect.key);
     const remainingUs = Math.trunc((action.durationMs * 100_000) / model.speedPercent);
-    const run: SimRun = { effect, remainingUs, runningSinceUs: undefined, frozen: false, turn: 0 };
+    const run: SimRun = {
+      effect,
+      durationUs: remainingUs,
+      remainingUs,
+      runningSinceUs: undefined,
+      frozen: false,
+      turn: 0,
+    };
     runs.set(effect.run, run);
     ports.onRun(node, effect);
     go(run);
@@ -233,20 +224,49 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
   function finishRun(run: SimRun): void {
     const { effect } = run;
     const action = ports.action(effect.key);
-    const result = action.deterministic ? `result/${effect.key}` : `result/${effect.key}#${ports.executionNumber()}`;
+    const result = resultOf(effect.key, action.deterministic ? undefined : ports.executionNumber());
     run.runningSinceUs = undefined;
     store(result, action.outputBytes, (ok) => {
       if (!runs.delete(effect.run)) return;
       ports.onRunEnd(node, effect.run, ok ? 'done' : 'failed');
-      const outcome: Outcome = { result, sizeBytes: action.outputBytes };
-      if (ok) driver?.deliver({ kind: 'ran', run: effect.run, outcome });
-      else driver?.deliver({ kind: 'runFailed', run: effect.run, reason: 'executorFault' });
+      const outcome: Outcome = { result, sizeBytes: action.outputBytes, cacheable: !action.fails };
+      const runMs = Math.trunc(run.durationUs / 1_000);
+      if (ok) machine.driver()?.deliver({ kind: 'ran', run: effect.run, outcome, runMs });
+      else machine.driver()?.deliver({ kind: 'runFailed', run: effect.run, reason: 'executorFault' });
     });
   }
 
-  const fetching = new Map<number, number>();
-  const fetchingInputs = new Map<number, number>();
-  let fetchTurn = 0;
+  /** Has a blob brought here by the peer's own planner, beginning with the machine that is likely to have it. */
+  function bring(blob: BlobKey, sizeBytes: number, from: NodeId, done: (ok: boolean) => void): number {
+    nextWant += 1;
+    const want = nextWant;
+    wants.set(want, done);
+    soon(() => {
+      if (!wants.has(want)) return;
+      if (sizeBytes === 0 || disk.blobs.has(blob)) brought(want, true);
+      else {
+        const wanted = { want, blob, sizeBytes, budgetMs: fetchBudgetMs, hints: [from] };
+        machine.driver()?.deliver({ kind: 'want', wants: [wanted] });
+      }
+    });
+    return want;
+  }
+
+  function brought(want: number, ok: boolean): void {
+    const done = wants.get(want);
+    wants.delete(want);
+    done?.(ok);
+  }
+
+  function giveUp(want: number | undefined): void {
+    if (want === undefined || !wants.delete(want)) return;
+    soon(() => machine.driver()?.deliver({ kind: 'unwant', want }));
+  }
+
+  /** After the step that is under way: a peer is never entered twice. */
+  function soon(act: () => void): void {
+    engine.after(0, live(act));
+  }
 
   function work(effect: WorkEffect): void {
     switch (effect.kind) {
@@ -262,40 +282,47 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
         return;
       }
       case 'kill':
-        fetchingInputs.delete(effect.run);
+        giveUp(wantOfRun.get(effect.run));
+        wantOfRun.delete(effect.run);
         if (runs.delete(effect.run)) ports.onRunEnd(node, effect.run, 'killed');
         return;
       case 'fetchInputs': {
-        const turn = ++fetchTurn;
-        fetchingInputs.set(effect.run, turn);
-        const done = live((ok: boolean) => {
-          if (fetchingInputs.get(effect.run) !== turn) return;
-          fetchingInputs.delete(effect.run);
-          driver?.deliver({ kind: 'inputsFetched', run: effect.run, ok });
-        });
-        ports.fetch(node, effect.from, undefined, ports.inputBytes(node, ports.action(effect.key)), done);
+        const { run, from, key } = effect;
+        const { blob, sizeBytes } = ports.inputs(node, ports.action(key));
+        const ended = (ok: boolean): void => {
+          wantOfRun.delete(run);
+          machine.driver()?.deliver({ kind: 'inputsFetched', run, ok });
+        };
+        wantOfRun.set(run, bring(blob, sizeBytes, from, ended));
         return;
       }
       case 'fetchOutputs': {
-        const turn = ++fetchTurn;
-        const { fetch, result } = effect;
+        const { fetch, from, result } = effect;
         const sizeBytes = ports.blobBytes(result);
-        fetching.set(fetch, turn);
-        const ended = (outcome: Outcome | undefined): void => {
-          if (fetching.get(fetch) !== turn) return;
-          fetching.delete(fetch);
-          driver?.deliver({ kind: 'outputsFetched', fetch, outcome });
+        const cacheable = !ports.action(keyOf(result)).fails;
+        const ended = (ok: boolean): void => {
+          wantOfFetch.delete(fetch);
+          const outcome = ok ? { result, sizeBytes, cacheable } : undefined;
+          machine.driver()?.deliver({ kind: 'outputsFetched', fetch, outcome });
         };
-        const arrived = live((ok: boolean) => {
-          if (!ok) ended(undefined);
-          else store(result, sizeBytes, (stored) => ended(stored ? { result, sizeBytes } : undefined));
-        });
-        ports.fetch(node, effect.from, result, sizeBytes, arrived);
+        wantOfFetch.set(fetch, bring(result, sizeBytes, from, ended));
         return;
       }
       case 'stopFetch':
-        fetching.delete(effect.fetch);
+        giveUp(wantOfFetch.get(effect.fetch));
+        wantOfFetch.delete(effect.fetch);
         return;
+      case 'fetched':
+        return soon(() => brought(effect.want, true));
+      case 'failed':
+        return soon(() => brought(effect.want, false));
+      case 'transfer':
+      case 'cancelTransfer':
+      case 'assemble':
+      case 'discard':
+      case 'serve':
+      case 'refuse':
+        return data.perform(effect);
       case 'evict':
         disk.blobs.delete(effect.blob);
         ports.onEvicted(node, effect.blob);
@@ -306,33 +333,32 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
       case 'answer':
         ports.onEffect(node, effect);
         return;
+      // Nobody here asks for the others: no tier pins, reserves, looks up or secures, and no client reads stages.
       default:
-        effect satisfies never;
+        return;
     }
   }
 
   function slots(): PeerEvent {
-    return { kind: 'slots', slots: model.slots, guests: power === 'mains', capabilities: ['os=linux'] };
+    const { slots: all } = model;
+    return { kind: 'slots', slots: all, guests: power === 'mains', guestSlots: all, capabilities: ['os=linux'] };
   }
 
   function loseProcess(): void {
-    life += 1;
     for (const run of [...runs.keys()]) ports.onRunEnd(node, run, 'lost');
     runs.clear();
-    fetching.clear();
-    fetchingInputs.clear();
-    backlog = [];
-    peer = undefined;
-    driver = undefined;
-    armedUs = Number.POSITIVE_INFINITY;
-    wakeAtMs = Number.POSITIVE_INFINITY;
-    state = 'down';
+    wants.clear();
+    wantOfRun.clear();
+    wantOfFetch.clear();
+    data.end();
+    machine.end();
     ports.onDown(node);
   }
 
-  function standStill(next: 'paused' | 'suspended'): void {
+  function standStill(as: 'paused' | 'suspended'): void {
+    if (machine.state() !== 'up') return;
     for (const run of runs.values()) halt(run);
-    state = next;
+    machine.standStill(as);
   }
 
   const node: SimNode = {
@@ -340,97 +366,67 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     id,
     model,
     clock,
-    state: () => state,
-    peer: () => peer,
-    driver: () => driver,
+    state: machine.state,
+    peer: machine.peer,
+    driver: machine.driver,
     disk: () => disk,
     runs: () => runs,
     ownerPresent: () => ownerPresent,
     liar: () => liar,
     fragile: () => fragile,
-    life: () => life,
+    life: machine.life,
     boot() {
-      if (state !== 'down') return;
-      state = 'up';
-      const text = disk.log.read('peer.log');
-      const blank = text.length === 0;
-      const started = startDriver(
-        {
-          clock,
-          alarm: {
-            set(atMs) {
-              wakeAtMs = atMs;
-              arm();
-            },
+      if (machine.state() !== 'down') return;
+      const blank = disk.log.read('peer.log').length === 0;
+      machine.boot(disk.log, { send: (to, message) => ports.send(node, to, message), work }, (restored, nowMs) =>
+        createPeer(
+          {
+            self: id,
+            attributes: attributes(),
+            signer: ports.signer,
+            rng: createRng(rng.next()),
+            ringOf: ports.ringOf,
+            shards: ports.shards,
+            founder: index === 0 && disk.generation === 1,
+            capacityBytes: model.capacityBytes,
+            held: [...disk.blobs],
+            uploadBytesPerSecond: uploadBytesPerSecond[model.wired ? 'wired' : 'wifi'],
+            uploadsMax,
+            holds: () => [],
           },
-          files: filesOf(disk.log),
-          send: (to, message) => ports.send(node, to, message),
-          work,
-        },
-        { text, truncate: (length) => disk.log.truncate('peer.log', length) },
-        (restored, nowMs) =>
-          createPeer(
-            {
-              self: id,
-              attributes: attributes(),
-              signer: ports.signer,
-              rng: createRng(rng.next()),
-              shards: ports.shards,
-              founder: index === 0 && disk.generation === 1,
-              capacityBytes: model.capacityBytes,
-              held: [...disk.blobs],
-            },
-            restored,
-            nowMs,
-          ),
+          restored,
+          nowMs,
+        ),
       );
-      peer = started.peer;
-      driver = started.driver;
       ports.onBoot(node, blank);
-      driver.deliver({ kind: 'start', contacts: ports.contacts });
-      driver.deliver(slots());
-      driver.deliver({ kind: 'owner', present: ownerPresent });
+      machine.deliver({ kind: 'start', contacts: ports.contacts });
+      machine.deliver(slots());
+      machine.deliver({ kind: 'owner', present: ownerPresent });
     },
     crash() {
-      if (state === 'down') return;
+      if (machine.state() === 'down') return;
       disk.log.crash();
       loseProcess();
       clock.restart();
     },
     shutdown() {
-      if (state !== 'up') return;
-      driver?.deliver({ kind: 'goodbye', presence: 'left' });
+      if (machine.state() !== 'up') return;
+      machine.deliver({ kind: 'goodbye', presence: 'left' });
       // The disk is synced by the operating system.
-      const mine = life;
+      const mine = machine.life();
       engine.after(shutdownUs, () => {
-        if (mine === life && state === 'up') loseProcess();
+        if (mine === machine.life() && machine.state() === 'up') loseProcess();
       });
     },
-    pause() {
-      if (state !== 'up') return;
-      clock.stop();
-      standStill('paused');
-    },
-    suspend() {
-      if (state !== 'up') return;
-      suspendedAtUs = clock.nowUs();
-      standStill('suspended');
-    },
+    pause: () => standStill('paused'),
+    suspend: () => standStill('suspended'),
     resume() {
-      if (state !== 'paused' && state !== 'suspended') return;
-      if (state === 'paused') clock.go();
-      else clock.addSuspended(clock.nowUs() - suspendedAtUs);
-      state = 'up';
+      if (machine.state() !== 'paused' && machine.state() !== 'suspended') return;
       for (const run of runs.values()) go(run);
-      const waiting = backlog;
-      backlog = [];
-      for (const act of waiting) act();
-      armedUs = Number.POSITIVE_INFINITY;
-      if (driver) driver.wake();
-      arm();
+      machine.goOn(() => machine.driver()?.wake());
     },
     swapDisk(blank) {
-      if (state !== 'down') return;
+      if (machine.state() !== 'down') return;
       // Every second swap brings the disk before back, as it was when it was taken out.
       const shelf = disks.filter((other) => other !== disk);
       disk = !blank && shelf.length > 0 && rng.below(2) === 0 ? (shelf[rng.below(shelf.length)] as Disk) : newDisk();
@@ -447,30 +443,26 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
     },
     setOwner(present) {
       ownerPresent = present;
-      live(() => driver?.deliver({ kind: 'owner', present }))();
+      machine.deliver({ kind: 'owner', present });
     },
     setPower(now) {
       power = now;
       live(() => {
-        driver?.deliver({ kind: 'attributes', attributes: attributes() });
-        driver?.deliver(slots());
+        machine.driver()?.deliver({ kind: 'attributes', attributes: attributes() });
+        machine.driver()?.deliver(slots());
       })();
     },
     move() {
       address += 1;
-      live(() => driver?.deliver({ kind: 'attributes', attributes: attributes() }))();
+      live(() => machine.driver()?.deliver({ kind: 'attributes', attributes: attributes() }))();
     },
     deliver(event) {
-      live(() => driver?.deliver(event))();
+      if (event.kind === 'execute') asked.add(event.item.key);
+      machine.deliver(event);
     },
-    receive(from, message) {
-      if (state === 'up') driver?.deliver({ kind: 'message', from, message });
-      else if (state === 'paused' && backlog.length < backlogMax) {
-        const mine = life;
-        backlog.push(() => {
-          if (mine === life) driver?.deliver({ kind: 'message', from, message });
-        });
-      }
+    receive: (from, message) => machine.receive({ kind: 'message', from, message }),
+    request(request) {
+      if (machine.state() === 'up') data.request(request);
     },
     loseBlobs(by) {
       for (const blob of [...disk.blobs.keys()]) {
@@ -485,4 +477,19 @@ export function createSimNode(ports: NodePorts, index: number, model: MachineMod
 
 export function nodeName(index: number): NodeId {
   return `n${index < 10 ? '00' : index < 100 ? '0' : ''}${index}`;
+}
+
+/** What an action's result is called; `execution` tells apart the results of one that differ. */
+export function resultOf(key: string, execution?: string | number): BlobKey {
+  return execution === undefined ? `result/${key}` : `result/${key}#${execution}`;
+}
+
+/** The action that a result is of. */
+export function keyOf(result: BlobKey): string {
+  return result.slice('result/'.length).split('#', 1)[0] as string;
+}
+
+/** What an action needs of its submitter; `whose` tells apart what several machines lack of it. */
+export function inputsOf(key: string, whose?: number): BlobKey {
+  return whose === undefined ? `${inputsPrefix}${key}` : `${inputsPrefix}${key}#${whose}`;
 }

@@ -2,21 +2,22 @@
  * One run: the plan's machines on one engine, its faults, its clients and all checkers; first chaos, in which only safety
  * is asked for, then healing, after which everything must come to an end.
  */
-import type { Answer } from '../mesh/core/agents/submitter.ts';
-import type { SubmitItem } from '../mesh/core/claims/messages.ts';
+import type { Answer, ExecuteItem } from '../mesh/core/agents/submitter/types.ts';
 import type { NodeId, RequestId } from '../mesh/core/ids.ts';
 import type { MemberRecord, RecordSigner } from '../mesh/core/membership/records.ts';
+import { createRing, type Ring } from '../mesh/core/providers/ring.ts';
 import { createRng, type Rng } from '../mesh/core/rng.ts';
 import { shardOf } from '../mesh/core/shards/placement.ts';
 import type { WorkEffect } from '../node/mesh/driver.ts';
 import { createAuditor } from './auditor.ts';
 import type { Checker, CheckerFactory, World } from './checkers/checker.ts';
 import { createClients } from './clients.ts';
+import { createConnections } from './connections.ts';
 import { createEngine, type Engine } from './engine.ts';
 import { applyFault, type FaultContext, isBadMoment } from './faults.ts';
 import { tamper } from './liar.ts';
 import { createNetwork, type LinkClass, type Network } from './network.ts';
-import { createSimNode, nodeName, type NodePorts, type SimNode } from './node.ts';
+import { createSimNode, inputsOf, keyOf, nodeName, type NodePorts, type SimNode } from './node.ts';
 import type { Fault, FaultKind, Plan } from './plan.ts';
 import { drawFinalBuilds, type SimAction } from './workload.ts';
 
@@ -63,6 +64,9 @@ export interface DescribedWorld {
 
 class Broken extends Error {}
 
+/** What a machine's own link carries, and the way between two sites. */
+const bytesPerMs = { wired: 110_000, wifi: 25_000, vpn: 4_000 } as const;
+
 /** Runs a plan to its end or to the first broken invariant. */
 export function runPlan(plan: Plan, options: RunOptions): RunReport {
   const engine = createEngine();
@@ -77,7 +81,33 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     if (a?.site !== b?.site) return 'vpn';
     return a?.wired && b?.wired ? 'wired' : 'wifi';
   };
-  const network = options.world?.network(engine, netRng) ?? createNetwork(engine, netRng, count, { ...plan, classOf });
+  const links = {
+    up: plan.machines.map(({ wired }) => bytesPerMs[wired ? 'wired' : 'wifi']),
+    down: plan.machines.map(({ wired }) => bytesPerMs[wired ? 'wired' : 'wifi']),
+    site: plan.machines.map(({ site }) => site),
+    pipe: bytesPerMs.vpn,
+  };
+  const carrier =
+    options.world?.network(engine, netRng) ?? createNetwork(engine, netRng, count, { ...plan, classOf, links });
+  const connections = createConnections({
+    engine,
+    open: carrier.open,
+    latencyUs: carrier.latencyUs,
+    flow: carrier.flow,
+    onSent: () => {},
+  });
+  const network: Network = {
+    ...carrier,
+    reset(a, b) {
+      carrier.reset(a, b);
+      connections.break((reader, holder) => (reader === a && holder === b) || (reader === b && holder === a));
+    },
+    moved(node) {
+      carrier.moved(node);
+      connections.break((reader, holder) => reader === node || holder === node);
+    },
+  };
+  const rings = new Map<string, Ring>();
   const actions = new Map<string, SimAction>();
   const checkers: Checker[] = [];
   const nodes: SimNode[] = [];
@@ -149,25 +179,22 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
         receiver.receive(from.id, said);
       });
     },
-    fetch(to, fromId, blob, sizeBytes, done) {
-      const from = nodes[indexOf.get(fromId) as number] as SimNode;
-      const life = from.life();
-      const ready = (): boolean =>
-        from.state() === 'up' && from.life() === life && (blob === undefined || from.disk().blobs.has(blob));
-      network.transfer(
-        from.index,
-        to.index,
-        sizeBytes,
-        () => done(ready() && !(from.liar() && lieRng.below(2) === 0)),
-        () => done(false),
-      );
+    ringOf(names) {
+      const key = names.join();
+      let ring = rings.get(key);
+      if (!ring) rings.set(key, (ring = createRing(names, plan.seed)));
+      return ring;
     },
+    request: (node, from, parts, to) =>
+      connections.request(node.index, nodes[indexOf.get(from) as number] as SimNode, parts, to),
     action: (key) => actions.get(key) as SimAction,
-    inputBytes: (node, action) => options.world?.inputBytes(node, action) ?? action.inputBytes,
-    blobBytes: (blob) => {
-      const key = blob.slice('result/'.length).split('#')[0] as string;
-      return (actions.get(key) as SimAction).outputBytes;
+    inputs(node, action) {
+      const { world: described } = options;
+      return described
+        ? { blob: inputsOf(action.key, node.index), sizeBytes: described.inputBytes(node, action) }
+        : { blob: inputsOf(action.key), sizeBytes: action.inputBytes };
     },
+    blobBytes: (blob) => (actions.get(keyOf(blob)) as SimAction).outputBytes,
     executionNumber: () => ++executions,
     onEffect: (node, effect) => onAnswer(node, effect as Extract<WorkEffect, { kind: 'answer' }>),
     onNote(node, note) {
@@ -203,6 +230,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
     },
     onDown(node) {
       trace?.(node, 'down');
+      connections.break((_, holder) => holder === node.index);
       clients.nodeDown(node);
       for (const check of checkers) check.onDown?.(node);
     },
@@ -213,7 +241,7 @@ export function runPlan(plan: Plan, options: RunOptions): RunReport {
       actions.set(action.key, action);
       requested += 1;
       auditor.know(action.key);
-      const full: Omit<SubmitItem, 'reoffer'> = { ...item, shard: shardOf(item.key, plan.shards) };
+      const full: ExecuteItem = { ...item, shard: shardOf(item.key, plan.shards) };
       trace?.(node, `execute ${full.request} ${full.key}`);
       for (const check of checkers) check.onExecute?.(node, full, action);
       node.deliver({ kind: 'execute', item: full });

@@ -14,6 +14,9 @@ export interface SimAction {
   readonly outputBytes: number;
   readonly deterministic: boolean;
   readonly doNotCache: boolean;
+  /** It ends with an error, each time: its outcome is handed over, and nothing is stored. */
+  readonly fails: boolean;
+  readonly mnemonic: string;
 }
 
 export interface Build {
@@ -31,6 +34,7 @@ export interface Build {
 
 /** Most actions are short; a few link or test for long. */
 const durationsMs = [40, 80, 120, 200, 300, 500, 800, 1_200, 2_000, 3_500, 6_000, 12_000];
+const mnemonics = ['CppCompile', 'CppLink', 'TestRunner'];
 const outputsBytes = [2_000, 8_000, 20_000, 60_000, 200_000, 800_000, 3_000_000];
 
 type Graph = Build['actions'];
@@ -94,6 +98,8 @@ function drawAction(rng: Rng, name: string): SimAction {
     outputBytes: outputsBytes[rng.below(outputsBytes.length)] as number,
     deterministic: rng.below(10) > 0,
     doNotCache: rng.below(25) === 0,
+    fails: rng.below(30) === 0,
+    mnemonic: mnemonics[rng.below(mnemonics.length)] as string,
   };
 }
 

@@ -76,16 +76,17 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   );
   const { membership, promises } = sharing;
   const disk = config.attributes.storeGeneration;
+  const records = restored.flatMap((entry) => (entry.of === 'coordination' ? [entry.record] : []));
   const coordination = createCoordination(
     {
       self,
       disk,
       shards: config.shards,
-      founder: config.founder && restored.length === 0,
+      founder: config.founder && records.length === 0,
       rng: rng.fork('coordination'),
       nextPersistId,
     },
-    recoverCoordination(restored.flatMap((entry) => (entry.of === 'coordination' ? [entry.record] : []))),
+    recoverCoordination(records),
     nowMs,
   );
   const executor = createExecutor({

@@ -1,12 +1,12 @@
 /** Runs one seed of the world of blobs: chaos, healing, and then everything that can be found is asked for. */
-import type { Part, TransferOutcome } from '../../mesh/core/fetch/types.ts';
 import { hashText } from '../../mesh/core/hash.ts';
 import type { BlobKey } from '../../mesh/core/ids.ts';
 import { createRing, type Ring } from '../../mesh/core/providers/ring.ts';
 import { createRng, type Rng } from '../../mesh/core/rng.ts';
+import { createConnections } from '../connections.ts';
 import { createEngine } from '../engine.ts';
-import { connectTimeoutUs, createNetwork } from '../network.ts';
-import { createBandwidth, type Flow } from './bandwidth.ts';
+import { createNetwork } from '../network.ts';
+import { createBandwidth } from '../bandwidth.ts';
 import { blobCheckers } from './checkers/all.ts';
 import type { BlobChecker, BlobWorld, Reading, ReadingEnd } from './checkers/checker.ts';
 import { type BlobNode, type BlobPorts, type BlobWork, blobNodeName, createBlobNode } from './node.ts';
@@ -37,14 +37,6 @@ export interface BlobRunReport {
 /** Thrown by a checker to end the run. */
 class Broken extends Error {}
 
-/** One request on the data plane, from the first packet to the last byte. */
-interface Connection {
-  readonly reader: number;
-  readonly holder: number;
-  readonly break: () => void;
-}
-
-const progressUs = 100_000;
 const asksAfterHealing = 150;
 
 export function runBlobs(options: BlobRunOptions): BlobRunReport {
@@ -75,7 +67,6 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
     pipe: plan.pipeBytesPerMs,
     open: (from, to) => network.open(from, to) && network.open(to, from) && nodes[from]?.state() === 'up',
   });
-  const connections = new Set<Connection>();
   const rings = new Map<string, Ring>();
   const sizes = new Map<BlobKey, number>();
   const readings = new Map<number, Reading>();
@@ -120,105 +111,25 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
         receiver.receive(from.id, message);
       });
     },
-    transfer: (node, fromId, parts, progress, part, ended) => {
-      const holder = nodes[indexOf.get(fromId) as number] as BlobNode;
-      return connect(node, holder, parts, progress, part, ended);
-    },
+    request: (node, fromId, parts, to) =>
+      connections.request(node.index, nodes[indexOf.get(fromId) as number] as BlobNode, parts, to),
     onWork,
     onStored(node, blob) {
       for (const check of checkers) check.onStored?.(node, blob);
     },
   };
 
-  function connect(
-    reader: BlobNode,
-    holder: BlobNode,
-    parts: readonly Part[],
-    progress: (receivedBytes: number) => void,
-    part: (part: Part, has: 'good' | 'bad' | 'absent') => void,
-    ended: (outcome: TransferOutcome) => void,
-  ): () => void {
-    let over = false;
-    let flow: Flow | undefined;
-    let sent: ((sentBytes: number) => void) | undefined;
-    const latencyUs = (): number => rng.between(200, siteOf(reader.index) === siteOf(holder.index) ? 3_000 : 40_000);
-    const connection: Connection = {
-      reader: reader.index,
-      holder: holder.index,
-      break() {
-        stop();
-        engine.after(latencyUs(), () => ended({ kind: 'broken' }));
-      },
-    };
-
-    function account(): void {
-      if (!flow) return;
-      const moved = flow.receivedBytes();
+  const connections = createConnections({
+    engine,
+    open: network.open,
+    latencyUs: (reader, holder) => rng.between(200, siteOf(reader) === siteOf(holder) ? 3_000 : 40_000),
+    flow: bandwidth.start,
+    onSent(holder, reader, parts, moved) {
       bytes += moved;
-      for (const check of checkers) check.onSent?.(holder, reader, parts, moved);
-      sent?.(moved);
-    }
-
-    function stop(): void {
-      if (over) return;
-      over = true;
-      connections.delete(connection);
-      account();
-      flow?.stop();
-    }
-
-    function tick(): void {
-      engine.after(progressUs, () => {
-        if (over || !flow) return;
-        progress(flow.receivedBytes());
-        tick();
-      });
-    }
-
-    connections.add(connection);
-    const reachable = network.open(reader.index, holder.index) && network.open(holder.index, reader.index);
-    if (!reachable || holder.state() === 'suspended' || holder.state() === 'down') {
-      engine.after(holder.state() === 'down' && reachable ? latencyUs() : connectTimeoutUs, () => {
-        if (!over) connection.break();
-      });
-      return stop;
-    }
-    engine.after(latencyUs(), () => {
-      if (over) return;
-      holder.request({
-        from: holder.index,
-        to: reader.index,
-        parts,
-        answered(answer) {
-          if (over) return;
-          if (answer.kind === 'busy') {
-            over = true;
-            connections.delete(connection);
-            const { tryNodes, retryAfterMs } = answer;
-            engine.after(latencyUs(), () => ended({ kind: 'busy', tryNodes, retryAfterMs }));
-            return;
-          }
-          ({ sent } = answer);
-          const length = answer.parts.reduce(
-            (sum, { part: { lengthBytes }, has }) => sum + (has === 'absent' ? 0 : lengthBytes),
-            0,
-          );
-          flow = bandwidth.start(holder.index, reader.index, length + 200 * parts.length, () => {
-            if (over) return;
-            over = true;
-            connections.delete(connection);
-            account();
-            engine.after(latencyUs(), () => {
-              for (const { part: each, has } of answer.parts) part(each, has);
-              ended({ kind: 'done' });
-            });
-          });
-          tick();
-        },
-      });
-    });
-    return stop;
-  }
+      const [from, to] = [nodes[holder], nodes[reader]] as [BlobNode, BlobNode];
+      for (const check of checkers) check.onSent?.(from, to, parts, moved);
+    },
+  });
 
   function onWork(node: BlobNode, effect: BlobWork): void {
     if (trace && effect.kind !== 'serve') trace(`${nowMs()} ${node.id} ${describe(effect)}`);
@@ -284,10 +195,6 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
     }
   }
 
-  function breakConnections(of: (connection: Connection) => boolean): void {
-    for (const connection of [...connections]) if (of(connection)) connection.break();
-  }
-
   function apply(fault: BlobFault): void {
     faults += 1;
     const { forMs } = fault;
@@ -321,7 +228,7 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
       case 'crash':
       case 'newDisk':
         node.crash();
-        breakConnections(({ holder }) => holder === index);
+        connections.break((_, holder) => holder === index);
         if (fault.kind === 'newDisk') node.newDisk();
         later(() => node.boot());
         break;
@@ -345,7 +252,7 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
         break;
       case 'reset':
         network.reset(index, faultRng.below(count));
-        breakConnections(({ reader, holder }) => reader === index || holder === index);
+        connections.break((reader, holder) => reader === index || holder === index);
         break;
       case 'liar':
         offended.add(index);
@@ -428,7 +335,7 @@ export function runBlobs(options: BlobRunOptions): BlobRunReport {
     for (const { node, atMs } of plan.retired) {
       engine.at(atMs * 1_000, () => {
         nodes[node]?.retire();
-        breakConnections(({ holder }) => holder === node);
+        connections.break((_, holder) => holder === node);
       });
     }
     for (const making of plan.makings) engine.at(making.atMs * 1_000, () => make(making));

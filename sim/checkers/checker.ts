@@ -2,8 +2,7 @@
  * What a checker is: it watches every event of a run, counts what it saw, and says when its invariant broke. A checker
  * that saw nothing proved nothing, and says so.
  */
-import type { Answer } from '../../mesh/core/agents/submitter.ts';
-import type { SubmitItem } from '../../mesh/core/claims/messages.ts';
+import type { Answer, ExecuteItem } from '../../mesh/core/agents/submitter/types.ts';
 import type { BlobKey, RequestId } from '../../mesh/core/ids.ts';
 import type { PeerEffect, PeerMessage, PeerNote } from '../../mesh/core/peer.ts';
 import type { SimNode } from '../node.ts';
@@ -45,7 +44,7 @@ export interface Checker {
   onSend?(node: SimNode, to: number, message: PeerMessage): void;
   /** A message reached a machine that is up; called before the peer gets it. */
   onReceive?(node: SimNode, from: number, message: PeerMessage): void;
-  onExecute?(node: SimNode, item: Omit<SubmitItem, 'reoffer'>, action: SimAction): void;
+  onExecute?(node: SimNode, item: ExecuteItem, action: SimAction): void;
   onCancel?(node: SimNode, request: RequestId): void;
   onAnswer?(node: SimNode, request: RequestId, answer: Answer): void;
   onRun?(node: SimNode, effect: RunEffect): void;

@@ -1,4 +1,5 @@
 /** An action runs once; again only because of a fault. Without any fault there is no duplicate at all. */
+import { keyOf } from '../node.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** Runs that one fault, or one owner's return, can waste: a machine full of work, or the claims of the shards that it led. */
@@ -14,10 +15,10 @@ export const duplicates: CheckerFactory = (world, fail) => {
   return {
     name: 'duplicates',
     observed: () => observed,
-    onExecute(_node, item) {
+    onExecute(_node, item, action) {
       requestKeys.set(item.request, item.key);
-      // Who refuses the cache, or looked for a cancelled action, asks for a run of its own.
-      const own = item.doNotCache || item.skipCacheLookup || !wanted.has(item.key);
+      // Who refuses the cache, looked for a cancelled action, or for one that fails, asks for a run of its own.
+      const own = item.doNotCache || item.skipCacheLookup || action.fails || !wanted.has(item.key);
       if (own) wanted.set(item.key, (wanted.get(item.key) ?? 0) + 1);
     },
     onCancel(_node, request) {
@@ -27,7 +28,7 @@ export const duplicates: CheckerFactory = (world, fail) => {
     onNote(_node, note) {
       // Nobody may have room to keep the result; then it is made again for whoever asks next.
       if (note.kind === 'pinRefused' && note.reason === 'budget') {
-        const key = note.blob.slice('result/'.length).split('#')[0] as string;
+        const key = keyOf(note.blob);
         wanted.set(key, (wanted.get(key) ?? 0) + 1);
       }
       // A dropped result has to be made again; the first replica to say so counts.

@@ -25,7 +25,7 @@ export interface Flow {
 }
 
 export interface Flows {
-  start(flow: Flow): { stop(): void };
+  start(flow: Flow): { stop(): void; receivedBytes(): number };
   /** A channel has another bandwidth now. */
   changed(): void;
   /** Counts what is under way so far. */
@@ -153,13 +153,17 @@ export function createFlows(engine: Engine): Flows {
         const durationUs = Math.ceil(flow.sizeBytes / slowest);
         for (const channel of flow.path) carry(channel, flow.sizeBytes, engine.nowUs(), engine.nowUs());
         engine.after(durationUs, () => !stopped && flow.done());
-        return { stop: () => void (stopped = true) };
+        return { stop: () => void (stopped = true), receivedBytes: () => flow.sizeBytes };
       }
       settle();
       const one: Active = { flow, leftBytes: flow.sizeBytes, rate: 0 };
       active.add(one);
       later();
       return {
+        receivedBytes() {
+          settle();
+          return Math.trunc(flow.sizeBytes - one.leftBytes);
+        },
         stop() {
           settle();
           if (active.delete(one)) later();

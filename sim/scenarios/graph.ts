@@ -133,6 +133,8 @@ export function actionsOf(
         outputBytes: action.outputBytes,
         deterministic: true,
         doNotCache: !action.cacheable,
+        fails: false,
+        mnemonic: 'Genrule',
       },
     });
   }

@@ -1,5 +1,5 @@
 /** Which inputs a machine has, so that only what it lacks crosses the network. */
-import type { SimNode } from '../node.ts';
+import { resultOf, type SimNode } from '../node.ts';
 import type { SimAction } from '../workload.ts';
 import type { ScenarioPlan } from './plan.ts';
 
@@ -30,7 +30,7 @@ export function createInputs(actions: ScenarioPlan['actions']): Inputs {
       need(`shared ${planned.graph}`, planned.sharedBytes);
       need(`sources ${key}`, planned.sourceBytes);
       for (const other of planned.needs) {
-        const result = `result/${other}`;
+        const result = resultOf(other);
         if (!node.disk().blobs.has(result)) need(result, actions.get(other)?.sim.outputBytes ?? 0);
       }
       return bytes;

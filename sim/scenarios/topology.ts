@@ -4,12 +4,10 @@
  */
 import type { Rng } from '../../mesh/core/rng.ts';
 import type { Engine } from '../engine.ts';
-import { connectTimeoutUs, createNetwork, type Network } from '../network.ts';
+import { createNetwork, type Network } from '../network.ts';
 import { type Channel, createChannel, createFlows, type Flows } from './flows.ts';
 import type { Scenario, ScenarioNode } from './load.ts';
 
-/** How long a transfer stands still before both ends take it for broken. */
-const stallUs = 4_000_000;
 /** What a connection sends before it waits, in bytes, for the bound that loss sets to its speed (Mathis et al., 1997). */
 const segmentBytes = 1_460;
 /** Of the plain latency, in percent, drawn with equal chance: most are near it, one in eight is twice as long. */
@@ -66,7 +64,7 @@ export function createTopology(scenario: Scenario, nodes: readonly ScenarioNode[
   const crossings = scenario.sites.map((_, from) => scenario.sites.map((__, to) => waysBetween(scenario, from, to)));
   const routes = new Map<number, Route>();
   let flows: Flows | undefined;
-  const underWay = new Set<{ readonly from: number; readonly to: number; fail(): void }>();
+  const underWay = new Set<{ readonly from: number; readonly to: number; stop(): void }>();
 
   /** A Wi-Fi is one medium: what goes from one machine on it to another crosses it twice. */
   function channelsOf(node: number, direction: 'up' | 'down'): Channel {
@@ -114,10 +112,10 @@ export function createTopology(scenario: Scenario, nodes: readonly ScenarioNode[
     return loss === 0 ? Number.POSITIVE_INFINITY : (segmentBytes * 1.22) / (2 * latencyUs * Math.sqrt(loss));
   }
 
-  /** What crosses from one to the other comes to nothing. */
+  /** What crosses from one to the other goes no further; who waits for it notices that. */
   function breakOff(from: number | undefined, to: number | undefined): void {
     for (const one of underWay) {
-      if ((from === undefined || one.from === from) && (to === undefined || one.to === to)) one.fail();
+      if ((from === undefined || one.from === from) && (to === undefined || one.to === to)) one.stop();
     }
   }
 
@@ -184,40 +182,30 @@ export function createTopology(scenario: Scenario, nodes: readonly ScenarioNode[
           base.counts.lost += 1;
         } else base.send(from, to, arrive);
       },
-      transfer(from, to, sizeBytes, arrived, failed) {
-        if (!base.open(to, from)) {
-          engine.after(connectTimeoutUs, failed);
-          return;
-        }
+      flow(from, to, bytes, done) {
         const route = routeOf(from, to);
-        const latencyUs = latencyOf(route.localUs, route.links);
-        // The request goes one way before bytes come the other.
-        engine.after(2 * latencyUs, () => {
-          if (!base.open(from, to)) {
-            engine.after(stallUs, failed);
-            return;
-          }
-          const flow = running.start({
-            path: route.channels,
-            sizeBytes,
-            limitBytesPerUs: limitOf(latencyUs, route.links),
-            done() {
-              underWay.delete(entry);
-              base.counts.bytes += sizeBytes;
-              arrived();
-            },
-          });
-          const entry = {
-            from,
-            to,
-            fail() {
-              underWay.delete(entry);
-              flow.stop();
-              engine.after(stallUs, failed);
-            },
-          };
-          underWay.add(entry);
+        const limitBytesPerUs = limitOf(latencyOf(route.localUs, route.links), route.links);
+        const flow = running.start({
+          path: route.channels,
+          sizeBytes: bytes,
+          limitBytesPerUs,
+          done() {
+            underWay.delete(entry);
+            base.counts.bytes += bytes;
+            done();
+          },
         });
+        const entry = {
+          from,
+          to,
+          receivedBytes: flow.receivedBytes,
+          stop() {
+            underWay.delete(entry);
+            flow.stop();
+          },
+        };
+        underWay.add(entry);
+        return entry;
       },
       block(from, to, blocked) {
         base.block(from, to, blocked);

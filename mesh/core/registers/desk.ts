@@ -137,7 +137,11 @@ export function createDesk(config: DeskConfig): Machine<DeskEvent, DeskEffect> {
     saying.tries += 1;
     saying.dueAtMs = nowMs + limits.writeRetryMs;
     const leader = leaderOf(saying.shard);
-    if (leader !== undefined) effects.push({ kind: 'send', to: leader, message: saying.message });
+    const { message } = saying;
+    // What others find wrong a leader must find wrong itself: it is told so by its own node, or not at all.
+    const forOwn = message.kind === 'invalidate' && message.reason !== 'lost';
+    if (leader === undefined || (forOwn && leader !== self)) return;
+    effects.push({ kind: 'send', to: leader, message });
   }
 
   function onPinned(id: number, forMs: number | undefined, nowMs: number): void {

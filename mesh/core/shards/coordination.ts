@@ -277,6 +277,8 @@ export function createCoordination(init: CoordinationInit, disk: CoordinationDis
     const group = groups.get(message.shard);
     if (!group) return redirect(from, message.id, message.shard);
     if (message.kind === 'lookup') return group.lookup(from, message, stepMs);
+    // One member's word that a result is wrong drops nothing; this node's own word is what it verified itself.
+    if (message.kind === 'invalidate' && message.reason !== 'lost' && from !== self) return;
     group.write(from, message.id, commandsOf(message));
   }
 

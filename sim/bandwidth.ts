@@ -2,7 +2,7 @@
  * Links that carry no more than they can: every flow gets the smallest of its equal shares of the sender's uplink, the
  * receiver's downlink and the pipe between their sites, worked out anew whenever a flow begins or ends.
  */
-import type { Engine } from '../engine.ts';
+import type { Engine } from './engine.ts';
 
 export interface Flow {
   readonly from: number;
