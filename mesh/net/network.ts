@@ -7,9 +7,17 @@ import type { Contact } from '../../protos/gen/potluck/mesh/v1/admission_pb.ts';
 import type { Control } from '../../protos/gen/potluck/mesh/v1/control_pb.ts';
 import type { Certificate, RevocationNotice, Signed } from '../../protos/gen/potluck/mesh/v1/identity_pb.ts';
 import type { NodeId } from '../core/ids.ts';
-import type { SharingMessage } from '../core/sharing-types.ts';
+import type { PeerMessage } from '../core/peer.ts';
 import { createDoor } from './admission/door.ts';
-import { bodyOf, type ControlBody, decodeControl, encodeControl, messageIn } from './control/codec.ts';
+import {
+  bodiesOf,
+  type ControlBody,
+  createSnapshotParts,
+  decodeControl,
+  encodeControl,
+  messageIn,
+  type SnapshotParts,
+} from './control/codec.ts';
 import { controlProtocol, createLinks } from './control/links.ts';
 import * as controlLimits from './control/limits.ts';
 import { openAddressBook } from './host/address-book.ts';
@@ -43,7 +51,7 @@ export interface NetworkOptions extends Pick<HostOptions, 'mdns' | 'mdnsPort'> {
   readonly bootstrap: readonly string[];
   /** Milliseconds of a clock that never goes back. */
   readonly nowMs: () => number;
-  readonly onMessage: (from: NodeId, message: SharingMessage) => void;
+  readonly onMessage: (from: NodeId, message: PeerMessage) => void;
   readonly onConnected: (peer: NodeId) => void;
   readonly onDisconnected: (peer: NodeId) => void;
   readonly onRoundTrip: (peer: NodeId, ms: number) => void;
@@ -63,7 +71,7 @@ export interface Network {
   /** Members heard of by multicast since the start. */
   discovered(): number;
   /** Hands a machine's message to a member; lost when the member cannot be reached. */
-  send(to: NodeId, message: SharingMessage): void;
+  send(to: NodeId, message: PeerMessage): void;
   /** A message of a part of the node that speaks for itself. Lost like any other. */
   sendParcel(to: NodeId, channel: string, body: Uint8Array): void;
   /** Takes the parcels of one channel. */
@@ -88,6 +96,9 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
   const discovered = new Set<NodeId>();
   const toldAllMs = new Map<NodeId, number>();
+  const snapshots = new Map<NodeId, SnapshotParts>();
+  /** One message may go to many: it is encoded once. */
+  let encoded: { readonly message: PeerMessage; readonly frames: readonly Uint8Array[] } | undefined;
   const renewals = new Map<NodeId, { readonly certificate: Certificate; readonly atMs: number }>();
   let reconnect: Reconnect | undefined;
 
@@ -115,6 +126,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     },
     onDisconnected(peer) {
       toldAllMs.delete(peer);
+      snapshots.delete(peer);
       options.onDisconnected(peer);
     },
     onDiscovered(peer, addresses) {
@@ -179,7 +191,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   }
 
   function onFrame(from: NodeId, body: Control['message']): void {
-    const message = messageIn(body);
+    const message = messageIn(body, { self: identity.peerId, far: from }, partsOf(from));
     if (message) return options.onMessage(from, message);
     switch (body.case) {
       case 'contacts':
@@ -206,6 +218,23 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
         // A newer node may say more than this one knows.
         return;
     }
+  }
+
+  function partsOf(peer: NodeId): SnapshotParts {
+    let parts = snapshots.get(peer);
+    if (!parts) {
+      parts = createSnapshotParts();
+      snapshots.set(peer, parts);
+    }
+    return parts;
+  }
+
+  function sendMessage(to: NodeId, message: PeerMessage): void {
+    if (encoded?.message !== message) {
+      const bodies = bodiesOf(message, { self: identity.peerId, far: to });
+      encoded = { message, frames: bodies.map(encodeControl) };
+    }
+    links.sendFrames(to, encoded.frames);
   }
 
   function takeContacts(from: NodeId, contacts: readonly Contact[]): void {
@@ -350,7 +379,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     remoteAddresses: (peer) => host.remoteAddresses(peer),
     contacts: () => book.peers(),
     discovered: () => discovered.size,
-    send: (to, message) => links.send(to, bodyOf(message)),
+    send: sendMessage,
     sendParcel: (to, channel, body) => links.send(to, { case: 'parcel', value: { channel, body: Buffer.from(body) } }),
     onParcel: (channel, handler) => void parcels.set(channel, handler),
     deliverDelegations() {

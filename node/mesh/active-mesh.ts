@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto';
 import type { NodeId } from '../../mesh/core/ids.ts';
 import type { Member } from '../../mesh/core/membership/membership.ts';
 import { createRing } from '../../mesh/core/providers/ring.ts';
+import { createPeer, type Peer, type PeerNote } from '../../mesh/core/peer.ts';
 import { createRng } from '../../mesh/core/rng.ts';
-import { createSharing, type Sharing } from '../../mesh/core/sharing.ts';
-import type { SharingEvent, SharingNote } from '../../mesh/core/sharing-types.ts';
+import type { SharingEvent } from '../../mesh/core/sharing-types.ts';
 import { hostPortText, parseHostPort, reachable } from '../../mesh/net/host/addresses.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { ownDelegation } from '../../mesh/net/identity/issuer.ts';
@@ -16,12 +16,14 @@ import { createNetwork, type Network } from '../../mesh/net/network.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
 import { createAlarm, createMeshClock } from './clock.ts';
-import { type Driver, startDriver } from './driver.ts';
+import { type CoordinationLog, createCoordinationLog } from './coordination-log.ts';
+import { type Driver, startDriver, type WorkOf } from './driver.ts';
 import * as limits from './limits.ts';
 import { createDiskFiles, readLogText, truncateLog } from './log-files.ts';
 import { attributesOf, type Facts, storeGenerationOf } from './machine-facts.ts';
+import { isOffloadWork, type Offloading, type OpenOffloading } from './offloading.ts';
 import type { Clock } from './ports.ts';
-import type { OpenTier, SharingWork } from './tier.ts';
+import type { OpenTier } from './tier.ts';
 
 const logName = 'peer.log';
 
@@ -30,17 +32,19 @@ export interface ActiveMeshOptions {
   readonly dataDir: string;
   readonly config: MeshConfig;
   readonly openTier?: OpenTier;
+  readonly openOffloading?: OpenOffloading;
   readonly clock?: Clock;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;
-  readonly onNote?: (note: SharingNote) => void;
+  readonly onNote?: (note: PeerNote) => void;
 }
 
 export interface ActiveMesh {
   readonly identity: Identity;
   readonly roster: Roster;
   readonly network: Network;
-  readonly machine: Sharing;
-  readonly driver: Driver<Sharing>;
+  readonly machine: Peer;
+  readonly driver: Driver;
+  readonly coordinationLog: CoordinationLog;
   /** Everybody known but this node. */
   members(): Member[];
   /** Whether this node can invite others now. */
@@ -56,8 +60,10 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   const listen = parseHostPort(config.listen);
   if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${config.listen}" is no address for the mesh`);
   const { dir } = identityPaths(dataDir);
-  const storeGeneration = storeGenerationOf(dataDir);
+  const text = readLogText(dir, logName);
+  const storeGeneration = storeGenerationOf(dataDir, { logIsGone: text === '' });
   const roster = createRoster(identity);
+  let offloading: Offloading | undefined;
 
   await using parts = new AsyncDisposableStack();
   // What the tier reports before the machine runs waits for it.
@@ -73,12 +79,13 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   const alarm = createAlarm(clock, () => driver.wake());
   parts.use(alarm);
 
-  const text = readLogText(dir, logName);
-  const { peer: machine, driver } = startDriver<Sharing>(
+  const coordinationLog = createCoordinationLog(identity.peerId, onLog);
+  parts.use(coordinationLog);
+  const { peer: machine, driver } = startDriver(
     { clock, alarm, files, send: (to, message) => network.send(to, message), work },
     { text, truncate: (length) => truncateLog(dir, logName, text, length) },
     (restored, nowMs) =>
-      createSharing(
+      createPeer(
         {
           self: identity.peerId,
           attributes: attributesOf(facts()),
@@ -89,6 +96,10 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
           held: tier?.held ?? [],
           uploadBytesPerSecond: config.uploadBytesPerSecond || limits.uploadBytesPerSecond,
           uploadsMax: limits.uploadsMax,
+          shards: identity.mesh.shards,
+          // Whose log is gone while others are in the mesh has nothing left to found.
+          founder: identity.mesh.founder === identity.peerId && (text !== '' || !hasAdmitted(identity)),
+          holds: () => offloading?.holds() ?? [],
         },
         restored,
         nowMs,
@@ -106,10 +117,19 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     onConnected: introduce,
     onDisconnected: () => {},
     onRoundTrip: (node, roundTripMs) => driver.deliver({ kind: 'roundTrip', node, roundTripMs }),
-    onEnded: () => {},
+    onEnded: (peer) => expel(peer),
     onLog,
   });
   parts.defer(() => network.close());
+  offloading = await options.openOffloading?.({
+    identity,
+    machine,
+    deliver: (event) => driver.deliver(event),
+    sendParcel: (to, channel, body) => network.sendParcel(to, channel, body),
+    onParcel: (channel, handler) => network.onParcel(channel, handler),
+  });
+  const opened = offloading;
+  if (opened) parts.defer(() => opened.close());
   driver.deliver({ kind: 'start', contacts: [...network.contacts()].map(([peer]) => peer) });
   const reported = early;
   early = undefined;
@@ -152,16 +172,27 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     reachedAt = addresses;
   }
 
-  function work(effect: SharingWork): void {
+  function work(effect: WorkOf<Peer>): void {
     if (effect.kind === 'note') {
       onNote(effect.note);
       options.onNote?.(effect.note);
-    } else if (tier) {
-      tier.perform(effect);
     }
+    if (isOffloadWork(effect)) offloading?.perform(effect);
+    else tier?.perform(effect);
   }
 
-  function onNote(note: SharingNote): void {
+  /** Whose membership ended is gone at once: nobody waits for probes that it may still answer others. */
+  function expel(peer: NodeId): void {
+    const known = machine.membership.get(peer);
+    if (!known) return;
+    const dead = { record: known.record, verdict: 'dead', by: identity.peerId } as const;
+    // Once to suspect it, and once to believe it.
+    const message = { kind: 'sync', reply: false, rumours: [dead, dead] } as const;
+    driver.deliver({ kind: 'message', from: identity.peerId, message });
+  }
+
+  function onNote(note: PeerNote): void {
+    coordinationLog.onNote(note, machine.coordination);
     if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
     const { record, status } = note.member;
     if (status === note.before || status === 'suspect') return;
@@ -183,6 +214,17 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     return [...new Set([...hosts, address.host].map((host) => hostPortText({ host, port: address.port })))];
   }
 
+  /** What this node leads goes to others, who would have to elect somebody first otherwise. */
+  async function handOver(): Promise<void> {
+    const { coordination, membership } = machine;
+    const leadsAny = (): boolean => coordination.statuses().some(({ leader }) => leader === identity.peerId);
+    const isAlone = (): boolean => ![...membership.members()].some(({ status }) => status === 'alive');
+    const endMs = clock.nowMs() + limits.handOverMs;
+    while (leadsAny() && !isAlone() && clock.nowMs() < endMs) {
+      await new Promise((resolve) => setTimeout(resolve, limits.handOverPollMs));
+    }
+  }
+
   const open = parts.move();
   return {
     identity,
@@ -190,10 +232,12 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     network,
     machine,
     driver,
+    coordinationLog,
     isIssuer: () => ownDelegation(identity) !== undefined,
     members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
     async close(presence) {
       driver.deliver({ kind: 'goodbye', presence });
+      await handOver();
       // The machine tells a few whom it holds alive; here it reaches everybody connected, suspects too.
       const rumours = [{ record: machine.membership.self(), verdict: 'here', by: identity.peerId }] as const;
       for (const peer of network.connected()) network.send(peer, { kind: 'sync', reply: false, rumours });
@@ -202,4 +246,9 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       await open.disposeAsync();
     },
   };
+}
+
+/** Whether anybody else was let into the mesh by this node. */
+function hasAdmitted({ file }: Identity): boolean {
+  return file.state.issuedTo.length > 0;
 }

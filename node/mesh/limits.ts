@@ -2,6 +2,11 @@
 
 /** How long a farewell may take before the node stops without it. */
 export const farewellMs = 500;
+/** How long a node that stops tries to hand over the shards that it leads, and how often it looks whether it has. */
+export const handOverMs = 2_000;
+export const handOverPollMs = 20;
+/** What happens to many shards at once is one line of the log: notes are gathered for so long. */
+export const coordinationLogMs = 1_000;
 /** The own data address and power are looked at again so often. */
 export const factsMs = 30_000;
 /** One administration request, and its answer. */

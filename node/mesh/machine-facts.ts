@@ -3,8 +3,8 @@ import { randomInt } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, networkInterfaces, totalmem } from 'node:os';
 import { join } from 'node:path';
-import type { Attributes } from '../../mesh/core/membership/records.ts';
-import { createDurably, readIfThere } from '../../mesh/net/identity/durable-file.ts';
+import type { MachineAttributes } from '../../mesh/core/membership/records.ts';
+import { createDurably, readIfThere, removeDurably } from '../../mesh/net/identity/durable-file.ts';
 import { parseHostPort, subnetOf } from '../../mesh/net/host/addresses.ts';
 
 export interface Facts {
@@ -14,7 +14,7 @@ export interface Facts {
   readonly storeGeneration: number;
 }
 
-export function attributesOf({ site, dataAddress, storeGeneration }: Facts): Attributes {
+export function attributesOf({ site, dataAddress, storeGeneration }: Facts): MachineAttributes {
   const host = parseHostPort(dataAddress)?.host ?? '';
   return {
     site,
@@ -29,9 +29,13 @@ export function attributesOf({ site, dataAddress, storeGeneration }: Facts): Att
   };
 }
 
-/** The number that names the disk under a data directory, drawn when it is first asked for. */
-export function storeGenerationOf(dataDir: string): number {
+/**
+ * The number that names the disk under a data directory, drawn when it is first asked for; and drawn anew when the machines'
+ * log is gone, so that nobody takes the votes and promises which went with it for those of this disk.
+ */
+export function storeGenerationOf(dataDir: string, { logIsGone }: { readonly logIsGone: boolean }): number {
   const path = join(dataDir, 'mesh', 'store-generation');
+  if (logIsGone) removeDurably(path);
   createDurably(path, Buffer.from(String(randomInt(1, 2 ** 47))));
   const number = Number(Buffer.from(readIfThere(path) ?? '').toString());
   return Number.isSafeInteger(number) && number > 0 ? number : 1;

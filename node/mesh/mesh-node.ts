@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import type { SharingNote } from '../../mesh/core/sharing-types.ts';
+import type { PeerNote } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
 import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
@@ -14,6 +14,7 @@ import type { AdminRequest } from './admin-requests.ts';
 import type { Clock } from './ports.ts';
 import { asleep, type MeshStatus, statusOf } from './status.ts';
 import * as limits from './limits.ts';
+import type { OpenOffloading } from './offloading.ts';
 import { ownMembership } from './ownership.ts';
 import type { OpenTier } from './tier.ts';
 
@@ -21,10 +22,11 @@ export interface MeshNodeOptions {
   readonly dataDir: string;
   readonly config: MeshConfig;
   readonly openTier?: OpenTier;
+  readonly openOffloading?: OpenOffloading;
   readonly seed?: (request: SeedRequest) => Promise<SeedReport>;
   readonly clock?: Clock;
   readonly onLog: (level: 'info' | 'warning' | 'error', message: string) => void;
-  readonly onNote?: (note: SharingNote) => void;
+  readonly onNote?: (note: PeerNote) => void;
 }
 
 export interface MeshNode {
@@ -66,6 +68,7 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
       config,
       onLog,
       ...(options.openTier && { openTier: options.openTier }),
+      ...(options.openOffloading && { openOffloading: options.openOffloading }),
       ...(options.clock && { clock: options.clock }),
       ...(options.onNote && { onNote: options.onNote }),
     });

@@ -1,12 +1,13 @@
 /** What the mesh needs of whoever moves blobs: it performs the work that the machine orders, and reports. */
 import type { BlobKey, NodeId } from '../../mesh/core/ids.ts';
-import type { Sharing } from '../../mesh/core/sharing.ts';
 import type { SharingEvent } from '../../mesh/core/sharing-types.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
+import type { Peer } from '../../mesh/core/peer.ts';
 import type { WorkOf } from './driver.ts';
+import type { OffloadWork } from './offloading.ts';
 
-/** Everything that the machine orders besides messages, records and wakes. */
-export type SharingWork = WorkOf<Sharing>;
+/** Everything that the machine orders besides messages, records, wakes, and what an offloading performs. */
+export type SharingWork = Exclude<WorkOf<Peer>, OffloadWork>;
 
 /** What a tier is given. The machine takes events only after the tier is open. */
 export interface TierPorts {

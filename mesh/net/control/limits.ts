@@ -5,6 +5,8 @@ export const frameBytesMax = 1024 * 1024;
 /** Frames and bytes that wait for one member; beyond it the newest are dropped, as a lossy network would. */
 export const framesWaiting = 4_096;
 export const bytesWaiting = 4 * 1024 * 1024;
+/** Bytes of parts of snapshots that wait for one member, behind everything else. */
+export const partsBytesWaiting = 16 * 1024 * 1024;
 /** Frames that could not be sent for so long, because there is no connection, are old news. */
 export const frameAgeMs = 2_000;
 /** Between two tries to connect while something waits that is still news. */
@@ -32,5 +34,28 @@ export const contactsMax = 256;
 export const noticesMax = 256;
 export const textMax = 512;
 export const blobsMax = 8_192;
+/** An action's name ends with an instance name, which has at most 1,024 characters. */
+export const keyMax = 1_536;
+export const shardsMax = 65_536;
+/** Voters or learners of a group; five and one, and as many again while histories meet. */
+export const replicasMax = 16;
+export const heartbeatsMax = 1_024;
+export const entriesMax = 1_024;
+/** Registers, commands and keys in one message; and in one snapshot. */
+export const registersMax = 1_024;
+export const snapshotRegistersMax = 32_768;
+/** A part of a snapshot, and how many there may be: registers of 4 MiB, in which every character takes three bytes. */
+export const snapshotPartBytes = 512 * 1024;
+export const snapshotPartsMax = 64;
+/** Holders of one register. */
+export const promisesMax = 16;
+/** Actions or claims in one message: a node submits and runs no more at once. */
+export const claimsMax = 16_384;
+export const hintsMax = 4_096;
+export const capabilitiesMax = 64;
+/** Small hashes in the sketch of an input tree, or of a store. */
+export const sketchMax = 1_024;
+/** Executors that a submitter drained. */
+export const avoidMax = 16;
 /** Between two looks whether everybody has answered. */
 export const settlePollMs = 5;

@@ -29,6 +29,8 @@ export interface LinksOptions {
 export interface Links {
   /** Queues a frame; connects when there is no connection. */
   send(to: NodeId, body: ControlBody): void;
+  /** Queues frames, one message in all. More than one go out behind everything else, one at a time. */
+  sendFrames(to: NodeId, frames: readonly Uint8Array[]): void;
   /** A member is connected now: what waits for it goes out. */
   connected(peer: NodeId): void;
   /** Takes a stream that a member opened. */
@@ -55,6 +57,9 @@ interface Link {
   stream: Stream | undefined;
   readonly waiting: Waiting[];
   waitingBytes: number;
+  /** Parts of large messages. */
+  behind: Waiting[];
+  behindBytes: number;
   /** Opening or writing. */
   busy: boolean;
   echo: { readonly number: number; readonly sentMs: number } | undefined;
@@ -83,6 +88,8 @@ export function createLinks(options: LinksOptions): Links {
         stream: undefined,
         waiting: [],
         waitingBytes: 0,
+        behind: [],
+        behindBytes: 0,
         busy: false,
         echo: undefined,
         silentSinceMs: undefined,
@@ -96,28 +103,43 @@ export function createLinks(options: LinksOptions): Links {
   }
 
   function send(to: NodeId, body: ControlBody): void {
+    sendFrames(to, [encodeControl(body)]);
+  }
+
+  function sendFrames(to: NodeId, frames: readonly Uint8Array[]): void {
     if (closing.signal.aborted) return;
     const link = linkTo(to);
-    const bytes = encodeControl(body);
-    if (
-      bytes.byteLength > limits.frameBytesMax ||
-      link.waiting.length >= limits.framesWaiting ||
-      link.waitingBytes + bytes.byteLength > limits.bytesWaiting
-    ) {
-      dropped += 1;
+    const bytes = frames.reduce((sum, frame) => sum + frame.byteLength, 0);
+    const isTooMuch =
+      frames.length === 1
+        ? link.waiting.length >= limits.framesWaiting || link.waitingBytes + bytes > limits.bytesWaiting
+        : link.behindBytes + bytes > limits.partsBytesWaiting;
+    if (isTooMuch || frames.some((frame) => frame.byteLength > limits.frameBytesMax)) {
+      dropped += frames.length;
       return;
     }
-    link.waiting.push({ bytes, sinceMs: nowMs() });
-    link.waitingBytes += bytes.byteLength;
+    const wasIdle = !hasWork(link);
+    const sinceMs = nowMs();
+    if (frames.length === 1) {
+      link.waitingBytes += bytes;
+      link.waiting.push({ bytes: frames[0] as Uint8Array, sinceMs });
+    } else {
+      link.behindBytes += bytes;
+      for (const frame of frames) link.behind.push({ bytes: frame, sinceMs });
+    }
     // After a failure the next try comes by itself.
-    if (!link.busy && (link.stream || link.waiting.length === 1)) void work(link);
+    if (!link.busy && (link.stream || wasIdle)) void work(link);
+  }
+
+  function hasWork({ waiting, behind }: Link): boolean {
+    return waiting.length > 0 || behind.length > 0;
   }
 
   /** Opens the stream if need be, then writes as fast as the member takes. One at a time per link. */
   async function work(link: Link): Promise<void> {
     link.busy = true;
     try {
-      while (link.waiting.length > 0) {
+      while (hasWork(link)) {
         link.stream ??= await openStream(link);
         const stream = link.stream;
         const frames = takeFrames(link);
@@ -129,6 +151,10 @@ export function createLinks(options: LinksOptions): Links {
       link.stream?.abort(error instanceof Error ? error : new Error(String(error)));
       link.stream = undefined;
       dropOld(link);
+      // The far end has lost the first parts of what was under way.
+      dropped += link.behind.length;
+      link.behind = [];
+      link.behindBytes = 0;
       // Two who meet do not notice at the same moment: what is still news is tried again.
       if (link.waiting.length > 0) setTimeout(() => resume(link), limits.retryMs).unref();
     } finally {
@@ -137,7 +163,7 @@ export function createLinks(options: LinksOptions): Links {
   }
 
   function resume(link: Link): void {
-    if (!link.busy && link.waiting.length > 0 && !closing.signal.aborted) void work(link);
+    if (!link.busy && hasWork(link) && !closing.signal.aborted) void work(link);
   }
 
   function dropOld(link: Link): void {
@@ -148,11 +174,13 @@ export function createLinks(options: LinksOptions): Links {
     for (const { bytes } of gone) link.waitingBytes -= bytes.byteLength;
   }
 
-  /** Everything that waits and is no old news, as one write. */
+  /** Everything that waits and is no old news, and one part of what is behind it, as one write. */
   function takeFrames(link: Link): Uint8Array | undefined {
     dropOld(link);
+    const part = link.behind.shift();
+    link.behindBytes -= part?.bytes.byteLength ?? 0;
     const frames: Uint8Array[] = [];
-    for (const { bytes } of link.waiting) {
+    for (const { bytes } of part ? [...link.waiting, part] : link.waiting) {
       const header = Buffer.allocUnsafe(4);
       header.writeUInt32BE(bytes.byteLength);
       frames.push(header, bytes);
@@ -188,7 +216,7 @@ export function createLinks(options: LinksOptions): Links {
       if (stoodStill && link.silentSinceMs !== undefined) link.silentSinceMs = roundMs;
       if (link.silentSinceMs !== undefined && roundMs - link.silentSinceMs > limits.silentMs) giveUp(link);
       if (link.stream && roundMs >= link.echoAtMs) echo(link);
-      else if (!link.stream && !link.busy && link.waiting.length === 0 && !host.isConnected(link.peer)) {
+      else if (!link.stream && !link.busy && !hasWork(link) && !host.isConnected(link.peer)) {
         links.delete(link.peer);
       }
     }
@@ -228,6 +256,7 @@ export function createLinks(options: LinksOptions): Links {
 
   return {
     send,
+    sendFrames,
     connected(peer) {
       const link = links.get(peer);
       if (link) resume(link);
@@ -255,7 +284,7 @@ export function createLinks(options: LinksOptions): Links {
     open: () => [...links.values()].filter(({ stream }) => stream).length,
     async settle(timeoutMs) {
       const endMs = nowMs() + timeoutMs;
-      const open = [...links.values()].filter(({ stream, waiting }) => stream || waiting.length > 0);
+      const open = [...links.values()].filter((link) => link.stream || hasWork(link));
       for (const link of open) echo(link);
       const isSettled = (): boolean => open.every(({ echo: asked }) => asked === undefined);
       while (!isSettled() && nowMs() < endMs) await new Promise((resolve) => setTimeout(resolve, limits.settlePollMs));

@@ -26,6 +26,7 @@ export function recordSigner(identity: Identity, roster: Pick<Roster, 'get'>): R
 /** All fields but the signature, in a fixed order. */
 function statement(meshId: string, { id, incarnation, presence, attributes }: Omit<MemberRecord, 'signature'>): Buffer {
   const { site, subnet, dataAddress, cores, memoryBytes, power, wired, coordinator, storeGeneration } = attributes;
+  const { guestSlots, capabilities } = attributes;
   const machine = [site, subnet, dataAddress, cores, memoryBytes, power, wired, coordinator, storeGeneration];
-  return Buffer.from(JSON.stringify([meshId, id, incarnation, presence, ...machine]));
+  return Buffer.from(JSON.stringify([meshId, id, incarnation, presence, ...machine, guestSlots, capabilities]));
 }

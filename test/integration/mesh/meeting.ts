@@ -8,7 +8,7 @@ import { type Token } from '../../../mesh/net/identity/invitation.ts';
 import { foundMesh, invite } from '../../../mesh/net/identity/issuer.ts';
 import { createRoster, type Roster } from '../../../mesh/net/identity/roster.ts';
 import { createNetwork, type Network } from '../../../mesh/net/network.ts';
-import type { SharingMessage } from '../../../mesh/core/sharing-types.ts';
+import type { PeerMessage } from '../../../mesh/core/peer.ts';
 
 export interface Meeting extends AsyncDisposable {
   /** A node alone in a mesh of its own, not listening yet. */
@@ -35,7 +35,7 @@ export interface Attendee {
   readonly network: Network;
   readonly peer: string;
   readonly address: string;
-  readonly messages: { readonly from: string; readonly message: SharingMessage }[];
+  readonly messages: { readonly from: string; readonly message: PeerMessage }[];
   readonly log: string[];
   readonly clock: { offsetMs: number };
   token(options?: { readonly ttlMs?: number }): Token;

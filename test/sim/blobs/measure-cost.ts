@@ -10,10 +10,16 @@ import type { ProviderEvent, ProviderMessage } from '../../../mesh/core/provider
 import { createRng } from '../../../mesh/core/rng.ts';
 import { createSharing, type Sharing } from '../../../mesh/core/sharing.ts';
 import type { SharingEvent, SharingMessage } from '../../../mesh/core/sharing-types.ts';
-import { bodyOf, encodeControl } from '../../../mesh/net/control/codec.ts';
+import { bodiesOf, encodeControl } from '../../../mesh/net/control/codec.ts';
 import { blobNodeName } from '../../../sim/blobs/node.ts';
 import { createBlobSigner } from '../../../sim/blobs/signer.ts';
 import { createEngine } from '../../../sim/engine.ts';
+
+/** On the wire, without what carries it. */
+function bytesOf(message: SharingMessage): number {
+  const ends = { self: '', far: '' };
+  return bodiesOf(message, ends).reduce((sum, body) => sum + encodeControl(body).byteLength, 0);
+}
 
 interface Counts {
   messages: number;
@@ -77,7 +83,7 @@ function createMesh(nodes: number) {
       switch (effect.kind) {
         case 'send': {
           counts.messages += 1;
-          counts.bytes += encodeControl(bodyOf(effect.message)).byteLength;
+          counts.bytes += bytesOf(effect.message);
           const to = indexOf.get(effect.to) as number;
           const message: SharingMessage = effect.message;
           engine.after(latencyUs, () => {
@@ -173,7 +179,7 @@ function createIndex(nodes: number) {
       switch (effect.kind) {
         case 'send': {
           counts.messages += 1;
-          counts.bytes += encodeControl(bodyOf(effect.message)).byteLength;
+          counts.bytes += bytesOf(effect.message);
           const { to } = effect;
           const message: ProviderMessage = effect.message;
           engine.after(latencyUs, () => step(to, { kind: 'message', from: node, message }));

@@ -116,6 +116,8 @@ describe('an issuer whose own membership ended', () => {
       wired: true,
       coordinator: 'eligible',
       storeGeneration: 1,
+      guestSlots: 0,
+      capabilities: [],
     } as const;
     const roster = createRoster(identity);
     roster.learn(guest.certificate());

@@ -349,6 +349,8 @@ test('a record is signed for one mesh, and every field counts', () => {
     wired: true,
     coordinator: 'eligible',
     storeGeneration: 7,
+    guestSlots: 0,
+    capabilities: [],
   } as const;
   const roster = createRoster(identity);
   const signer = recordSigner(identity, roster);
@@ -377,6 +379,8 @@ test('a key without a certificate is nobody, whatever it signs, until its certif
     wired: true,
     coordinator: 'eligible',
     storeGeneration: 1,
+    guestSlots: 0,
+    capabilities: [],
   } as const;
   const record = recordSigner(guest, createRoster(guest)).sign({
     id: guest.peerId,
