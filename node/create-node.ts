@@ -13,7 +13,7 @@ import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
 import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
 import { createInputTrees, type InputTrees } from '../sandbox/input-tree.ts';
 import type { SandboxBlobs } from '../sandbox/sandbox.ts';
-import { type Builds, createBuilds } from './builds/builds.ts';
+import { createBuilds } from './builds/builds.ts';
 import type { RecordedEvent } from './builds/events.ts';
 import { observeCalls } from './builds/observed-calls.ts';
 import { createOffloadTally, type OffloadTally } from './builds/offload-tally.ts';
@@ -27,10 +27,12 @@ import { operatorWarning } from './execution/operator-warning.ts';
 import { abortedMaxMs, schedulerLimits } from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
 import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
-import { createPreparer } from './execution/prepare.ts';
+import { createPreparer, type Preparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
-import type { MeshNode } from './mesh/mesh-node.ts';
+import type { MeshNode, MeshNodeOptions } from './mesh/mesh-node.ts';
 import { type MeshStatus, peersOf } from './mesh/status.ts';
+import { createOffload } from './offload/offload.ts';
+import { createOwnerWatch } from './owner/owner-watch.ts';
 import type { PeerTier } from './peers/peer-tier.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
@@ -139,9 +141,9 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   parts.defer(() => store.close());
 
   const checkInstance = checkInstances(config.instances);
-  const platform = createPlatformOffer(config.platformProperties);
-  const logs = createLogStreams();
   let mesh: MeshNode | undefined;
+  const platform = createPlatformOffer(config.platformProperties, () => lentElsewhere(mesh));
+  const logs = createLogStreams();
   const peers = config.mesh && (await openPeers(config, config.mesh, store, log, () => mesh));
   const blobs = peers?.blobs ?? store.blobs;
   const builds = createBuilds({
@@ -164,6 +166,43 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   // What the execution gave up as hanging would hold it open for ever.
   if (sandbox) parts.defer(() => firstOf(sandbox.close(), abortedMaxMs, clock));
 
+  const preparer = createPreparer({
+    blobs,
+    trees,
+    platform,
+    defaultTimeoutMs: config.defaultActionTimeoutMs,
+    maxTimeoutMs: config.maxActionTimeoutMs,
+  });
+  const worker = hostname();
+  const owner =
+    config.mesh &&
+    createOwnerWatch({
+      dataDir: config.dataDir,
+      lend: config.mesh.lend ?? { when: 'idle', slots: undefined },
+      slots: config.slots,
+      isolated: sandbox?.isolation === 'bubblewrap',
+      capabilities: platform.capabilities,
+      clock,
+      onLog: log,
+    });
+  if (owner) parts.defer(() => owner.close());
+  const offload =
+    sandbox &&
+    peers &&
+    owner &&
+    createOffload({
+      ports: { sandbox, clock, worker },
+      preparer,
+      trees,
+      platform,
+      local: store.blobs,
+      peers,
+      trust: config.mesh?.trust ?? 'members',
+      owner,
+      record,
+      onLog: log,
+    });
+
   let executor: Executor | undefined;
   const metrics = createMetrics({
     version: packageVersion(),
@@ -180,8 +219,9 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       sandbox,
       actions: peers?.actions(sandbox.describe().isolation) ?? store.actions,
       clock,
-      worker: hostname(),
+      worker,
       logs,
+      offering: offload,
       limits: { ...schedulerLimits, slots: config.slots },
       onEvent: (event) => {
         metrics.onExecution(event);
@@ -194,7 +234,14 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   }
 
   if (config.mesh) {
-    const opened = await openMesh(config.dataDir, config.mesh, log, peers, (note) => counts.note(note));
+    const opened = await openMesh({
+      dataDir: config.dataDir,
+      config: config.mesh,
+      onLog: log,
+      onNote: (note) => counts.note(note),
+      ...(peers && { openTier: (ports) => peers.open(ports), seed: (request) => peers.seed(request) }),
+      ...(offload && { openOffloading: (ports) => offload.open(ports) }),
+    });
     mesh = opened;
     parts.defer(() => opened.close());
   }
@@ -208,7 +255,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
-    ? bindExecution({ config, blobs, actions, trees, executor, platform, clock, checkInstance, metrics })
+    ? bindExecution({ preparer, blobs, actions, executor, clock, checkInstance, metrics })
     : [];
   const assetServices = config.remoteAsset
     ? createRemoteAsset({
@@ -319,21 +366,16 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
 }
 
 /** Nothing of the mesh is loaded by a node that takes part in none. */
-async function openMesh(
-  dataDir: string,
-  config: MeshConfig,
-  onLog: (level: LogLevel, message: string) => void,
-  peers: PeerTier | undefined,
-  onNote: (note: { readonly kind: string }) => void,
-): Promise<MeshNode> {
+async function openMesh(options: MeshNodeOptions): Promise<MeshNode> {
   const { openMeshNode } = await import('./mesh/mesh-node.ts');
-  return openMeshNode({
-    dataDir,
-    config,
-    onLog,
-    onNote,
-    ...(peers && { openTier: (ports) => peers.open(ports), seed: (request) => peers.seed(request) }),
-  });
+  return openMeshNode(options);
+}
+
+/** What members offer that take guests now. */
+function* lentElsewhere(mesh: MeshNode | undefined): Generator<readonly string[]> {
+  for (const { record, status } of mesh?.active()?.members() ?? []) {
+    if (status === 'alive' && record.attributes.guestSlots > 0) yield record.attributes.capabilities;
+  }
 }
 
 async function openPeers(
@@ -389,33 +431,18 @@ function sandboxBlobs(blobs: LocalBlobStore): SandboxBlobs {
 }
 
 interface ExecutionParts {
-  readonly config: NodeConfig;
+  readonly preparer: Preparer;
   readonly blobs: LocalBlobStore;
   readonly actions: ActionCache;
-  readonly trees: InputTrees;
   readonly executor: Executor;
-  readonly platform: PlatformOffer;
   readonly clock: Clock;
   readonly checkInstance: InstanceCheck;
   readonly metrics: Metrics;
 }
 
-function bindExecution(parts: ExecutionParts): BoundService[] {
-  const { config, blobs, actions, trees, executor, platform, clock, checkInstance, metrics } = parts;
-  const preparer = createPreparer({
-    blobs,
-    trees,
-    platform,
-    defaultTimeoutMs: config.defaultActionTimeoutMs,
-    maxTimeoutMs: config.maxActionTimeoutMs,
-  });
+function bindExecution({ metrics, ...parts }: ExecutionParts): BoundService[] {
   const { execution, operations } = createExecutionServices({
-    executor,
-    preparer,
-    blobs,
-    actions,
-    clock,
-    checkInstance,
+    ...parts,
     onLookup: (instance, outcome) => metrics.onExecuteLookup(instance, outcome),
   });
   return [bindService(Execution, execution), bindService(Operations, operations)];
