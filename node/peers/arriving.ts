@@ -1,7 +1,7 @@
 /** Blobs that are being received, readable as far as they are there. */
 import { type Digest, digestKey } from '../../protos/digest.ts';
 import { StatusError } from '../../protos/status.ts';
-import type { Arrival, BlobStore, ByteRange } from '../storage/blob-store.ts';
+import type { Arrival, BlobStore, ByteRange, ReadOptions } from '../storage/blob-store.ts';
 import { createIntervals } from '../storage/intervals.ts';
 import * as limits from './limits.ts';
 
@@ -24,7 +24,7 @@ export interface ArrivingBlob {
    * Bytes of a range as they come; the end of the blob only once the whole is verified. Throws DATA_LOSS when it was
    * dropped.
    */
-  read(range: ByteRange, options?: { readonly signal?: AbortSignal }): AsyncGenerator<Uint8Array, void, undefined>;
+  read(range: ByteRange, options?: ReadOptions): AsyncGenerator<Uint8Array, void, undefined>;
 }
 
 /** @param store - where the blob is read from once it is there */
@@ -74,7 +74,8 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
     has: ({ offset, length }) => readableTo(offset, offset + length) >= offset + length,
     changed: () => change.promise,
     state: () => state,
-    async *read({ offset, length }, { signal } = {}) {
+    async *read({ offset, length }, options = {}) {
+      const { signal } = options;
       const end = Math.min(offset + length, digest.sizeBytes);
       let at = offset;
       while (at < end && state === 'arriving') {
@@ -82,7 +83,7 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
         const changed = change.promise;
         const to = Math.min(readableTo(at, end), at + limits.readChunkBytes);
         // It cannot be read while it is being stored or dropped.
-        const chunk = to > at ? await arrival.read(at, to - at).catch(() => undefined) : undefined;
+        const chunk = to > at ? await arrival.read(at, to - at, options).catch(() => undefined) : undefined;
         if (!chunk || chunk.byteLength === 0) {
           await untilChange(changed, signal);
           continue;
@@ -99,7 +100,7 @@ export function createArriving(arrival: Arrival, store: Pick<BlobStore, 'open'>)
       }
       await using reader = await store.open(digest, signal && { signal });
       if (!reader) throw new StatusError('NOT_FOUND', `blob ${digestKey(digest)} is gone again`);
-      yield* reader.read({ offset: at, length: end - at }, signal && { signal });
+      yield* reader.read({ offset: at, length: end - at }, options);
     },
   };
 }

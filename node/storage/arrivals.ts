@@ -149,9 +149,9 @@ export function createArrivals({ store, reading, files, space }: ArrivalsOptions
         const bytes = Buffer.concat(chunks, length);
         for (const [from, to] of gaps) await writePart(from, [bytes.subarray(from - offset, to - offset)], to - from);
       },
-      async read(offset, length) {
+      async read(offset, length, { memory } = {}) {
         mustBeOpen();
-        const chunk = Buffer.allocUnsafeSlow(length);
+        const chunk = (memory?.take() ?? Buffer.allocUnsafeSlow(length)).subarray(0, length);
         const count = await readable.read(chunk, offset);
         return chunk.subarray(0, count);
       },

@@ -2,6 +2,7 @@
 import { type Digest, digestKey } from '../../protos/digest.ts';
 import { createHasher, hashBytes } from '../../protos/hasher.ts';
 import { StatusError } from '../../protos/status.ts';
+import type { ReadOptions } from './blob-store.ts';
 import type { FsFile } from './fs-port.ts';
 import * as limits from './limits.ts';
 
@@ -15,11 +16,12 @@ export async function* readChunks(
   file: FsFile,
   start: number,
   end: number,
-  signal?: AbortSignal,
+  { signal, memory }: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const readAt = (position: number): Promise<Uint8Array> | undefined => {
     if (position >= end) return undefined;
-    const chunk = Buffer.allocUnsafeSlow(Math.min(limits.readChunkBytes, end - position));
+    const into = memory?.take() ?? Buffer.allocUnsafeSlow(Math.min(limits.readChunkBytes, end - position));
+    const chunk = into.subarray(0, end - position);
     const reading = file.read(chunk, position).then(
       (count) => {
         if (count < chunk.byteLength) throw new BadBlobError(`the file ends after ${position + count} bytes`);
@@ -52,11 +54,11 @@ export async function* readChunks(
 export async function* readHashing(
   file: FsFile,
   digest: Digest,
-  signal?: AbortSignal,
+  options: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const hasher = await createHasher(digest.fn);
   let last: Uint8Array | undefined;
-  for await (const chunk of readChunks(file, 0, digest.sizeBytes, signal)) {
+  for await (const chunk of readChunks(file, 0, digest.sizeBytes, options)) {
     hasher.update(chunk);
     if (last) yield last;
     last = chunk;

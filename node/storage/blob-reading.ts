@@ -4,7 +4,7 @@ import { toStatusError, StatusError } from '../../protos/status.ts';
 import { BadBlobError, isIntact, readChunks, readHashing } from './blob-content.ts';
 import type { BlobFiles } from './blob-files.ts';
 import { type Chunk, createChunkLists } from './chunk-lists.ts';
-import type { BlobReader, ByteRange } from './blob-store.ts';
+import type { BlobReader, ByteRange, ReadOptions } from './blob-store.ts';
 import type { Committer } from './committer.ts';
 import type { Counters } from './counters.ts';
 import { blobName, type EntryName } from './entry-key.ts';
@@ -150,7 +150,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
 
   async function verifyAnew(open: OpenFile, signal?: AbortSignal): Promise<boolean> {
     try {
-      for await (const _ of readHashing(open.file, open.digest, signal));
+      for await (const _ of readHashing(open.file, open.digest, signal && { signal }));
     } catch (error) {
       if (!(error instanceof BadBlobError)) throw error;
       await dropFile(open.digest, error.message, open.stat.inode);
@@ -173,7 +173,7 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     return true;
   }
 
-  async function* readParts(open: OpenChunks, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  async function* readParts(open: OpenChunks, range: ByteRange, options: ReadOptions = {}): AsyncGenerator<Uint8Array> {
     const end = range.offset + range.length;
     const isAll = range.offset === 0 && end >= open.digest.sizeBytes;
     let start = 0;
@@ -186,25 +186,25 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
       if (!chunk) throw notFound(open.digest);
       await using part = reader(digest, chunk);
       // As with files: of a part nothing leaves that was not hashed.
-      const isSound = isAll || chunk instanceof Uint8Array || (await verify(chunk, signal));
+      const isSound = isAll || chunk instanceof Uint8Array || (await verify(chunk, options.signal));
       if (!isSound) throw notFound(open.digest);
-      yield* part.read({ offset: from, length }, signal && { signal });
+      yield* part.read({ offset: from, length }, options);
     }
   }
 
-  async function* readFile(open: OpenFile, range: ByteRange, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  async function* readFile(open: OpenFile, range: ByteRange, options: ReadOptions): AsyncGenerator<Uint8Array> {
     const { digest, file } = open;
     const end = Math.min(range.offset + range.length, digest.sizeBytes);
     try {
       if (isVerified(open)) {
-        yield* readChunks(file, range.offset, end, signal);
+        yield* readChunks(file, range.offset, end, options);
       } else if (range.offset === 0 && end === digest.sizeBytes) {
-        yield* readHashing(file, digest, signal);
+        yield* readHashing(file, digest, options);
         verified.add(blobName(digest).text, open.stat);
       } else {
         // A part proves nothing by itself.
-        if (!(await verifyAnew(open, signal))) throw notFound(digest);
-        yield* readChunks(file, range.offset, end, signal);
+        if (!(await verifyAnew(open, options.signal))) throw notFound(digest);
+        yield* readChunks(file, range.offset, end, options);
       }
     } catch (error) {
       if (!(error instanceof BadBlobError)) throw toStatusError(error, `reading blob ${digestKey(digest)}`);
@@ -235,9 +235,9 @@ export function createBlobReading(options: BlobReadingOptions): BlobReading {
     const isBytes = open instanceof Uint8Array;
     return {
       digest,
-      read: (range = { offset: 0, length: digest.sizeBytes }, { signal } = {}) => {
+      read: (range = { offset: 0, length: digest.sizeBytes }, readOptions = {}) => {
         if (isBytes) return bytesOf(open, range);
-        return isChunked(open) ? readParts(open, range, signal) : readFile(open, range, signal);
+        return isChunked(open) ? readParts(open, range, readOptions) : readFile(open, range, readOptions);
       },
       [Symbol.asyncDispose]: async () => {
         if (!isBytes) await open[Symbol.asyncDispose]();

@@ -19,13 +19,18 @@ export interface ByteRange {
 }
 
 /** An open blob: pinned against eviction until disposed. */
+export interface ReadOptions extends CallOptions {
+  /** Where chunks are put as far as possible, instead of into memory of their own; whoever gives it decides for how long. */
+  readonly memory?: { readonly take: () => Uint8Array };
+}
+
 export interface BlobReader extends AsyncDisposable {
   readonly digest: Digest;
   /**
    * Yields the bytes of `range` (default: all) in order, in chunks of at most a few hundred KiB, each valid for good.
    * Throws NOT_FOUND when the blob turned out bad on disk (it has been dropped by then).
    */
-  read(range?: ByteRange, options?: CallOptions): AsyncIterable<Uint8Array>;
+  read(range?: ByteRange, options?: ReadOptions): AsyncIterable<Uint8Array>;
 }
 
 export interface BlobStore {
@@ -73,7 +78,7 @@ export interface Arrival extends AsyncDisposable {
    */
   write(offset: number, chunks: readonly Uint8Array[]): Promise<void>;
   /** Bytes that were written before, unverified. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  read(offset: number, length: number, options?: Pick<ReadOptions, 'memory'>): Promise<Uint8Array>;
   /**
    * Makes the blob durable and visible. Throws INVALID_ARGUMENT when the bytes are not its bytes, or not all there;
    * nothing is left of them then.

@@ -147,7 +147,7 @@ async function hashFile(
 ): Promise<Digest> {
   const hasher = await createHasher(fn);
   try {
-    for await (const chunk of readChunks(file, 0, stat.sizeBytes, signal)) hasher.update(chunk);
+    for await (const chunk of readChunks(file, 0, stat.sizeBytes, signal && { signal })) hasher.update(chunk);
   } catch (error) {
     throw error instanceof BadBlobError ? changed(path) : error;
   }

@@ -146,7 +146,7 @@ export function createMaintenance(options: MaintenanceOptions): Maintenance {
     try {
       const stat = await file.stat();
       if (stat.kind !== 'file' || stat.sizeBytes !== digest.sizeBytes) return false;
-      for await (const _ of readHashing(file, digest, signal));
+      for await (const _ of readHashing(file, digest, signal && { signal }));
       return true;
     } catch (error) {
       if (error instanceof BadBlobError) return false;

@@ -12,6 +12,7 @@ import type { Part } from '../../core/fetch/types.ts';
 import type { Credentials } from './credentials.ts';
 import { type HelloOptions, welcome } from './hello.ts';
 import * as limits from './limits.ts';
+import { createMemory, type Memory } from './memory.ts';
 import type { TlsIdentity } from './tls-identity.ts';
 import { createUploads, type UploadLimits, type Upload, type Urgency, urgencies } from './uploads.ts';
 import * as wire from './wire.ts';
@@ -25,7 +26,8 @@ export interface ServedBlob extends AsyncDisposable {
   readonly isArriving: boolean;
   /** Whether all of the range can be read now. */
   has(range: wire.Range): boolean;
-  read(range: wire.Range, options: CallOptions): AsyncIterable<Uint8Array>;
+  /** Chunks in `memory` where that is possible: each is sent before its memory is used again. */
+  read(range: wire.Range, options: CallOptions & { readonly memory: Memory }): AsyncIterable<Uint8Array>;
 }
 
 /** What this node offers to members. Every call names the member that asks. */
@@ -240,6 +242,7 @@ const open: UploadGate = { ask: async () => ({ sent() {} }) };
 function createRouter(options: DataServerOptions) {
   const { source, uploadLimits = () => unlimited, gate = open, onServed = () => {} } = options;
   const uploads = createUploads(uploadLimits);
+  const memory = createMemory();
   /** Bytes reserved for the bodies of calls, by member. */
   const heldCallBytes = new Map<string, number>();
 
@@ -271,7 +274,7 @@ function createRouter(options: DataServerOptions) {
       onServed({ peer, blobs: 0, bytes: 0, outcome: 'missing' });
       return answer(response, 404);
     }
-    const content = blob.read(range, { signal })[Symbol.asyncIterator]();
+    const content = blob.read(range, { signal, memory })[Symbol.asyncIterator]();
     try {
       // What is bad on disk turns out before the first byte, where it can still be told as missing.
       let step = await content.next();
@@ -283,6 +286,7 @@ function createRouter(options: DataServerOptions) {
         await upload.pace(step.value.byteLength, signal);
         bytes += step.value.byteLength;
         await write(response, step.value, signal);
+        memory.give(step.value);
       }
       if (bytes !== range.length) throw new StatusError('DATA_LOSS', `${blobKey} is shorter than its size`);
       response.end();
@@ -456,23 +460,21 @@ function tooLarge(maxBytes: number): StatusError {
   return new StatusError('INVALID_ARGUMENT', `the body is larger than ${maxBytes} bytes`);
 }
 
-/** Resolves when the response takes more. Throws when its client is gone, or took nothing for too long. */
+/** Resolves when the bytes are on their way. Throws when the client is gone, or took nothing for too long. */
 async function write(response: ServerResponse, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
-  if (response.write(bytes)) return;
   await new Promise<void>((resolve, reject) => {
     const timer = setTimeout(() => response.destroy(), limits.drainMs);
     const onAbort = (): void => {
       clearTimeout(timer);
-      response.off('drain', onDrain);
       reject(signal.reason);
     };
-    const onDrain = (): void => {
+    signal.addEventListener('abort', onAbort, { once: true });
+    response.write(bytes, (error) => {
       clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
-      resolve();
-    };
-    response.once('drain', onDrain);
-    signal.addEventListener('abort', onAbort, { once: true });
+      if (error) reject(error);
+      else resolve();
+    });
   });
 }
