@@ -68,7 +68,7 @@ function glibcVersion(): string | undefined {
 
 export interface PlatformOffer {
   readonly properties: readonly PlatformProperty[];
-  /** All of them, as others are told: sorted `name=value`, at most 64 of at most 128 characters. */
+  /** All of them, as others are told: sorted `name=value`, at most 60 of at most 128 characters. */
   readonly capabilities: readonly string[];
   /**
    * Throws FAILED_PRECONDITION naming every property that is not offered, and all that are. `anywhere`: a member that
@@ -133,6 +133,6 @@ export function createPlatformOffer(
   };
 }
 
-/** What a membership record carries (docs/protocol.md, "Membership"). */
-const capabilitiesMax = 64;
+/** What a membership record carries (docs/protocol.md, "Membership"), less what the mesh itself adds. */
+const capabilitiesMax = 60;
 const capabilityCharsMax = 128;

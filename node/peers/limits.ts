@@ -76,3 +76,8 @@ export const seedShare = 0.4;
 export const seedReportMs = 500;
 /** Results that wait to be handed on to members of the site. */
 export const replicationsMax = 10_000;
+
+/** What is kept for a promise that is about to be made is let go when none was made within this time. */
+export const unpromisedMs = 60_000;
+/** Promises that ended, and those made otherwise, are looked for this often. */
+export const promisesLookMs = 15_000;

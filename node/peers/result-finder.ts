@@ -66,7 +66,7 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
   }
 
   async function ask(peer: string, asked: readonly Asked[]): Promise<void> {
-    const request = create(ResultsRequestSchema, { keys: asked.map(({ key }) => toWire(key)) });
+    const request = create(ResultsRequestSchema, { keys: asked.map(({ key }) => toWireKey(key)) });
     try {
       const signal = AbortSignal.timeout(limits.resultBudgetMs);
       const body = toBinary(ResultsRequestSchema, request);
@@ -127,7 +127,7 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
   };
 }
 
-function toWire({ instance, action }: ActionKey): Omit<ResultKey, '$typeName' | '$unknown'> {
+export function toWireKey({ instance, action }: ActionKey): Omit<ResultKey, '$typeName' | '$unknown'> {
   return {
     instance,
     digestFunction: action.fn,

@@ -71,7 +71,8 @@ export interface CheckedResult {
 }
 
 const domain = 'potluck/result/1';
-const publisherRole = 'publisher';
+/** Members with it are believed under the policy `publishers`. */
+export const publisherRole = 'publisher';
 
 export type VouchingIdentity = Pick<Identity, 'peerId' | 'mesh' | 'key' | 'verifier' | 'certificate' | 'verifyMember'>;
 

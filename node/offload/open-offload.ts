@@ -1,0 +1,151 @@
+/** Running actions through a mesh that is awake: the parts, wired. */
+import type { Identity } from '../../mesh/net/identity/identity.ts';
+import { createInputTrees } from '../../sandbox/input-tree.ts';
+import type { OfferedRun } from '../execution/executor.ts';
+import type { RunReport } from '../execution/run-action.ts';
+import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';
+import { createPromiseHolder } from '../peers/promise-holder.ts';
+import { createVouching, publisherRole, type Trust } from '../peers/vouching.ts';
+import { StatusError } from '../../protos/status.ts';
+import { bringInputs } from './inputs.ts';
+import { createHeldTrees } from './item.ts';
+import { createInvocations } from './invocations.ts';
+import { createLogRelay, logChannel } from './log-relay.ts';
+import type { OffloadOptions } from './offload.ts';
+import { createRequests } from './requests.ts';
+import { createResults, type HandedResult } from './results.ts';
+import { createRuns } from './runs.ts';
+
+export interface OpenOffload extends Offloading {
+  run(offered: OfferedRun): Promise<RunReport>;
+}
+
+export function openOffload(options: OffloadOptions, ports: OffloadingPorts): OpenOffload {
+  const { local, trees, peers, record, onLog } = options;
+  const { clock } = options.ports;
+  const { identity, machine } = ports;
+  const self = identity.peerId;
+  const workerName = (node: string): string => (node === self ? ownName : node);
+  const ownName = `${options.ports.worker} (${self})`;
+  const localTrees = createInputTrees(local);
+  const heldTrees = createHeldTrees();
+  const results = createResults({ local, bring: peers.bring, vouching: createVouching(identity, options.trust), self });
+  const promises = createPromiseHolder({
+    local,
+    pinned: () => machine.promises.pins(),
+    onBroken: (reason) => onLog('warning', reason),
+  });
+  const hold = (handed: HandedResult): Promise<boolean> => promises.hold(handed.name, handed.closure);
+  const invocations = createInvocations({
+    clock,
+    onEnded: (invocation) => ports.deliver({ kind: 'invocationEnded', invocation }),
+  });
+  const runs = createRuns({
+    ports: { ...options.ports, worker: ownName },
+    preparer: options.preparer,
+    results,
+    async bringInputs({ action }, from, signal) {
+      const brought = await bringInputs({ local, trees: localTrees, bring: peers.bring }, action, {
+        hints: [from],
+        signal,
+      });
+      heldTrees.add(brought.root);
+      return brought;
+    },
+    hold,
+    ownRequest: (request) => requests.own(request),
+    deliver: ports.deliver,
+    onGuest({ instance, action }, submitter, change) {
+      const atMs = clock.nowMs();
+      if (change.kind === 'started') record({ kind: 'guestStarted', atMs, action, instance, submitter });
+      else if (change.kind === 'frozen') record({ kind: 'guestFrozen', atMs, action, frozen: change.frozen });
+      else record({ ...change, kind: 'guestEnded', atMs, action, instance, submitter });
+    },
+  });
+  const logs = createLogRelay({
+    send: (to, body) => ports.sendParcel(to, logChannel, body),
+    runOf: (key) => runs.followable(key),
+  });
+  const trusted = trustedPlatform(identity, options.trust);
+  const requests = createRequests({
+    self,
+    shards: identity.mesh.shards,
+    platform: { requires: (wanted) => [...options.platform.requires(wanted), ...trusted.requires].sort() },
+    clock,
+    results,
+    async treeOf({ prepared, signal }) {
+      const found = await trees.find(prepared.inputRoot, { signal });
+      if (!('root' in found)) throw new StatusError('UNAVAILABLE', 'the input tree was evicted');
+      heldTrees.add(found.root);
+      return found.root;
+    },
+    hold,
+    keep: ({ key, result, vouched }) => peers.keep(key, result, vouched),
+    logs,
+    workerName,
+    deliver: ports.deliver,
+    record,
+    onLie: (node, reason) => onLog('warning', `${node}: ${reason}`),
+  });
+  ports.onParcel(logChannel, (from, body) => logs.onParcel(from, body));
+  const attached = options.owner.attach((event) => {
+    if (event.kind === 'owner') return ports.deliver(event);
+    const capabilities = [...event.capabilities, ...trusted.offers].sort();
+    ports.deliver({ ...event, capabilities });
+  });
+
+  function onNote(note: Extract<OffloadWork, { readonly kind: 'note' }>['note']): void {
+    if (note.kind === 'pinned') promises.onPinned(note.blob);
+    if (note.kind !== 'decided') return;
+    const { request: run, where, hereMs = Infinity, elsewhereMs = Infinity, why } = note;
+    record({ kind: 'decided', atMs: clock.nowMs(), run, where, hereMs, elsewhereMs, why });
+  }
+
+  return {
+    holds: () => heldTrees.sketch(),
+    async run(offered) {
+      using _ = invocations.enter(offered.context.invocation);
+      return await requests.run(offered);
+    },
+    perform(work) {
+      switch (work.kind) {
+        case 'fetchInputs':
+        case 'run':
+        case 'freeze':
+        case 'thaw':
+        case 'kill':
+          return runs.perform(work);
+        case 'fetchOutputs':
+        case 'stopFetch':
+        case 'answer':
+        case 'progress':
+          return requests.perform(work);
+        case 'note':
+          return onNote(work.note);
+        case 'lookedUp':
+          return;
+        default:
+          work satisfies never;
+      }
+    },
+    async close() {
+      attached[Symbol.dispose]();
+      requests.close();
+      await runs.close();
+      invocations.close();
+      promises.close();
+    },
+  };
+}
+
+/**
+ * Whose results are not believed need not run anything: the policy, said as what a node offers and an action asks for. The
+ * same names let a client choose a node by its platform properties.
+ */
+function trustedPlatform({ peerId, certificate, verifyMember }: Identity, trust: Trust) {
+  const isPublisher = verifyMember(peerId, certificate()).member?.roles.includes(publisherRole) ?? false;
+  const node = `potluck-node=${peerId}`;
+  const publisher = 'potluck-publisher=true';
+  const own = trust === 'publishers' && isPublisher ? publisher : node;
+  return { offers: [node, ...(isPublisher ? [publisher] : [])], requires: trust === 'members' ? [] : [own] };
+}

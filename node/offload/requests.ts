@@ -1,0 +1,299 @@
+/**
+ * The actions of this node's own clients while the mesh's machine has them: told to the machine, shown to their clients
+ * as far as they are, their outputs fetched and checked, and answered.
+ */
+import type { BlobKey, NodeId, RequestId } from '../../mesh/core/ids.ts';
+import { tokenText } from '../../mesh/core/ids.ts';
+import type { PeerEvent } from '../../mesh/core/peer.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
+import type { InputDirectory } from '../../sandbox/input-tree.ts';
+import type { Clock } from '../execution/clock.ts';
+import type { OfferedRun } from '../execution/executor.ts';
+import type { PlatformOffer } from '../execution/platform.ts';
+import type { RunReport } from '../execution/run-action.ts';
+import type { OffloadWork } from '../mesh/offloading.ts';
+import type { ActionKey } from '../storage/action-cache.ts';
+import { type Answer, failedReport, failureOf, reportOf } from './answers.ts';
+import type { AnswerSource, NamedAction, Recorder } from './events.ts';
+import { itemOf } from './item.ts';
+import { blobName } from './keys.ts';
+import type { LogRelay } from './log-relay.ts';
+import { type HandedResult, outcomeOf, type Results } from './results.ts';
+import type { OwnRequest } from './runs.ts';
+
+export type RequestWork = Extract<OffloadWork, { readonly kind: 'fetchOutputs' | 'stopFetch' | 'answer' | 'progress' }>;
+type RequestEvent = Extract<PeerEvent, { readonly kind: 'execute' | 'cancel' | 'outputsFetched' }>;
+type FetchOutputs = Extract<RequestWork, { readonly kind: 'fetchOutputs' }>;
+
+export interface RequestsOptions {
+  readonly self: NodeId;
+  readonly shards: number;
+  readonly platform: Pick<PlatformOffer, 'requires'>;
+  readonly clock: Clock;
+  readonly results: Results;
+  /** The input tree of an action that was prepared. */
+  readonly treeOf: (offered: OfferedRun) => Promise<InputDirectory>;
+  readonly hold: (handed: HandedResult) => Promise<boolean>;
+  /** Keeps a result for later lookups. */
+  readonly keep: (handed: HandedResult) => Promise<void>;
+  readonly logs: Pick<LogRelay, 'follow'>;
+  /** As results name a member. */
+  readonly workerName: (node: NodeId) => string;
+  readonly deliver: (event: RequestEvent) => void;
+  readonly record: Recorder;
+  /** A member handed over what it should not have; a sentence. */
+  readonly onLie: (node: NodeId, reason: string) => void;
+}
+
+export interface Requests {
+  /** See RunOffering.run. */
+  run(offered: OfferedRun): Promise<RunReport>;
+  perform(work: RequestWork): void;
+  own(request: RequestId): OwnRequest | undefined;
+  open(): number;
+  /** Gives every request back: whoever offered them tries again, here. */
+  close(): void;
+}
+
+interface Request {
+  readonly id: RequestId;
+  readonly offered: OfferedRun;
+  readonly key: ActionKey;
+  readonly named: NamedAction;
+  readonly submittedAtMs: number;
+  readonly done: PromiseWithResolvers<RunReport>;
+  node: NodeId | undefined;
+  /** When somebody began to run it, the last time; when its outputs were offered. */
+  executingAtMs: number | undefined;
+  handOverAtMs: number | undefined;
+  /** Ends following the output of the member that runs it. */
+  following: AbortController | undefined;
+  isRead: boolean;
+  /** What this node ran into when it tried itself. */
+  problem: StatusError | undefined;
+}
+
+export function createRequests(options: RequestsOptions): Requests {
+  const { self, clock, results, hold, keep, deliver, record } = options;
+  const requests = new Map<RequestId, Request>();
+  const fetches = new Map<number, AbortController>();
+
+  function settle(request: Request, report: RunReport): void {
+    if (!requests.delete(request.id)) return;
+    request.following?.abort();
+    request.done.resolve(report);
+  }
+
+  async function fetchOutputs(work: FetchOutputs): Promise<void> {
+    const { fetch, from, result, token } = work;
+    const request = requests.get(work.request);
+    const abort = new AbortController();
+    fetches.set(fetch, abort);
+    const { signal } = abort;
+    if (request) request.handOverAtMs ??= clock.nowMs();
+    try {
+      if (!request) throw new StatusError('NOT_FOUND', 'the request was answered');
+      const brought = await results.bring({ name: result, key: request.key, token }, { hints: [from], signal });
+      if (signal.aborted) return;
+      if (brought.kind === 'here' && (await hold(brought.handed))) {
+        if (!signal.aborted) deliver({ kind: 'outputsFetched', fetch, outcome: outcomeOf(brought.handed) });
+        return;
+      }
+      if (brought.kind === 'lie') blame(request, from, brought.reason);
+      if (!signal.aborted) {
+        deliver({ kind: 'outputsFetched', fetch, outcome: undefined, ...(brought.kind === 'lie' && { lied: true }) });
+      }
+    } catch {
+      if (!signal.aborted) deliver({ kind: 'outputsFetched', fetch, outcome: undefined });
+    } finally {
+      fetches.delete(fetch);
+    }
+  }
+
+  function blame({ named, key }: Request, node: NodeId, reason: string): void {
+    record({ kind: 'lied', atMs: clock.nowMs(), action: named.action, node, reason });
+    options.onLie(node, `its result of action ${blobName(key.action)} was refused: ${reason}`);
+  }
+
+  /** The answer as its client gets it. */
+  async function reportFor(request: Request, answer: Answer): Promise<RunReport> {
+    if (answer.kind === 'failed') return failedReport(failureOf(answer.reason, request.problem));
+    const { outcome, source, token, executor } = answer;
+    // Nearly always it was just brought, and all of it is here.
+    const expected = { name: outcome.result, key: request.key, token };
+    const { signal } = request.offered;
+    const brought = await results.bring(expected, { hints: executor === self ? [] : [executor], signal });
+    if (brought.kind !== 'here') {
+      if (brought.kind === 'lie') blame(request, executor, brought.reason);
+      return failedReport(new StatusError('UNAVAILABLE', `the result was found, but ${brought.reason}`), true);
+    }
+    const { handed } = brought;
+    if (outcomeOf(handed).cacheable && !request.offered.prepared.action.doNotCache) await keep(handed);
+    const nowMs = clock.nowMs();
+    const executingAtMs = request.executingAtMs ?? nowMs;
+    const handOverAtMs = request.handOverAtMs ?? nowMs;
+    const report = reportOf(handed, source, {
+      queueMs: executingAtMs - request.submittedAtMs,
+      awayMs: Math.max(0, handOverAtMs - executingAtMs),
+      handOverMs: nowMs - handOverAtMs,
+    });
+    recordEnd(request, report, handed, source === 'cache' ? 'peer-cache' : executor === self ? 'here' : 'peer');
+    return report;
+  }
+
+  function recordEnd(
+    request: Request,
+    report: RunReport,
+    handed: HandedResult | undefined,
+    source: AnswerSource,
+  ): void {
+    const nowMs = clock.nowMs();
+    const ran = handed?.result.executionMetadata?.virtualExecutionDuration;
+    record({
+      kind: 'ended',
+      atMs: nowMs,
+      run: request.id,
+      ...request.named,
+      outcome: report.outcome,
+      source,
+      node: handed?.executor,
+      token: handed?.token && tokenText(handed.token),
+      error: report.error?.reason,
+      times: {
+        queuedMs: (request.executingAtMs ?? nowMs) - request.submittedAtMs,
+        runMs: ran ? Number(ran.seconds) * 1_000 + ran.nanos / 1e6 : 0,
+        handOverMs: request.handOverAtMs === undefined ? 0 : nowMs - request.handOverAtMs,
+        totalMs: nowMs - request.submittedAtMs,
+      },
+      result: handed?.name,
+    });
+  }
+
+  async function answered(request: Request, answer: Answer): Promise<void> {
+    let report: RunReport;
+    try {
+      report = await reportFor(request, answer);
+    } catch (thrown) {
+      report = failedReport(toStatusError(thrown, 'taking the result'), true);
+    }
+    if (report.response.result === undefined) recordEnd(request, report, undefined, 'here');
+    settle(request, report);
+  }
+
+  function progress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void {
+    const nowMs = clock.nowMs();
+    record({ kind: 'progress', atMs: nowMs, run: request.id, stage, node });
+    const isExecuting = stage === 'executing' && node !== undefined;
+    if (request.node !== node || !isExecuting) {
+      request.following?.abort();
+      request.following = undefined;
+    }
+    request.node = node;
+    request.executingAtMs = isExecuting ? (request.executingAtMs ?? nowMs) : undefined;
+    request.offered.onStage(isExecuting ? 'executing' : 'queued', isExecuting ? options.workerName(node) : '');
+    if (isExecuting) follow(request);
+  }
+
+  /** Only while a client reads the live output, and only from another member: what runs here writes by itself. */
+  function follow(request: Request): void {
+    const { node, key, offered, isRead, executingAtMs } = request;
+    if (!isRead || node === undefined || node === self || executingAtMs === undefined || request.following) return;
+    request.following = new AbortController();
+    void options.logs.follow(node, key, offered, request.following.signal);
+  }
+
+  return {
+    async run(offered) {
+      const { request: id, context, prepared, signal } = offered;
+      const { instance, invocation, mnemonic, target } = context;
+      const key: ActionKey = { instance, action: prepared.digest };
+      const request: Request = {
+        id,
+        offered,
+        key,
+        named: { action: prepared.digest, instance, invocation, mnemonic, target },
+        submittedAtMs: clock.nowMs(),
+        done: Promise.withResolvers(),
+        node: undefined,
+        executingAtMs: undefined,
+        handOverAtMs: undefined,
+        following: undefined,
+        isRead: false,
+        problem: undefined,
+      };
+      const cancel = (): void => deliver({ kind: 'cancel', request: id });
+      try {
+        const root = await options.treeOf(offered);
+        signal.throwIfAborted();
+        requests.set(id, request);
+        offered.onRead(() => {
+          request.isRead = true;
+          follow(request);
+        });
+        record({ kind: 'submitted', atMs: request.submittedAtMs, run: id, ...request.named });
+        signal.addEventListener('abort', cancel, { once: true });
+        deliver({ kind: 'execute', item: itemOf(offered, root, options.platform, options.shards) });
+        return await request.done.promise;
+      } catch (thrown) {
+        return failedReport(toStatusError(thrown, 'offering the action'));
+      } finally {
+        signal.removeEventListener('abort', cancel);
+        requests.delete(id);
+      }
+    },
+
+    perform(work) {
+      switch (work.kind) {
+        case 'fetchOutputs':
+          void fetchOutputs(work);
+          return;
+        case 'stopFetch':
+          fetches.get(work.fetch)?.abort();
+          return;
+        case 'answer': {
+          const request = requests.get(work.request);
+          if (request) void answered(request, work.answer);
+          return;
+        }
+        case 'progress': {
+          const request = requests.get(work.request);
+          if (request) progress(request, work.stage, work.node);
+          return;
+        }
+        default:
+          work satisfies never;
+      }
+    },
+
+    own(id) {
+      const request = requests.get(id);
+      if (!request) return undefined;
+      const { prepared, queuedAtMs, stdout, stderr } = request.offered;
+      return {
+        prepared,
+        queuedAtMs,
+        stdout,
+        stderr,
+        failed(report) {
+          request.problem = report.error;
+          if (report.retriable || report.error === undefined || report.error.code === 'RESOURCE_EXHAUSTED')
+            return false;
+          // The client can help itself, and nobody else can: it is told now.
+          recordEnd(request, report, undefined, 'here');
+          settle(request, report);
+          deliver({ kind: 'cancel', request: id });
+          return true;
+        },
+      };
+    },
+
+    open: () => requests.size,
+
+    close() {
+      for (const abort of fetches.values()) abort.abort();
+      for (const request of [...requests.values()]) {
+        settle(request, failedReport(new StatusError('UNAVAILABLE', 'this node left its mesh'), true));
+      }
+    },
+  };
+}

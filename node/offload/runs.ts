@@ -1,0 +1,292 @@
+/**
+ * Runs what the mesh's machine orders on this node: guests, whose inputs come from their submitter first, and actions of
+ * own clients. What a run leaves is signed, stored and pinned before the machine hears of it.
+ */
+import { anyIs } from '@bufbuild/protobuf/wkt';
+import type { ActionKey as ActionName, NodeId, RequestId, Token } from '../../mesh/core/ids.ts';
+import type { PeerEvent } from '../../mesh/core/peer.ts';
+import { PreconditionFailureSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
+import { codes, StatusError, toStatusError } from '../../protos/status.ts';
+import { createRunControl, type RunControl } from '../../sandbox/run-control.ts';
+import type { LogWriter } from '../execution/log-streams.ts';
+import type { PreparedAction, Preparer } from '../execution/prepare.ts';
+import { type RunPorts, type RunReport, runAction } from '../execution/run-action.ts';
+import { serverLogName } from '../execution/server-log.ts';
+import type { OffloadWork } from '../mesh/offloading.ts';
+import type { Ending } from '../peers/vouching.ts';
+import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
+import type { EndOutcome } from './events.ts';
+import type { BroughtInputs } from './inputs.ts';
+import { actionName, actionOf } from './keys.ts';
+import type { Followable } from './log-relay.ts';
+import { type HandedResult, outcomeOf, type Results } from './results.ts';
+import { createTail } from './tail.ts';
+
+export type RunWork = Extract<OffloadWork, { readonly kind: 'fetchInputs' | 'run' | 'freeze' | 'thaw' | 'kill' }>;
+type RunEvent = Extract<PeerEvent, { readonly kind: 'inputsFetched' | 'ran' | 'runFailed' }>;
+
+/** An own client's request, as far as a run needs it. */
+export interface OwnRequest {
+  readonly prepared: PreparedAction;
+  readonly queuedAtMs: number;
+  readonly stdout: Pick<LogWriter, 'write'>;
+  readonly stderr: Pick<LogWriter, 'write'>;
+  /** The action could not be run; true when the client was told, because trying again is of no use. */
+  failed(report: RunReport): boolean;
+}
+
+export interface RunsOptions {
+  readonly ports: Omit<RunPorts, 'actions'>;
+  readonly preparer: Preparer;
+  readonly results: Results;
+  readonly bringInputs: (key: ActionKey, from: NodeId, signal: AbortSignal) => Promise<BroughtInputs>;
+  /** Keeps what a run left until the machine has decided about it; false when some of it is gone. */
+  readonly hold: (handed: HandedResult) => Promise<boolean>;
+  readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
+  readonly deliver: (event: RunEvent) => void;
+  readonly onGuest?: (key: ActionKey, submitter: NodeId, change: GuestChange) => void;
+}
+
+export type GuestChange =
+  | { readonly kind: 'started' }
+  | { readonly kind: 'frozen'; readonly frozen: boolean }
+  | {
+      readonly kind: 'ended';
+      readonly outcome: EndOutcome;
+      readonly runMs: number;
+      readonly error: string | undefined;
+    };
+
+export interface Runs {
+  perform(work: RunWork): void;
+  /** A run under way here whose output can be followed. */
+  followable(key: ActionKey): Followable | undefined;
+  /** Kills everything; resolves when nothing is left. */
+  close(): Promise<void>;
+}
+
+interface Run {
+  readonly id: number;
+  readonly key: ActionKey;
+  readonly name: ActionName;
+  readonly submitter: NodeId | undefined;
+  readonly abort: AbortController;
+  readonly control: RunControl;
+  readonly output: Followable & { end(): void };
+  prepared: PreparedAction | undefined;
+  /** Why it cannot run here. */
+  problem: StatusError | undefined;
+  runs: boolean;
+}
+
+/** What ran for the mesh is stored by who submitted it, or when its claim was accepted. */
+const storesNothing: ActionCache = { get: async () => undefined, put: async () => {} };
+
+export function createRuns(options: RunsOptions): Runs {
+  const { ports, preparer, results, bringInputs, hold, ownRequest, deliver, onGuest = () => {} } = options;
+  const { clock } = ports;
+  const runs = new Map<number, Run>();
+  const going = new Set<Promise<void>>();
+  let isClosed = false;
+
+  function begin(id: number, name: ActionName, submitter: NodeId | undefined): Run {
+    const run: Run = {
+      id,
+      key: actionOf(name),
+      name,
+      submitter,
+      abort: new AbortController(),
+      control: createRunControl(),
+      output: createOutput(),
+      prepared: undefined,
+      problem: undefined,
+      runs: false,
+    };
+    runs.set(id, run);
+    return run;
+  }
+
+  function end(run: Run): void {
+    runs.delete(run.id);
+    run.output.end();
+    run.prepared?.[Symbol.dispose]();
+    run.prepared = undefined;
+  }
+
+  /** Reports once, unless the machine has killed the run by then. */
+  function report(run: Run, event: RunEvent): void {
+    if (runs.get(run.id) === run && !isClosed) deliver(event);
+  }
+
+  function spawn(work: Promise<void>): void {
+    const settled = work.finally(() => going.delete(settled));
+    going.add(settled);
+  }
+
+  async function fetchInputs(run: Run, from: NodeId): Promise<void> {
+    const { signal } = run.abort;
+    try {
+      const { action } = await bringInputs(run.key, from, signal);
+      run.prepared = await preparer.prepare(run.key.action, action, { signal });
+      if (signal.aborted) return run.prepared[Symbol.dispose]();
+      report(run, { kind: 'inputsFetched', run: run.id, ok: true });
+    } catch (thrown) {
+      const error = toStatusError(thrown);
+      // What this node refuses for other reasons is no lack of inputs: it is said when the run should begin.
+      if (!isMissing(error)) run.problem = error;
+      report(run, { kind: 'inputsFetched', run: run.id, ok: run.problem !== undefined });
+      if (!run.problem) end(run);
+    }
+  }
+
+  /** An own action whose client was answered meanwhile: others still wait for it. */
+  async function prepareAgain(run: Run): Promise<PreparedAction> {
+    const action = await preparer.readAction(run.key.action);
+    if (!action) throw new StatusError('FAILED_PRECONDITION', `action ${run.name} is gone`);
+    run.prepared = await preparer.prepare(run.key.action, action, { signal: run.abort.signal });
+    return run.prepared;
+  }
+
+  async function execute(run: Run, own: OwnRequest | undefined, guest: boolean, token: Token | undefined) {
+    const startedAtMs = clock.nowMs();
+    run.runs = true;
+    if (guest && run.submitter !== undefined) onGuest(run.key, run.submitter, { kind: 'started' });
+    let ended: RunReport | undefined;
+    let runMs = 0;
+    try {
+      if (run.problem) throw run.problem;
+      const prepared = own?.prepared ?? run.prepared ?? (await prepareAgain(run));
+      const { stdout, stderr } = run.output;
+      const both = (tail: Pick<LogWriter, 'write'>, log: Pick<LogWriter, 'write'> | undefined) => ({
+        write(chunk: Uint8Array) {
+          tail.write(chunk);
+          log?.write(chunk);
+        },
+      });
+      ended = await runAction(
+        { ...ports, actions: storesNothing },
+        {
+          prepared,
+          instance: run.key.instance,
+          queuedAtMs: own?.queuedAtMs ?? startedAtMs,
+          startedAtMs,
+          signal: run.abort.signal,
+          stdout: both(stdout, own?.stdout),
+          stderr: both(stderr, own?.stderr),
+          guest,
+          control: run.control,
+        },
+      );
+      runMs = Math.max(0, (ended.phaseMs.get('running') ?? 0) - run.control.frozenMs);
+      const { result } = ended.response;
+      if (!result) return fail(run, own, guest, ended);
+      const handed = await results.make(run.key, result, ports.sandbox.isolation, { token, ending: endingOf(ended) });
+      if (!(await hold(handed))) throw new StatusError('UNAVAILABLE', 'the outputs were lost before they were named');
+      report(run, { kind: 'ran', run: run.id, outcome: outcomeOf(handed), runMs });
+    } catch (thrown) {
+      const error = toStatusError(thrown, 'running the action');
+      report(run, { kind: 'runFailed', run: run.id, reason: isMissing(error) ? 'inputsMissing' : 'executorFault' });
+      ended = undefined;
+    } finally {
+      if (guest && run.submitter !== undefined) {
+        const outcome = run.abort.signal.aborted ? 'cancelled' : (ended?.outcome ?? 'error');
+        onGuest(run.key, run.submitter, { kind: 'ended', outcome, runMs, error: ended?.error?.reason });
+      }
+      end(run);
+    }
+  }
+
+  /** There is no result. Of a guest it is never said that its action cannot run: its submitter has checked that. */
+  function fail(run: Run, own: OwnRequest | undefined, guest: boolean, ended: RunReport): void {
+    if (run.abort.signal.aborted) return;
+    const isTold = own?.failed(ended) ?? false;
+    const isMissingInputs = ended.error !== undefined && isMissing(ended.error);
+    const isInvalid = !guest && isTold && !isMissingInputs;
+    const reason = isMissingInputs ? 'inputsMissing' : isInvalid ? 'actionInvalid' : 'executorFault';
+    report(run, { kind: 'runFailed', run: run.id, reason });
+  }
+
+  return {
+    perform(work) {
+      if (isClosed) return;
+      const known = runs.get(work.run);
+      switch (work.kind) {
+        case 'fetchInputs': {
+          const run = begin(work.run, work.key, work.from);
+          return spawn(fetchInputs(run, work.from));
+        }
+        case 'run': {
+          const own = work.guest ? undefined : ownRequest(work.request);
+          const run = known ?? begin(work.run, work.key, undefined);
+          return spawn(execute(run, own, work.guest, work.token));
+        }
+        case 'freeze':
+        case 'thaw':
+          if (!known) return;
+          void known.control[work.kind]();
+          if (known.submitter !== undefined) {
+            onGuest(known.key, known.submitter, { kind: 'frozen', frozen: work.kind === 'freeze' });
+          }
+          return;
+        case 'kill':
+          if (!known) return;
+          runs.delete(known.id);
+          known.abort.abort();
+          // What runs ends its things itself.
+          if (!known.runs) end(known);
+          return;
+        default:
+          work satisfies never;
+      }
+    },
+    followable(key) {
+      const name = actionName(key);
+      let newest: Followable | undefined;
+      for (const run of runs.values()) if (run.name === name && run.runs) newest = run.output;
+      return newest;
+    },
+    async close() {
+      isClosed = true;
+      for (const run of [...runs.values()]) {
+        run.abort.abort();
+        if (!run.runs) end(run);
+      }
+      await Promise.all(going);
+    },
+  };
+}
+
+function isMissing({ code, details }: StatusError): boolean {
+  return code === 'NOT_FOUND' || details.some((detail) => anyIs(detail, PreconditionFailureSchema));
+}
+
+function endingOf({ response, error }: RunReport): Ending {
+  const log = response.serverLogs[serverLogName]?.digest;
+  return {
+    statusCode: error ? codes[error.code] : 0,
+    statusMessage: error?.reason ?? '',
+    message: response.message,
+    serverLog: log ? `${log.hash}/${log.sizeBytes}` : '',
+  };
+}
+
+function createOutput(): Followable & { end(): void } {
+  let change = Promise.withResolvers<void>();
+  let ended = false;
+  const tell = (): void => {
+    change.resolve();
+    change = Promise.withResolvers();
+  };
+  return {
+    stdout: createTail(tell),
+    stderr: createTail(tell),
+    changed: () => change.promise,
+    get ended() {
+      return ended;
+    },
+    end() {
+      ended = true;
+      tell();
+    },
+  };
+}
