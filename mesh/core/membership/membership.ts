@@ -92,7 +92,9 @@ interface Probe {
   indirectAtMs: number;
   endsAtMs: number;
   indirect: boolean;
-  nacksMissing: number;
+  /** Whom this node asked to probe in its place, and who of them has said nothing at all. */
+  readonly helpers: Set<NodeId>;
+  readonly silent: Set<NodeId>;
 }
 
 interface Relay {
@@ -340,7 +342,8 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
         indirectAtMs: nowMs + limits.probeTimeoutMs * (selfDoubt + 1),
         endsAtMs: nextProbeAtMs,
         indirect: false,
-        nacksMissing: 0,
+        helpers: new Set(),
+        silent: new Set(),
       };
       send(target, { kind: 'ping', seq, rumours: rumoursFor(target) });
     }
@@ -365,14 +368,15 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
   function goIndirect(running: Probe): void {
     running.indirect = true;
     for (const id of randomOf(present(), limits.indirectProbes, running.target)) {
-      running.nacksMissing += 1;
+      running.helpers.add(id);
+      running.silent.add(id);
       send(id, { kind: 'pingRequest', seq: running.seq, target: running.target, rumours: rumoursFor(id) });
     }
   }
 
   function endProbe(failed: Probe, nowMs: number): void {
     // Helpers that answer nothing at all suggest that this node is the one cut off.
-    if (failed.nacksMissing > 0) doubtMore();
+    if (failed.silent.size > 0) doubtMore();
     const entry = entries.get(failed.target);
     if (!entry || entry.status === 'dead') return;
     if (entry.status === 'suspect') return confirm(entry, self);
@@ -436,7 +440,7 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
       case 'ack':
         return onAck(from, message.seq, nowMs);
       case 'nack':
-        if (probe?.seq === message.seq && probe.nacksMissing > 0) probe.nacksMissing -= 1;
+        if (probe?.seq === message.seq) probe.silent.delete(from);
         return;
       case 'pingRequest':
         if (relays.length >= limits.relaysMax) return;
@@ -463,7 +467,8 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
   }
 
   function onAck(from: NodeId, ackSeq: number, nowMs: number): void {
-    if (probe?.seq === ackSeq) {
+    // Numbers are easily guessed: only who was asked can say that the target lives.
+    if (probe?.seq === ackSeq && (from === probe.target || probe.helpers.has(from))) {
       probe = undefined;
       selfDoubt = Math.max(0, selfDoubt - 1);
       nextProbeAtMs = Math.min(nextProbeAtMs, nowMs + limits.periodMs * (selfDoubt + 1));
@@ -477,6 +482,17 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
     }
     // An answer from somebody absent: the halves of a split meet here.
     if (absent.has(from) || entries.size < 2) send(from, { kind: 'syncOffer', summary, rumours: callTo(from) });
+  }
+
+  /** Whom a goodbye goes to: those held alive; a node that doubts everybody tells some of them all the same. */
+  function farewells(): NodeId[] {
+    const told = randomOf(present(), limits.indirectProbes, undefined);
+    for (const doubted of [suspects, absent]) {
+      for (const id of randomOf(doubted, limits.indirectProbes, undefined)) {
+        if (told.length < limits.indirectProbes && !told.includes(id)) told.push(id);
+      }
+    }
+    return told;
   }
 
   function greet(): void {
@@ -520,9 +536,7 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
         presence = event.presence;
         renewOwn(incarnation);
         const rumours: Rumour[] = [{ record: own, verdict: 'here', by: self }];
-        for (const id of randomOf(present(), limits.indirectProbes, undefined)) {
-          send(id, { kind: 'sync', reply: false, rumours });
-        }
+        for (const id of farewells()) send(id, { kind: 'sync', reply: false, rumours });
         return;
       }
       default:

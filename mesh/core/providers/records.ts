@@ -1,6 +1,7 @@
 /**
  * A set of (place, owner) pairs in flat arrays, about 20 bytes each: a chained hash table whose buckets are in order of
- * places, so that a region is a run of buckets.
+ * places, so that a region is a run of buckets. A place that very many hold (a compiler, on every machine of a large mesh)
+ * keeps only its first owners there: the others are in a list of their own, so that one more costs the same as the first.
  */
 import { placesEnd, regionOf } from './places.ts';
 import { regions } from './limits.ts';
@@ -23,6 +24,15 @@ export interface Records {
 
 const none = -1;
 const capacityMin = 16;
+/** Owners of one place in the table; further ones are in its list, of about so many bytes each. */
+const chainedOwners = 16;
+const listedBytes = 48;
+
+/** Owners in no order that matters, the newest mostly last; and where each stands. */
+interface Hot {
+  readonly owners: number[];
+  readonly at: Map<number, number>;
+}
 
 export function createRecords(): Records {
   let capacity = capacityMin;
@@ -34,6 +44,8 @@ export function createRecords(): Records {
   let free = none;
   let used = 0;
   let size = 0;
+  let listed = 0;
+  const hot = new Map<Place, Hot>();
 
   function bucketOf(place: Place): number {
     return Math.floor((place / placesEnd) * buckets.length);
@@ -64,9 +76,42 @@ export function createRecords(): Records {
     return slot;
   }
 
+  function chained(place: Place): number {
+    let count = 0;
+    for (let slot = buckets[bucketOf(place)] as number; slot !== none; slot = next[slot] as number) {
+      if (places[slot] === place) count += 1;
+    }
+    return count;
+  }
+
+  function list(place: Place, owner: number): boolean {
+    let known = hot.get(place);
+    if (!known) hot.set(place, (known = { owners: [], at: new Map() }));
+    if (known.at.has(owner)) return false;
+    known.at.set(owner, known.owners.push(owner) - 1);
+    listed += 1;
+    return true;
+  }
+
+  function unlist(place: Place, owner: number): boolean {
+    const known = hot.get(place);
+    const at = known?.at.get(owner);
+    if (!known || at === undefined) return false;
+    const last = known.owners.pop() as number;
+    known.at.delete(owner);
+    if (last !== owner) {
+      known.owners[at] = last;
+      known.at.set(last, at);
+    }
+    if (known.owners.length === 0) hot.delete(place);
+    listed -= 1;
+    return true;
+  }
+
   return {
     add(place, owner) {
       if (find(place, owner) !== none) return false;
+      if (hot.has(place) || chained(place) >= chainedOwners) return list(place, owner);
       if (free === none && used === capacity) grow();
       let slot = free;
       if (slot === none) slot = used++;
@@ -81,7 +126,7 @@ export function createRecords(): Records {
     },
     remove(place, owner) {
       const slot = find(place, owner);
-      if (slot === none) return false;
+      if (slot === none) return unlist(place, owner);
       const bucket = bucketOf(place);
       if (buckets[bucket] === slot) buckets[bucket] = next[slot] as number;
       else {
@@ -94,9 +139,9 @@ export function createRecords(): Records {
       size -= 1;
       return true;
     },
-    has: (place, owner) => find(place, owner) !== none,
+    has: (place, owner) => find(place, owner) !== none || hot.get(place)?.at.has(owner) === true,
     owners(place, max) {
-      const found: number[] = [];
+      const found = hot.get(place)?.owners.slice(-max).reverse() ?? [];
       let slot = buckets[bucketOf(place)] as number;
       while (slot !== none && found.length < max) {
         if (places[slot] === place) found.push(owners[slot] as number);
@@ -114,8 +159,12 @@ export function createRecords(): Records {
           if (regionOf(place) === region) act(place, owners[slot] as number);
         }
       }
+      for (const [place, { owners: more }] of hot) {
+        if (regionOf(place) === region) for (const owner of more) act(place, owner);
+      }
     },
-    size: () => size,
-    allocatedBytes: () => places.byteLength + owners.byteLength + next.byteLength + buckets.byteLength,
+    size: () => size + listed,
+    allocatedBytes: () =>
+      places.byteLength + owners.byteLength + next.byteLength + buckets.byteLength + listed * listedBytes,
   };
 }

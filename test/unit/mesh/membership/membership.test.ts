@@ -155,3 +155,43 @@ test('a node that stood still doubts itself and accuses nobody', () => {
   expect(machine?.selfDoubt()).toBeGreaterThan(0);
   expect([...(machine?.members() ?? [])].every(({ status }) => status === 'alive')).toBe(true);
 });
+
+test('a probe is answered by its target, or by who was asked to help, and by nobody else', () => {
+  const signer = createSigner();
+  let persists = 0;
+  const config = { attributes, signer, nextPersistId: () => ++persists };
+  const others = ['ben', 'cleo', 'eve'].map((self, i) => createMembership({ ...config, self, rng: createRng(i + 2) }));
+  const anna = createMembership({ ...config, self: 'anna', rng: createRng(1) });
+  anna.step({ kind: 'start', contacts: [] }, 0);
+  const rumours = others.map((other) => ({ record: other.self(), verdict: 'here' as const, by: other.self().id }));
+  anna.step({ kind: 'message', from: 'ben', message: { kind: 'sync', reply: false, rumours } }, 1);
+  const probed = (from: number): { to: string; seq: number; atMs: number } => {
+    for (let atMs = from; ; atMs += 50) {
+      for (const effect of anna.step({ kind: 'wake' }, atMs)) {
+        if (effect.kind === 'send' && effect.message.kind === 'ping')
+          return { to: effect.to, seq: effect.message.seq, atMs };
+      }
+    }
+  };
+  const { to, seq, atMs } = probed(50);
+  const stranger = others.map((other) => other.self().id).find((id) => id !== to) as string;
+  anna.step({ kind: 'message', from: stranger, message: { kind: 'ack', seq, rumours: [] } }, atMs + 1);
+  for (let at = atMs + 50; at <= atMs + periodMs; at += 50) anna.step({ kind: 'wake' }, at);
+  expect(anna.status(to)).toBe('suspect');
+  const next = probed(atMs + periodMs + 50);
+  anna.step({ kind: 'message', from: next.to, message: { kind: 'ack', seq: next.seq, rumours: [] } }, next.atMs + 1);
+  for (let at = next.atMs + 50; at <= next.atMs + periodMs; at += 50) anna.step({ kind: 'wake' }, at);
+  expect(anna.status(next.to)).toBe(next.to === to ? 'suspect' : 'alive');
+});
+
+test('a node that holds everybody dead says goodbye to some of them all the same', () => {
+  const net = mesh(3);
+  net.run(10_000);
+  // Anna hears nothing, and is heard.
+  net.drop = (_, to) => to === name(1);
+  net.run(60_000);
+  expect(net.machines.get(name(1))?.status(name(0))).toBe('dead');
+  net.tell(name(1), { kind: 'goodbye', presence: 'left' });
+  net.run(100);
+  expect(net.machines.get(name(0))?.status(name(1))).toBe('left');
+});

@@ -19,6 +19,8 @@ export const attributes: Attributes = {
   wired: true,
   coordinator: 'eligible',
   storeGeneration: 1,
+  guestSlots: 0,
+  capabilities: [],
 };
 
 /** Signs by remembering what it signed. */
