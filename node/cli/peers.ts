@@ -37,11 +37,12 @@ export const peers: Command = {
   },
 };
 
-function rowOf({ name, status, connected, site, roundTripMs, addresses, roles, peerId, lastSeen }: PeerLine): string[] {
+function rowOf(line: PeerLine): string[] {
+  const { name, status, connected, site, roundTripMs, addresses, roles, peerId, lastSeen, drained } = line;
   const seen = lastSeen === null ? '' : `, seen ${formatDuration(Date.now() - Date.parse(lastSeen))} ago`;
   return [
     printable(name) || '-',
-    status === 'alive' ? (connected ? 'alive' : 'alive, not connected') : `${status}${seen}`,
+    `${status === 'alive' ? (connected ? 'alive' : 'alive, not connected') : `${status}${seen}`}${drained === null ? '' : `, drained: ${drained}`}`,
     printable(site) || '-',
     roundTripMs === null ? '-' : `${roundTripMs.toFixed(1)} ms`,
     printable(addresses[0] ?? '-'),

@@ -2,10 +2,13 @@
 import { ConfigError } from '../config/load.ts';
 import { StatusError } from '../../protos/status.ts';
 import { readArgs } from './args.ts';
+import { builds, buildsShow } from './builds.ts';
 import { cacheGc, cacheStats, cacheVerify } from './cache.ts';
 import type { Command } from './command.ts';
 import { doctor } from './doctor.ts';
+import { drain, undrain } from './drain.ts';
 import { CliError, exitCodes } from './exit-codes.ts';
+import { explain as explainAction } from './explain.ts';
 import { commandHelp, programHelp } from './help.ts';
 import { nearest } from '../config/nearest.ts';
 import { invite } from './invite.ts';
@@ -20,6 +23,7 @@ import { simBlobs } from './sim-blobs.ts';
 import { seed } from './seed.ts';
 import { status } from './status.ts';
 import { print, printError } from './terminal.ts';
+import { top } from './top.ts';
 import { up } from './up.ts';
 import { packageVersion } from './version.ts';
 
@@ -28,7 +32,8 @@ export const commands: readonly Command[] = [
   up,
   status,
   run,
-  ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave, seed],
+  ...[builds, buildsShow, explainAction, top],
+  ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave, seed, drain, undrain],
   ...[cacheStats, cacheGc, cacheVerify],
   doctor,
   ...simCommands,
@@ -96,7 +101,9 @@ async function dispatch(words: readonly string[]): Promise<number> {
 
 /** The command that the words begin with; all of a family when they name only its first word. */
 function commandsNamed(words: readonly string[]): Command[] {
-  const exact = commands.find(({ name }) => name.split(' ').every((word, index) => words[index] === word));
+  const matching = commands.filter(({ name }) => name.split(' ').every((word, index) => words[index] === word));
+  // `builds show` before `builds`.
+  const [exact] = matching.sort((a, b) => b.name.length - a.name.length);
   if (exact) return [exact];
   const [first, second] = words;
   if (second !== undefined && !second.startsWith('-')) return [];

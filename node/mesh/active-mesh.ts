@@ -45,12 +45,16 @@ export interface ActiveMesh {
   readonly machine: Peer;
   readonly driver: Driver;
   readonly coordinationLog: CoordinationLog;
+  /** Executors that this node's actions avoid, and why. */
+  readonly drained: ReadonlyMap<NodeId, string>;
   /** Everybody known but this node. */
   members(): Member[];
   /** Whether this node can invite others now. */
   isIssuer(): boolean;
   /** Says goodbye and stops. `left`: for good. */
   close(presence: 'suspended' | 'left'): Promise<void>;
+  /** Stops without a word, as a crash looks to the others. */
+  abandon(): Promise<void>;
 }
 
 /** Throws FAILED_PRECONDITION when an address cannot be listened on; nothing is left open then. */
@@ -63,6 +67,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   const text = readLogText(dir, logName);
   const storeGeneration = storeGenerationOf(dataDir, { logIsGone: text === '' });
   const roster = createRoster(identity);
+  const drained = new Map<NodeId, string>();
   let offloading: Offloading | undefined;
 
   await using parts = new AsyncDisposableStack();
@@ -193,6 +198,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
 
   function onNote(note: PeerNote): void {
     coordinationLog.onNote(note, machine.coordination);
+    if (note.kind === 'drained') onDrained(note);
     if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
     const { record, status } = note.member;
     if (status === note.before || status === 'suspect') return;
@@ -203,6 +209,14 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     if (status === 'alive' && note.before !== 'suspect') onLog('info', `${who} is in the mesh`);
     else if (status !== 'alive')
       onLog('info', `${who} is ${{ dead: 'gone', suspended: 'away', left: 'no longer in the mesh' }[status]}`);
+  }
+
+  function onDrained({ node, drained: isDrained, reason }: Extract<PeerNote, { readonly kind: 'drained' }>): void {
+    const who = roster.get(node)?.name || node;
+    if (isDrained) drained.set(node, drainReasons[reason]);
+    else drained.delete(node);
+    if (isDrained) onLog('warning', `actions of this node avoid ${who}: ${drainReasons[reason]}`);
+    else onLog('info', `actions of this node may run on ${who} again`);
   }
 
   /** Where a member serves blobs: the hosts at which it is connected, which are proven, then what it says of itself. */
@@ -233,8 +247,10 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     machine,
     driver,
     coordinationLog,
+    drained,
     isIssuer: () => ownDelegation(identity) !== undefined,
     members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
+    abandon: () => open.disposeAsync(),
     async close(presence) {
       driver.deliver({ kind: 'goodbye', presence });
       await handOver();
@@ -247,6 +263,14 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     },
   };
 }
+
+/** Why actions avoid an executor, in words. */
+const drainReasons = {
+  faults: 'its actions fail far more often than those of others',
+  mismatch: 'its results differed from those of others',
+  byHand: 'by hand',
+  probed: 'it is being probed',
+} as const;
 
 /** Whether anybody else was let into the mesh by this node. */
 function hasAdmitted({ file }: Identity): boolean {

@@ -15,6 +15,7 @@ export type AdminRequest =
   | { readonly do: 'issuer remove'; readonly peer: string }
   | { readonly do: 'revoke'; readonly peer: string }
   | { readonly do: 'leave'; readonly force: boolean }
+  | { readonly do: 'drain'; readonly peer: string; readonly drained: boolean }
   | { readonly do: 'seed'; readonly request: SeedRequest };
 
 export interface Answers {
@@ -34,6 +35,7 @@ export interface Answers {
   readonly 'issuer remove': { readonly peerId: string };
   readonly revoke: { readonly peerId: string };
   readonly leave: { readonly meshId: string };
+  readonly drain: { readonly peerId: string; readonly drained: boolean };
   readonly seed: SeedReport;
 }
 

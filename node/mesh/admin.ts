@@ -54,6 +54,16 @@ export async function administer(request: AdminRequest, context: AdminContext): 
       return onRevoke(request.peer, context);
     case 'leave':
       return onLeave(request.force, context);
+    case 'drain': {
+      const active = context.active();
+      if (!active) throw new StatusError('FAILED_PRECONDITION', 'draining needs a running node that is in a mesh');
+      const peerId = resolvePeer(request.peer, context);
+      if (peerId === active.identity.peerId) {
+        throw new StatusError('INVALID_ARGUMENT', 'that is this node; "potluck pause" keeps guests away from it');
+      }
+      active.driver.deliver({ kind: 'drain', node: peerId, drained: request.drained });
+      return { peerId, drained: request.drained };
+    }
     case 'seed':
       if (context.seed) return context.seed(request.request);
       throw new StatusError('FAILED_PRECONDITION', 'seeding needs a running node: potluck up');
@@ -116,6 +126,8 @@ function onPeers(context: AdminContext): Answers['peers'] {
       roles: [],
       connected: false,
       roundTripMs: null,
+      guestSlots: 0,
+      drained: null,
       addresses,
       lastSeen: seenMs > 0 ? new Date(seenMs).toISOString() : null,
     })),

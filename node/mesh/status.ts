@@ -39,6 +39,10 @@ export interface PeerLine {
   readonly roles: readonly string[];
   readonly connected: boolean;
   readonly roundTripMs: number | null;
+  /** Slots that it lends to members now. */
+  readonly guestSlots: number;
+  /** Why actions of this node avoid it; `null` when they do not. */
+  readonly drained: string | null;
   readonly addresses: readonly string[];
   /** ISO 8601; `null`: never by this node. */
   readonly lastSeen: string | null;
@@ -112,6 +116,7 @@ export function peersOf(mesh: ActiveMesh): PeerLine[] {
   function lineOf(peerId: NodeId, status: PeerLine['status'], site: string): PeerLine {
     const certified = roster.get(peerId);
     const known = remembered.get(peerId);
+    const member = members.find(({ record }) => record.id === peerId);
     const seenMs = connected.has(peerId) ? Date.now() : (known?.seenMs ?? 0);
     return {
       peerId,
@@ -121,6 +126,8 @@ export function peersOf(mesh: ActiveMesh): PeerLine[] {
       roles: certified?.roles ?? [],
       connected: connected.has(peerId),
       roundTripMs: network.links.roundTripMs(peerId) ?? null,
+      guestSlots: member?.status === 'alive' ? member.record.attributes.guestSlots : 0,
+      drained: mesh.drained.get(peerId) ?? null,
       addresses: known?.addresses ?? [],
       lastSeen: seenMs > 0 ? new Date(seenMs).toISOString() : null,
     };
