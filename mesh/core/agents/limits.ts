@@ -11,19 +11,24 @@ export const submitterLimits = {
   renewMs: 2_000,
   /** A leader that knew the request and fell silent for this long has lost it: it is offered again. */
   silenceMs: 6_000,
-  /** A claimed action is run here as well once it took this many times its expected time, and `hedgeMs` more. */
-  hedgeFactor: 4,
-  hedgeMs: 20_000,
-  /** A ready action that nobody claimed for this long is run here as well, if there is a free slot. */
-  queueBudgetMs: 30_000,
+  /** Nobody claimed a ready action while a slot here was free all this time: whatever the reason, it runs here. */
+  idleBudgetMs: 30_000,
+  /** A run here goes on beside an older claim of somebody else when it needs less than this share of that one's time. */
+  mergePercent: 70,
+  /** What waits for a slot here is compared with the mesh again this often; so many of it at a time. */
+  redecideMs: 2_000,
+  redecidedMax: 64,
   /** Holders tried for one known result before it is reported lost. */
   fetchAttempts: 3,
-  /** Time for a transfer of nothing, and for each megabyte of it. */
+  /** Time for a transfer of nothing, and for each megabyte of it; what is not known counts as so many. */
   transferMsMin: 4_000,
   transferMsPerMegabyte: 1_000,
+  transferMegabytesMin: 16,
   /** Times one request is offered anew after losing its executor or its result, before the last try here. */
   retriesMax: 4,
   /** Retries of all requests together: this many at once, then one more each `retryRefillMs`; a fleet-wide fault is no storm. */
+  /** Runs here that end in a fault of this machine, before the mesh or nobody runs it. */
+  localFaultsMax: 2,
   retryBurst: 32,
   retryRefillMs: 500,
   /** Outputs handed over are promised for this long. */

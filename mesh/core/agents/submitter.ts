@@ -1,28 +1,30 @@
 /**
- * Keeps every action request of this node's own clients until it is answered: offers it to the leader of its shard,
- * offers it again to the next one, fetches what was handed over or found, and runs it here when the mesh is slow or gone.
+ * Keeps every action request of this node's own clients until it is answered. Where each runs is decided by the offload
+ * policy: what stays starts here at once and is offered to the leader of its shard at the same time, so that everybody
+ * else can merge with it; what is offered waits for a claim of anybody, this node among them. Outputs that were handed over
+ * or found are fetched, and everything runs here when the mesh is slow or gone.
  *
  * The client is answered as soon as the outputs are durable here and no later claim was heard of; publishing the result
  * is the executor's business and may still lose.
  *
- * @see docs/protocol.md, submitters
+ * @see docs/protocol.md, "Submitters and executors"; docs/adr/0026-stayed-actions.md
  */
-import type { RequestState, SubmitItem } from '../claims/messages.ts';
-import {
-  type ActionKey,
-  type BlobKey,
-  compareTokens,
-  type NodeId,
-  type RequestId,
-  type ShardId,
-  type Token,
-} from '../ids.ts';
-import type { RegisterMessage } from '../registers/messages.ts';
-import type { HolderPromise } from '../registers/types.ts';
+import type { RequestState, Setback, SubmitItem } from '../claims/messages.ts';
+import { backoffMs } from '../claims/retries.ts';
+import { compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
+import { claimLimits } from '../limits.ts';
+import { createOffload } from '../offload/offload.ts';
+import type { Decision, OffloadEffect, OffloadEvent, OffloadItem } from '../offload/types.ts';
 import { submitterLimits as limits } from './limits.ts';
-import type { AgentMessage, ExecuteItem, Outcome } from './messages.ts';
+import type { AgentMessage, Outcome } from './messages.ts';
+import { createFetching } from './submitter/fetching.ts';
+import { createPublishing } from './submitter/publishing.ts';
+import { createRequest, isFault, type Request } from './submitter/requests.ts';
+import { createRetryBudget } from './submitter/retry-budget.ts';
 import type {
   Answer,
+  ExecuteItem,
+  FailedReason,
   Submitter,
   SubmitterConfig,
   SubmitterEffect,
@@ -30,256 +32,282 @@ import type {
   SubmitterMessage,
 } from './submitter/types.ts';
 
-interface Request {
-  item: SubmitItem;
-  readonly startedAtMs: number;
-  leader: NodeId | undefined;
-  /** Some leader was asked, and may have given it to somebody whether or not its answer came. */
-  offered: boolean;
-  offeredAtMs: number;
-  heardAtMs: number;
-  renewedAtMs: number;
-  /** The leader said that it knows the request. */
-  accepted: boolean;
-  claimedAtMs: number | undefined;
-  highest: Token | undefined;
-  fetch: Fetch | undefined;
-  /** Runs here, or waits for a slot here. */
-  local: boolean;
-  localTries: number;
-  retries: number;
-}
-
-interface Fetch {
-  readonly id: number;
-  readonly request: Request;
-  readonly result: BlobKey;
-  /** Of the claim whose executor hands over; undefined for a result that was found. */
-  readonly handOver: { readonly from: NodeId; readonly token: Token } | undefined;
-  readonly token: Token | undefined;
-  tried: NodeId[];
-  lookup: number | undefined;
-  endsAtMs: number;
-}
-
-/** A hand-over whose outputs are here and whose promise is being pinned. */
-interface Promising {
-  readonly to: NodeId;
-  readonly key: ActionKey;
-  readonly token: Token;
-}
-
-interface Publication {
-  readonly id: number;
-  readonly shard: ShardId;
-  readonly key: ActionKey;
-  readonly result: BlobKey;
-  promises: HolderPromise[];
-  tries: number;
-  dueAtMs: number;
-}
-
 const tickMs = 500;
 
 /** Creates the machine. It asks `leaderOf` only inside `step`. */
 export function createSubmitter(config: SubmitterConfig): Submitter {
-  const { self, leaderOf } = config;
+  const { self, leaderOf, rng } = config;
   const requests = new Map<RequestId, Request>();
-  const fetches = new Map<number, Fetch>();
-  const lookups = new Map<number, Fetch>();
-  const promising = new Map<number, Promising>();
-  const publishing = new Map<number, Publication>();
-  let nextId = 0;
-  let retriesLeft: number = limits.retryBurst;
-  let refilledAtMs = 0;
+  const policy = createOffload(self);
+  const budget = createRetryBudget();
+  // Offers of one step leave together.
+  const outgoing = new Set<Request>();
+  let redecideAtMs = 0;
+  let policyWakeAtMs = Number.POSITIVE_INFINITY;
+  let tickAtMs = Number.POSITIVE_INFINITY;
   let wakeAtMs = Number.POSITIVE_INFINITY;
+  let lastId = 0;
+  let nowInStepMs = 0;
   let effects: SubmitterEffect[] = [];
 
-  function send(to: NodeId, message: SubmitterMessage): void {
-    effects.push({ kind: 'send', to, message });
+  const emit = (effect: SubmitterEffect): void => void effects.push(effect);
+  const send = (to: NodeId, message: SubmitterMessage): void => emit({ kind: 'send', to, message });
+  const nextId = (): number => ++lastId;
+  const publishing = createPublishing(config, { emit, send, nextId });
+  const fetching = createFetching(config, publishing, {
+    emit,
+    send,
+    nextId,
+    requestOf: (id) => requests.get(id),
+    hear,
+    answer(request, with_, runMs) {
+      if (runMs !== undefined) sayEnded(request, with_.executor, with_.outcome, runMs);
+      // A waiter that leaves would revoke a claim that is still being published, so the leader is not told.
+      answer(request, with_, false);
+    },
+    retry,
+    lied(request, node) {
+      tellPolicy({ kind: 'fault', node });
+      runHere(request, 'badResult');
+    },
+  });
+
+  // ---- The policy ----
+
+  function tellPolicy(event: OffloadEvent): void {
+    for (const effect of policy.step(event, nowInStepMs)) onPolicy(effect);
   }
 
-  function offer(those: readonly Request[], nowMs: number): void {
+  function onPolicy(effect: OffloadEffect): void {
+    switch (effect.kind) {
+      case 'wakeAt':
+        policyWakeAtMs = effect.atMs;
+        return;
+      case 'drained':
+        emit(effect);
+        if (effect.drained) reofferReady();
+        return;
+      default:
+        break;
+    }
+    const request = requests.get(effect.request);
+    if (!request) return;
+    switch (effect.kind) {
+      case 'runHere':
+        sayDecided(request, effect.decision);
+        return queueHere(request);
+      case 'offer':
+        sayDecided(request, effect.decision);
+        stopHere(request);
+        sayProgress(request, 'queued', undefined);
+        return void outgoing.add(request);
+      case 'hedgeHere':
+        if (request.local) return;
+        request.hedged = true;
+        sayDecided(request, { where: 'here', hereMs: undefined, elsewhereMs: undefined, why: 'straggler' });
+        return queueHere(request);
+      case 'unmatched':
+        return answer(request, { kind: 'failed', reason: 'unmatched' }, true);
+      default:
+        effect satisfies never;
+    }
+  }
+
+  function offloadItem({ item, localFaults }: Request): OffloadItem {
+    // What this machine could not run is better tried elsewhere.
+    return { ...item, avoid: [...(item.avoid ?? []), ...(localFaults > 0 ? [self] : [])] };
+  }
+
+  function place(request: Request): void {
+    tellPolicy({ kind: 'submit', item: offloadItem(request), hasLeader: leaderOf(request.item.shard) !== undefined });
+  }
+
+  /** What waits for a slot here, or for a leader: the mesh may have become able to help. */
+  function placeAgain(max: number): void {
+    let left = max;
+    for (const request of requests.values()) {
+      if (request.local !== 'queued' || request.hedged || request.givenUp) continue;
+      if (left-- === 0) return;
+      const { request: id, shard } = request.item;
+      tellPolicy({ kind: 'again', request: id, hasLeader: leaderOf(shard) !== undefined });
+    }
+  }
+
+  function sayDecided(request: Request, decision: Decision): void {
+    emit({ kind: 'decided', request: request.item.request, ...decision });
+  }
+
+  function sayProgress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void {
+    const told = `${stage} ${node ?? ''}`;
+    if (request.told === told) return;
+    request.told = told;
+    emit({ kind: 'progress', request: request.item.request, stage, node });
+  }
+
+  // ---- Here ----
+
+  function queueHere(request: Request): void {
+    if (request.local) return;
+    request.local = 'queued';
+    const { request: id, key, spaceBytes } = request.item;
+    if (!request.hedged) sayProgress(request, 'queued', self);
+    emit({ kind: 'runOwn', request: id, key, spaceBytes });
+  }
+
+  /** Runs it here whatever the policy said, if this machine can. */
+  function runHere(request: Request, why: Decision['why']): void {
+    if (request.local || !policy.canRunHere(request.item)) return;
+    sayDecided(request, { where: 'here', hereMs: undefined, elsewhereMs: undefined, why });
+    queueHere(request);
+    tellPolicy({ kind: 'queuedHere', request: request.item.request });
+  }
+
+  function stopHere(request: Request): void {
+    if (!request.local) return;
+    request.local = undefined;
+    request.hedged = false;
+    emit({ kind: 'stopOwn', request: request.item.request });
+  }
+
+  /** The same action runs elsewhere too: the one that is likely to be done later stops. */
+  function merge(request: Request, node: NodeId, ageMs: number): void {
+    const { request: id } = request.item;
+    if (!request.local || request.hedged || request.givenUp) return;
+    const elsewhereMs = policy.remainingElsewhereMs(id, node, ageMs);
+    const hereMs = policy.remainingMs(id);
+    const isFirst = request.local === 'running' && hereMs * 100 < elsewhereMs * limits.mergePercent;
+    if (isFirst) return;
+    stopHere(request);
+    sayDecided(request, { where: 'mesh', hereMs, elsewhereMs, why: 'merged' });
+    tellPolicy({ kind: 'offered', request: id });
+  }
+
+  /** The mesh does not run it: here it is tried once, unless it was tried here before. */
+  function giveUp(request: Request, reason: FailedReason): void {
+    request.givenUp = reason;
+    request.accepted = false;
+    request.claimedBy = undefined;
+    if (request.local) return;
+    if (request.localFaults > 0 || !policy.canRunHere(request.item)) {
+      return answer(request, { kind: 'failed', reason }, true);
+    }
+    runHere(request, 'lastTry');
+  }
+
+  function sayEnded(request: Request, node: NodeId, outcome: Outcome, runMs: number): void {
+    // A failed action is often over early, which says nothing about the next time.
+    const learned = outcome.cacheable ? runMs : undefined;
+    const { sizeBytes } = outcome;
+    tellPolicy({ kind: 'ended', request: request.item.request, node, runMs: learned, sizeBytes });
+  }
+
+  function onOwnEnded(event: Extract<SubmitterEvent, { kind: 'ownEnded' }>): void {
+    const request = requests.get(event.request);
+    if (!request) return;
+    const { outcome, token, runMs, reason } = event;
+    const { shard, key, doNotCache } = request.item;
+    if (!token) Object.assign(request, { local: undefined, hedged: false });
+    if (!outcome) return onOwnFailed(request, reason ?? 'executorFault', token);
+    // A later claim was made under another leader: what this one made no longer counts.
+    if (token && request.highest && compareTokens(token, request.highest) < 0) return;
+    if (!token && !doNotCache && outcome.cacheable) publishing.publish(shard, key, outcome.result);
+    sayEnded(request, self, outcome, runMs);
+    const source = token ? 'mesh' : 'local';
+    answer(request, { kind: 'result', outcome, source, token, executor: self }, !token);
+  }
+
+  function onOwnFailed(request: Request, reason: 'executorFault' | 'inputsMissing' | 'actionInvalid', token?: Token) {
+    if (reason !== 'executorFault') return answer(request, { kind: 'failed', reason }, true);
+    if (request.givenUp) return answer(request, { kind: 'failed', reason: request.givenUp }, true);
+    // Its leader was told, and says who is next; or another runs it anyway.
+    if (token || request.claimedBy !== undefined) return;
+    request.localFaults += 1;
+    if (request.localFaults >= limits.localFaultsMax) return giveUp(request, reason);
+    retry(request, nowInStepMs);
+  }
+
+  // ---- The leader ----
+
+  function flushOffers(): void {
     const byLeader = new Map<NodeId, SubmitItem[]>();
-    for (const request of those) {
-      request.offeredAtMs = nowMs;
+    for (const request of outgoing) {
+      if (!requests.has(request.item.request)) continue;
+      request.offeredAtMs = nowInStepMs;
       request.leader = leaderOf(request.item.shard);
       if (request.leader === undefined) continue;
       request.offered = true;
+      const { mnemonic: _, family: __, inputBytes: ___, ...item } = request.item;
+      const stay = request.local === 'running' && !request.hedged;
+      const avoid = policy.avoided(offloadItem(request));
+      const expectedMs = Math.round(policy.estimates.meanRunMs(request.item));
+      const offer: SubmitItem = { ...item, expectedMs, reoffer: request.known, stay, avoid };
       const items = byLeader.get(request.leader);
-      if (items) items.push(request.item);
-      else byLeader.set(request.leader, [request.item]);
+      if (items) items.push(offer);
+      else byLeader.set(request.leader, [offer]);
     }
+    outgoing.clear();
     for (const [leader, items] of byLeader) send(leader, { kind: 'submit', items });
   }
 
-  function runHere(request: Request): void {
-    if (request.local) return;
-    request.local = true;
-    request.localTries += 1;
-    const { request: id, key, spaceBytes } = request.item;
-    effects.push({ kind: 'runOwn', request: id, key, spaceBytes });
-  }
-
-  function forgetFetch(fetch: Fetch): void {
-    fetches.delete(fetch.id);
-    if (fetch.lookup !== undefined) lookups.delete(fetch.lookup);
-    if (fetch.request.fetch === fetch) fetch.request.fetch = undefined;
-  }
-
-  function dropFetch(fetch: Fetch): void {
-    if (fetch.lookup === undefined) effects.push({ kind: 'stopFetch', fetch: fetch.id });
-    forgetFetch(fetch);
-  }
-
-  /** The request is over: nothing of it goes on, here or at its leader. */
-  function close(request: Request, tellLeader: boolean): void {
-    const { request: id, shard } = request.item;
-    requests.delete(id);
-    if (request.fetch) dropFetch(request.fetch);
-    if (request.local) effects.push({ kind: 'stopOwn', request: id });
-    const leader = leaderOf(shard);
-    if (tellLeader && leader !== undefined)
-      send(leader, { kind: 'cancelRequests', requests: [{ shard, request: id }] });
-  }
-
-  function answer(request: Request, with_: Answer, tellLeader: boolean): void {
-    effects.push({ kind: 'answer', request: request.item.request, answer: with_ });
-    close(request, tellLeader);
+  /** Whom to keep it from has changed since these were offered. */
+  function reofferReady(): void {
+    for (const request of requests.values()) {
+      if (request.accepted && request.claimedBy === undefined && !request.local) outgoing.add(request);
+    }
   }
 
   function hear(request: Request, token: Token | undefined, nowMs: number): void {
     request.heardAtMs = nowMs;
     request.accepted = true;
+    request.known = true;
     if (!token || (request.highest && compareTokens(token, request.highest) <= 0)) return;
     request.highest = token;
-    // A later claim was made: what the earlier one hands over no longer counts.
-    const fetch = request.fetch;
-    if (fetch?.handOver && compareTokens(fetch.handOver.token, token) < 0) dropFetch(fetch);
+    fetching.outdate(request, token);
   }
 
-  function startFetch(
-    request: Request,
-    from: NodeId,
-    fetch: Omit<Fetch, 'id' | 'tried' | 'lookup' | 'endsAtMs' | 'request'>,
-    nowMs: number,
-  ): void {
-    if (request.fetch) dropFetch(request.fetch);
-    nextId += 1;
-    const started: Fetch = { ...fetch, id: nextId, request, tried: [], lookup: undefined, endsAtMs: 0 };
-    request.fetch = started;
-    fetches.set(started.id, started);
-    fetchFrom(started, from, nowMs);
+  function onSetback(request: Request, { executor, reason }: Setback): void {
+    if (executor === self) return;
+    tellPolicy({ kind: isFault({ executor, reason }) ? 'fault' : 'over', node: executor });
+    if (reason === 'lost' && request.lostTo !== executor) request.deaths += 1;
+    request.lostTo = undefined;
   }
 
-  function fetchFrom(fetch: Fetch, from: NodeId, nowMs: number): void {
-    fetch.tried.push(from);
-    fetch.lookup = undefined;
-    fetch.endsAtMs = nowMs + limits.transferMsMin + limits.transferMsPerMegabyte * 16;
-    effects.push({ kind: 'fetchOutputs', fetch: fetch.id, from, result: fetch.result });
-  }
-
-  function onHandOver(from: NodeId, message: Extract<AgentMessage, { kind: 'handOver' }>, nowMs: number): void {
-    const { token, key, outcome } = message;
-    const request = requests.get(message.request);
-    if (!request) {
-      // Answered meanwhile. If these very outputs are here, they can still be promised; otherwise nobody waits.
-      if (config.holds(outcome.result)) promiseTo({ to: from, key, token }, outcome.result);
-      else send(from, { kind: 'handOverRefused', key, token });
-      return;
+  /** Nobody has it now: it waits at its leader, or for one. */
+  function unclaimed(request: Request): void {
+    request.claimedBy = undefined;
+    // Whoever had it is gone, so that what runs here beside it is the run.
+    request.hedged = false;
+    if (!request.local) {
+      tellPolicy({ kind: 'offered', request: request.item.request });
+      sayProgress(request, 'queued', undefined);
     }
-    if (request.highest && compareTokens(token, request.highest) < 0) {
-      send(from, { kind: 'handOverRefused', key, token });
-      return;
+  }
+
+  function onReady(request: Request, after: Setback | undefined, nowMs: number): void {
+    hear(request, undefined, nowMs);
+    if (after) onSetback(request, after);
+    if (after || request.claimedBy !== undefined) unclaimed(request);
+    if (request.deaths >= claimLimits.deathsMax) {
+      cancelAtLeader(request);
+      giveUp(request, 'tooManyDeaths');
     }
+  }
+
+  function onClaimed(request: Request, state: Extract<RequestState, { kind: 'claimed' }>, nowMs: number): void {
+    const { executor, token, running, ageMs } = state;
+    const isNew = !request.highest || compareTokens(token, request.highest) > 0;
+    const wasClaimed = request.claimedBy === executor;
     hear(request, token, nowMs);
-    if (request.fetch?.handOver && compareTokens(request.fetch.handOver.token, token) === 0) return;
-    startFetch(request, from, { result: outcome.result, handOver: { from, token }, token }, nowMs);
-  }
-
-  function promiseTo(to: Promising, result: BlobKey): void {
-    nextId += 1;
-    promising.set(nextId, to);
-    effects.push({ kind: 'pinHandedOver', fetch: nextId, result, forMs: limits.promiseMs });
-  }
-
-  function onFetched(id: number, outcome: Outcome | undefined, nowMs: number): void {
-    const fetch = fetches.get(id);
-    if (!fetch) return;
-    const { request } = fetch;
-    if (!outcome) return tryNextHolder(fetch, nowMs);
-    forgetFetch(fetch);
-    if (fetch.handOver) {
-      promiseTo({ to: fetch.handOver.from, key: request.item.key, token: fetch.handOver.token }, outcome.result);
-      if (request.highest && compareTokens(fetch.handOver.token, request.highest) < 0) return;
-    }
-    // A waiter that leaves would revoke a claim that is still being published, so the leader is not told.
-    const source = fetch.handOver ? 'mesh' : 'cache';
-    answer(request, { kind: 'result', outcome, source, token: fetch.token }, false);
-  }
-
-  function tryNextHolder(fetch: Fetch, nowMs: number): void {
-    const { request } = fetch;
-    if (fetch.handOver) {
-      // The executor is still there or it is not; its leader will know. Until then this request just waits.
-      forgetFetch(fetch);
-      return;
-    }
-    const leader = leaderOf(request.item.shard);
-    if (fetch.tried.length >= limits.fetchAttempts || leader === undefined) return lostResult(fetch, leader, nowMs);
-    nextId += 1;
-    fetch.lookup = nextId;
-    lookups.set(nextId, fetch);
-    fetch.endsAtMs = nowMs + limits.offerRetryMs;
-    const { shard, key } = request.item;
-    send(leader, { kind: 'lookup', id: nextId, shard, keys: [key], fresh: false });
-  }
-
-  function lostResult(fetch: Fetch, leader: NodeId | undefined, nowMs: number): void {
-    const { request } = fetch;
-    forgetFetch(fetch);
-    if (leader !== undefined) {
-      nextId += 1;
-      const { shard, key } = request.item;
-      send(leader, { kind: 'invalidate', id: nextId, shard, key, result: fetch.result, reason: 'lost' });
-    }
-    retry(request, nowMs);
-  }
-
-  function onLookedUp(message: Extract<RegisterMessage, { kind: 'lookedUp' }>, nowMs: number): void {
-    const fetch = lookups.get(message.id);
-    if (!fetch) return;
-    lookups.delete(message.id);
-    fetch.lookup = undefined;
-    const register = message.found[0]?.register;
-    const holders = register?.kind === 'result' && register.result === fetch.result ? register.holders : [];
-    const next = holders.find(({ holder }) => holder !== self && !fetch.tried.includes(holder));
-    if (next) fetchFrom(fetch, next.holder, nowMs);
-    else if (register?.kind === 'result' && register.result !== fetch.result) {
-      startFetch(fetch.request, register.executor, { ...foundFetch(register.result) }, nowMs);
-    } else lostResult(fetch, leaderOf(fetch.request.item.shard), nowMs);
-  }
-
-  function foundFetch(result: BlobKey): Pick<Fetch, 'result' | 'handOver' | 'token'> {
-    return { result, handOver: undefined, token: undefined };
-  }
-
-  function refill(nowMs: number): void {
-    const earned = Math.trunc((nowMs - refilledAtMs) / limits.retryRefillMs);
-    if (earned <= 0) return;
-    retriesLeft = Math.min(limits.retryBurst, retriesLeft + earned);
-    refilledAtMs = nowMs;
-  }
-
-  /** Offers the request anew, within the budgets of the request and of this node; beyond them it runs here. */
-  function retry(request: Request, nowMs: number): void {
-    request.accepted = false;
-    request.claimedAtMs = undefined;
-    refill(nowMs);
-    if (request.retries >= limits.retriesMax || retriesLeft === 0) return runHere(request);
-    request.retries += 1;
-    retriesLeft -= 1;
-    offer([request], nowMs);
+    request.claimedBy = executor;
+    request.idleSinceMs = undefined;
+    tellPolicy({ kind: 'claimed', request: request.item.request, node: executor });
+    if (executor === self) return;
+    merge(request, executor, ageMs);
+    if (request.local) return;
+    // Who hands over to somebody else tells this node nothing of its stages; after a while it is surely running.
+    const isUnderWay = running && wasClaimed && !isNew;
+    if (!isUnderWay) sayProgress(request, 'fetching', executor);
+    else if (request.told !== `frozen ${executor}`) sayProgress(request, 'executing', executor);
   }
 
   function onState(from: NodeId, state: RequestState, nowMs: number): void {
@@ -287,38 +315,185 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (!request) return;
     switch (state.kind) {
       case 'ready':
-        hear(request, undefined, nowMs);
-        request.claimedAtMs = undefined;
-        return;
+        return onReady(request, state.after, nowMs);
       case 'claimed':
-        hear(request, state.token, nowMs);
-        request.claimedAtMs ??= nowMs;
-        return;
-      case 'succeeded': {
-        hear(request, undefined, nowMs);
-        if (request.fetch?.result === state.result) return;
-        if (config.holds(state.result)) {
-          const outcome: Outcome = { result: state.result, sizeBytes: 0, cacheable: true };
-          return answer(request, { kind: 'result', outcome, source: 'cache', token: state.token }, false);
-        }
-        const fetch = { result: state.result, handOver: undefined, token: state.token };
-        return startFetch(request, state.executor, fetch, nowMs);
-      }
+        return onClaimed(request, state, nowMs);
+      case 'succeeded':
       case 'finished':
         hear(request, undefined, nowMs);
-        if (!request.fetch) retry(request, nowMs);
-        return;
+        // Handed over at this very moment: the same outputs.
+        if (state.kind === 'finished' && request.fetch) return;
+        return fetching.fetchFound(request, state, state.kind === 'succeeded', nowMs);
       case 'ended':
+        if (state.after) onSetback(request, state.after);
+        if (!requests.has(state.request)) return;
         if (state.reason === 'actionInvalid') return answer(request, { kind: 'failed', reason: state.reason }, false);
         request.accepted = false;
-        return runHere(request);
+        request.claimedBy = undefined;
+        if (state.reason === 'queueFull' || state.reason === 'cancelled') return runHere(request, 'nobodyElse');
+        return giveUp(request, state.reason);
       case 'unknown':
-        if (leaderOf(request.item.shard) !== from) return;
-        request.item = { ...request.item, reoffer: true };
-        offer([request], nowMs);
+        if (leaderOf(request.item.shard) !== from || request.givenUp) return;
+        request.known = true;
+        outgoing.add(request);
         return;
       default:
         state satisfies never;
+    }
+  }
+
+  function onStage(from: NodeId, message: Extract<AgentMessage, { kind: 'stage' }>): void {
+    const request = requests.get(message.request);
+    if (!request) return;
+    const { token, stage } = message;
+    if (!token) {
+      if (from !== self || !request.local) return;
+      request.local = 'running';
+      tellPolicy({ kind: 'startedHere', request: message.request });
+      if (!request.hedged) sayProgress(request, 'executing', self);
+      // Merging and storing are what a claim is for.
+      if (!request.item.doNotCache && !request.hedged && !request.givenUp) outgoing.add(request);
+      return;
+    }
+    if (request.highest && compareTokens(token, request.highest) < 0) return;
+    hear(request, token, nowInStepMs);
+    request.claimedBy = from;
+    tellPolicy({ kind: 'claimed', request: message.request, node: from });
+    if (from === self) tellPolicy({ kind: 'startedHere', request: message.request });
+    else tellPolicy({ kind: 'frozen', request: message.request, frozen: stage === 'frozen' });
+    if (stage === 'frozen') request.told = `frozen ${from}`;
+    else if (!request.local) sayProgress(request, 'executing', from);
+  }
+
+  // ---- Ends ----
+
+  function cancelAtLeader(request: Request): void {
+    const { request: id, shard } = request.item;
+    const leader = leaderOf(shard);
+    if (leader !== undefined && request.offered) {
+      send(leader, { kind: 'cancelRequests', requests: [{ shard, request: id }] });
+    }
+  }
+
+  function answer(request: Request, with_: Answer, tellLeader: boolean): void {
+    const { request: id } = request.item;
+    if (!requests.delete(id)) return;
+    emit({ kind: 'answer', request: id, answer: with_ });
+    fetching.drop(request);
+    // What ended here is over; what runs here beside it, under a claim or without one, is not wanted any more.
+    if (request.local || request.claimedBy === self) emit({ kind: 'stopOwn', request: id });
+    if (tellLeader) cancelAtLeader(request);
+    tellPolicy({ kind: 'cancelled', request: id });
+  }
+
+  /** Offers the request anew, within the budgets of the request and of this node; beyond them it runs here. */
+  function retry(request: Request, nowMs: number): void {
+    request.accepted = false;
+    request.claimedBy = undefined;
+    if (request.givenUp) return;
+    if (request.retries >= limits.retriesMax || !budget.spend(nowMs)) return giveUp(request, 'tooManyRetries');
+    request.retries += 1;
+    request.notBeforeMs = nowMs + backoffMs(request.retries, rng);
+    request.isRetry = true;
+    if (!request.local) sayProgress(request, 'queued', undefined);
+  }
+
+  // ---- Time ----
+
+  /** What time alone brings about, for one request; true when it should be offered. */
+  function pushOn(request: Request, nowMs: number): boolean {
+    fetching.pushOn(request, nowMs);
+    if (!requests.has(request.item.request) || request.fetch || request.givenUp) return false;
+    if (nowMs < request.notBeforeMs) return false;
+    if (request.isRetry) {
+      request.isRetry = false;
+      if (!request.local) place(request);
+      return false;
+    }
+    const silentMs = nowMs - Math.max(request.heardAtMs, request.notBeforeMs);
+    if (request.accepted && nowMs - request.heardAtMs >= limits.silenceMs) {
+      request.accepted = false;
+      request.known = true;
+    }
+    if (!request.local) {
+      const isSlotFree = policy.freeSlots > 0 && policy.canRunHere(request.item);
+      const hasLeader = leaderOf(request.item.shard) !== undefined;
+      const budgetMs =
+        limits.meshBudgetMs + (request.accepted || request.claimedBy !== undefined ? limits.silenceMs : 0);
+      if (!hasLeader && request.claimedBy === undefined) runHere(request, 'noLeader');
+      else if (silentMs >= budgetMs) runHere(request, 'silentLeader');
+      else if (isSlotFree && request.claimedBy === undefined) onIdleSlot(request, silentMs, nowMs);
+      else request.idleSinceMs = undefined;
+    }
+    if (nowMs - request.offeredAtMs < limits.offerRetryMs) return false;
+    // A run here that lost its claim, or never got one, is offered again.
+    const staysUnclaimed = request.local === 'running' && request.claimedBy === undefined && !request.item.doNotCache;
+    return request.local ? staysUnclaimed : !request.accepted;
+  }
+
+  /** A slot is free and this waits: its leader is silent, or has no use for this node. */
+  function onIdleSlot(request: Request, silentMs: number, nowMs: number): void {
+    request.idleSinceMs ??= nowMs;
+    if (!request.accepted && silentMs >= limits.offerRetryMs) return runHere(request, 'silentLeader');
+    if (nowMs - request.idleSinceMs >= limits.idleBudgetMs) runHere(request, 'nobodyElse');
+  }
+
+  function onTick(nowMs: number): void {
+    const renewals = new Map<NodeId, { shard: ShardId; request: RequestId }[]>();
+    for (const request of [...requests.values()]) {
+      if (pushOn(request, nowMs)) outgoing.add(request);
+      else if (request.accepted && request.leader !== undefined && nowMs - request.renewedAtMs >= limits.renewMs) {
+        request.renewedAtMs = nowMs;
+        const { shard, request: id } = request.item;
+        const batch = renewals.get(request.leader);
+        if (batch) batch.push({ shard, request: id });
+        else renewals.set(request.leader, [{ shard, request: id }]);
+      }
+    }
+    for (const [leader, batch] of renewals) send(leader, { kind: 'renewRequests', requests: batch });
+    publishing.onTick(nowMs);
+    if (nowMs < redecideAtMs) return;
+    redecideAtMs = nowMs + limits.redecideMs;
+    placeAgain(limits.redecidedMax);
+  }
+
+  // ---- Events ----
+
+  function onExecute(item: ExecuteItem, nowMs: number): void {
+    if (requests.has(item.request)) return;
+    if (requests.size >= limits.requestsMax) {
+      emit({ kind: 'answer', request: item.request, answer: { kind: 'failed', reason: 'queueFull' } });
+      return;
+    }
+    const request = createRequest(item, nowMs);
+    requests.set(item.request, request);
+    place(request);
+  }
+
+  function onLeader(shard: ShardId, leader: NodeId | undefined): void {
+    for (const request of [...requests.values()]) {
+      if (request.item.shard !== shard || request.givenUp) continue;
+      if (request.offered) request.known = true;
+      request.accepted = false;
+      if (leader === undefined) {
+        // Whoever has it goes on with it; what nobody has runs here.
+        if (request.claimedBy === undefined) runHere(request, 'noLeader');
+      } else if (request.local === 'queued' && !request.hedged) {
+        tellPolicy({ kind: 'again', request: request.item.request, hasLeader: true });
+      } else if (!request.hedged && !(request.local && request.item.doNotCache)) outgoing.add(request);
+    }
+  }
+
+  function onAbsent(node: NodeId, nowMs: number): void {
+    fetching.onAbsent(node, nowMs);
+    for (const request of [...requests.values()]) {
+      if (request.claimedBy !== node) continue;
+      // Leaders that follow each other do not know of those before them.
+      request.deaths += 1;
+      request.lostTo = node;
+      unclaimed(request);
+      // Its leader says so too, if there is one.
+      if (leaderOf(request.item.shard) === undefined) runHere(request, 'noLeader');
     }
   }
 
@@ -328,106 +503,34 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
         for (const state of message.states) onState(from, state, nowMs);
         return;
       case 'handOver':
-        return onHandOver(from, message, nowMs);
+        return fetching.onHandOver(from, message, nowMs);
+      case 'stage':
+        return onStage(from, message);
       case 'lookedUp':
-        return onLookedUp(message, nowMs);
+        return fetching.onLookedUp(message, nowMs);
       case 'written':
-        publishing.delete(message.id);
-        return;
+        return publishing.written(message.id);
       // Everything else is for leaders and executors; whom a redirect names is learned from the shard's status.
       default:
         return;
     }
   }
 
-  function onOwnEnded(id: RequestId, outcome: Outcome | undefined): void {
+  function onOwnClaimed(id: RequestId, token: Token, nowMs: number): void {
     const request = requests.get(id);
     if (!request) return;
-    request.local = false;
-    if (!outcome) {
-      if (request.localTries >= limits.retriesMax) answer(request, { kind: 'failed', reason: 'executorFault' }, true);
-      return;
-    }
-    const { shard, key, doNotCache } = request.item;
-    if (!doNotCache) {
-      nextId += 1;
-      const publication = { id: nextId, shard, key, result: outcome.result, promises: [], tries: 0, dueAtMs: 0 };
-      publishing.set(nextId, publication);
-      effects.push({ kind: 'pinHandedOver', fetch: nextId, result: outcome.result, forMs: limits.promiseMs });
-    }
-    answer(request, { kind: 'result', outcome, source: 'local', token: undefined }, true);
+    hear(request, token, nowMs);
+    Object.assign(request, { local: undefined, hedged: false, claimedBy: self, idleSinceMs: undefined });
   }
 
-  function onPinned(id: number, forMs: number | undefined, nowMs: number): void {
-    const promise =
-      forMs === undefined ? undefined : { holder: self, storeGeneration: config.storeGeneration, pinnedForMs: forMs };
-    const given = promising.get(id);
-    if (given) {
-      promising.delete(id);
-      send(given.to, { kind: 'handedOver', key: given.key, token: given.token, promise });
-      return;
-    }
-    const publication = publishing.get(id);
-    if (!publication) return;
-    if (!promise) publishing.delete(id);
-    else {
-      publication.promises = [promise];
-      publish(publication, nowMs);
-    }
-  }
-
-  function publish(publication: Publication, nowMs: number): void {
-    publication.tries += 1;
-    publication.dueAtMs = nowMs + limits.renewMs;
-    const { id, shard, key, result, promises } = publication;
-    if (publication.tries > limits.retriesMax) {
-      publishing.delete(id);
-      return;
-    }
-    const leader = leaderOf(shard);
-    if (leader !== undefined) send(leader, { kind: 'publish', id, shard, key, result, executor: self, promises });
-  }
-
-  /** What time alone brings about, for one request; true when it should be offered. */
-  function pushOn(request: Request, nowMs: number): boolean {
-    const { fetch } = request;
-    if (fetch && nowMs >= fetch.endsAtMs) {
-      if (fetch.lookup === undefined) effects.push({ kind: 'stopFetch', fetch: fetch.id });
-      else lookups.delete(fetch.lookup);
-      tryNextHolder(fetch, nowMs);
-    }
-    if (!requests.has(request.item.request) || request.fetch) return false;
-    const silentMs = nowMs - request.heardAtMs;
-    if (request.accepted && silentMs >= limits.silenceMs) {
-      request.accepted = false;
-      request.item = { ...request.item, reoffer: true };
-    }
-    if (silentMs >= limits.meshBudgetMs + (request.accepted ? limits.silenceMs : 0)) runHere(request);
-    const { claimedAtMs } = request;
-    if (claimedAtMs === undefined) {
-      if (nowMs - request.startedAtMs >= limits.queueBudgetMs) runHere(request);
-    } else if (nowMs - claimedAtMs >= limits.hedgeMs + limits.hedgeFactor * request.item.expectedMs) runHere(request);
-    return !request.accepted && nowMs - request.offeredAtMs >= limits.offerRetryMs;
-  }
-
-  function onTick(nowMs: number): void {
-    const offers: Request[] = [];
-    const renewals = new Map<NodeId, { shard: ShardId; request: RequestId }[]>();
-    for (const request of requests.values()) {
-      if (pushOn(request, nowMs)) offers.push(request);
-      else if (request.accepted && request.leader !== undefined && nowMs - request.renewedAtMs >= limits.renewMs) {
-        request.renewedAtMs = nowMs;
-        const { shard, request: id } = request.item;
-        const batch = renewals.get(request.leader);
-        if (batch) batch.push({ shard, request: id });
-        else renewals.set(request.leader, [{ shard, request: id }]);
-      }
-    }
-    if (offers.length > 0) offer(offers, nowMs);
-    for (const [leader, batch] of renewals) send(leader, { kind: 'renewRequests', requests: batch });
-    for (const publication of publishing.values()) {
-      if (publication.tries > 0 && nowMs >= publication.dueAtMs) publish(publication, nowMs);
-    }
+  function onOwnUnclaimed(id: RequestId): void {
+    const request = requests.get(id);
+    if (!request) return emit({ kind: 'stopOwn', request: id });
+    // It waits for room until it says that it runs.
+    Object.assign(request, { local: 'queued', claimedBy: request.claimedBy === self ? undefined : request.claimedBy });
+    tellPolicy({ kind: 'queuedHere', request: id });
+    const { claimedBy } = request;
+    if (claimedBy !== undefined) merge(request, claimedBy, 0);
   }
 
   function apply(event: SubmitterEvent, nowMs: number): void {
@@ -436,72 +539,44 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
         return;
       case 'gap':
         for (const request of requests.values()) {
+          if (request.givenUp) continue;
           // Nobody renewed for us while we slept, and nobody could reach us: that silence proves nothing.
-          request.accepted = false;
-          request.heardAtMs = nowMs;
-          request.item = { ...request.item, reoffer: true };
+          Object.assign(request, { accepted: false, heardAtMs: nowMs, known: true });
+          if (request.local !== 'queued' && !request.hedged) outgoing.add(request);
         }
-        offer([...requests.values()], nowMs);
         return;
-      case 'execute': {
-        const { request: id } = event.item;
-        if (requests.has(id)) return;
-        if (requests.size >= limits.requestsMax) {
-          effects.push({ kind: 'answer', request: id, answer: { kind: 'failed', reason: 'queueFull' } });
-          return;
-        }
-        const request: Request = {
-          item: { ...event.item, reoffer: false, stay: false, avoid: [] },
-          startedAtMs: nowMs,
-          leader: undefined,
-          offered: false,
-          offeredAtMs: nowMs,
-          heardAtMs: nowMs,
-          renewedAtMs: nowMs,
-          accepted: false,
-          claimedAtMs: undefined,
-          highest: undefined,
-          fetch: undefined,
-          local: false,
-          localTries: 0,
-          retries: 0,
-        };
-        requests.set(id, request);
-        offer([request], nowMs);
-        return;
-      }
+      case 'execute':
+        return onExecute(event.item, nowMs);
       case 'cancel': {
         const request = requests.get(event.request);
         if (request) answer(request, { kind: 'failed', reason: 'cancelled' }, true);
         return;
       }
+      case 'slots':
+      case 'drain':
+      case 'mismatched':
+        return tellPolicy(event);
+      case 'mesh':
+        tellPolicy(event);
+        return placeAgain(limits.redecidedMax);
       case 'message':
         return onMessage(event.from, event.message, nowMs);
-      case 'leader': {
-        const moved = [...requests.values()].filter(({ item }) => item.shard === event.shard);
-        for (const request of moved) {
-          if (request.offered) request.item = { ...request.item, reoffer: true };
-          request.accepted = false;
-        }
-        if (event.leader !== undefined) offer(moved, nowMs);
-        return;
-      }
+      case 'leader':
+        return onLeader(event.shard, event.leader);
       case 'absent':
-        for (const fetch of [...fetches.values()]) {
-          if (fetch.lookup === undefined && fetch.tried.at(-1) === event.node) {
-            effects.push({ kind: 'stopFetch', fetch: fetch.id });
-            tryNextHolder(fetch, nowMs);
-          }
-        }
-        return;
+        return onAbsent(event.node, nowMs);
       case 'fetched':
-        return onFetched(event.fetch, event.outcome, nowMs);
+        return fetching.onFetched(event.fetch, event.outcome, event.lied ?? false, nowMs);
       case 'pinned':
-        return onPinned(event.fetch, event.forMs, nowMs);
+        return publishing.pinned(event.fetch, event.forMs, nowMs);
       case 'pinRefused':
-        return onPinned(event.fetch, undefined, nowMs);
+        return publishing.pinned(event.fetch, undefined, nowMs);
       case 'ownEnded':
-        return onOwnEnded(event.request, event.outcome);
+        return onOwnEnded(event);
+      case 'ownClaimed':
+        return onOwnClaimed(event.request, event.token, nowMs);
+      case 'ownUnclaimed':
+        return onOwnUnclaimed(event.request);
       default:
         event satisfies never;
     }
@@ -510,18 +585,23 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   return {
     step(event, nowMs) {
       effects = [];
+      nowInStepMs = nowMs;
       apply(event, nowMs);
-      if (nowMs >= wakeAtMs) {
-        wakeAtMs = Number.POSITIVE_INFINITY;
+      if (nowMs >= policyWakeAtMs) tellPolicy({ kind: 'wake' });
+      if (nowMs >= tickAtMs) {
+        tickAtMs = Number.POSITIVE_INFINITY;
         onTick(nowMs);
       }
+      flushOffers();
       const idle = requests.size === 0 && publishing.size === 0;
-      const next = idle ? Number.POSITIVE_INFINITY : Math.min(wakeAtMs, nowMs + tickMs);
-      if (next !== wakeAtMs || event.kind === 'wake') effects.push({ kind: 'wakeAt', atMs: next });
+      tickAtMs = idle ? Number.POSITIVE_INFINITY : Math.min(tickAtMs, nowMs + tickMs);
+      const next = Math.min(tickAtMs, policyWakeAtMs);
+      if (next !== wakeAtMs || event.kind === 'wake') emit({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
     },
     requests: () => requests.values(),
     waiting: () => requests.size,
+    drained: () => policy.health.drained(),
   };
 }

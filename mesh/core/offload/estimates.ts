@@ -11,6 +11,8 @@ export interface ActionTraits {
   readonly mnemonic: string;
   /** Names the action over changes of its inputs: its mnemonic and first output, for example. */
   readonly family: string;
+  /** What its client thinks, until its family was seen; 0 when it does not know. */
+  readonly expectedMs?: number;
 }
 
 export interface Estimates {
@@ -19,6 +21,9 @@ export interface Estimates {
   runMs(action: ActionTraits, node: NodeId): number;
   /** Takes a run that ended well. Time spent frozen is not run time. */
   ran(action: ActionTraits, node: NodeId, runMs: number): void;
+  /** Size of what the family left behind before, or 0. */
+  outputBytes(action: ActionTraits): number;
+  left(action: ActionTraits, sizeBytes: number): void;
   /** Against the mean, in percent; 100 is the mean, 200 twice as slow. */
   slownessPercent(node: NodeId, mnemonic: string): number;
   families(): number;
@@ -27,6 +32,7 @@ export interface Estimates {
 export function createEstimates(): Estimates {
   const familyMs = new Map<string, number>();
   const mnemonicMs = new Map<string, number>();
+  const familyBytes = new Map<string, number>();
   const slowness = new Map<string, number>();
   const pair = (node: NodeId, mnemonic: string): string => `${node} ${mnemonic}`;
 
@@ -34,8 +40,8 @@ export function createEstimates(): Estimates {
     return slowness.get(pair(node, mnemonic)) ?? 100;
   }
 
-  function meanRunMs({ family, mnemonic }: ActionTraits): number {
-    return familyMs.get(family) ?? mnemonicMs.get(mnemonic) ?? limits.unknownRunMs;
+  function meanRunMs({ family, mnemonic, expectedMs }: ActionTraits): number {
+    return familyMs.get(family) ?? (expectedMs || mnemonicMs.get(mnemonic)) ?? limits.unknownRunMs;
   }
 
   function learn(of: Map<string, number>, key: string, value: number, max: number): void {
@@ -64,6 +70,8 @@ export function createEstimates(): Estimates {
       learn(familyMs, family, atMeanSpeedMs, limits.familiesMax);
       learn(mnemonicMs, mnemonic, atMeanSpeedMs, limits.familiesMax);
     },
+    outputBytes: ({ family }) => familyBytes.get(family) ?? 0,
+    left: ({ family }, sizeBytes) => learn(familyBytes, family, sizeBytes, limits.familiesMax),
     families: () => familyMs.size,
   };
 }

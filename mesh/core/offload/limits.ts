@@ -10,6 +10,8 @@ export const shippedFreeBytes = 256 * 1024;
 export const unknownRunMs = 5_000;
 /** Assumed wait until somebody claims an offer, until one was seen. */
 export const unknownWaitMs = 200;
+/** The longest wait for a claim that is learned from. */
+export const waitMsMax = 2_000;
 /** A new observation weighs one part in so many. */
 export const observationShare = 4;
 /** Families of actions, and pairs of node and mnemonic, of which something is remembered; the least recent go first. */
@@ -40,6 +42,8 @@ export const faultsToDrain = 3;
 /** ...for this long, doubling up to the longest; then one action is a probe. */
 export const drainMs = 30_000;
 export const drainMsMax = 10 * 60 * 1_000;
+/** Executors of which faults are remembered. */
+export const marksMax = 1_024;
 
 /** The machine is idle when the owner's use of the processors stayed below this, in thousandths of all... */
 export const idlePermille = 100;

@@ -16,6 +16,8 @@ export type ExecutorEvent =
       readonly kind: 'slots';
       readonly slots: number;
       readonly guests: boolean;
+      /** Guests at once, at most; own actions may use all slots. */
+      readonly guestSlots: number;
       readonly capabilities: readonly string[];
     }
   /** The owner is back, or has gone again. */

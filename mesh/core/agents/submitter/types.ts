@@ -3,6 +3,7 @@ import type { Capabilities, ClaimMessage, EndReason, FailureReason, SubmitItem }
 import type { ActionKey, BlobKey, NodeId, RequestId, ShardId, Token } from '../../ids.ts';
 import type { Machine } from '../../machine.ts';
 import type { ActionTraits } from '../../offload/estimates.ts';
+import type { DecidedWhy, DrainReason, MeshMember } from '../../offload/types.ts';
 import type { RegisterMessage } from '../../registers/messages.ts';
 import type { Rng } from '../../rng.ts';
 import type { AgentMessage, Outcome } from '../messages.ts';
@@ -14,14 +15,9 @@ export type ExecuteItem = Omit<SubmitItem, 'reoffer' | 'stay' | 'avoid'> &
   ActionTraits & {
     /** Of the whole input tree. */
     readonly inputBytes: number;
+    /** Nodes that it is kept from beside those that are drained; this node among them: it runs elsewhere if it can. */
+    readonly avoid?: readonly NodeId[];
   };
-
-/** A member that is alive, other than this node, and what it lends. */
-export interface MeshMember {
-  readonly node: NodeId;
-  readonly guestSlots: number;
-  readonly capabilities: Capabilities;
-}
 
 export type SubmitterEvent =
   | { readonly kind: 'wake' }
@@ -31,8 +27,6 @@ export type SubmitterEvent =
   | { readonly kind: 'slots'; readonly slots: number; readonly free: number; readonly capabilities: Capabilities }
   /** Members that are alive, whenever they or their attributes changed. */
   | { readonly kind: 'mesh'; readonly members: readonly MeshMember[] }
-  /** Measured throughput to members, in bytes a millisecond. */
-  | { readonly kind: 'link'; readonly bytesPerMs: number }
   /** By hand: this node's submissions avoid that node, or do not any more. */
   | { readonly kind: 'drain'; readonly node: NodeId; readonly drained: boolean }
   /** An audit found that a result of that node is not what the action produces. */
@@ -44,8 +38,16 @@ export type SubmitterEvent =
   | { readonly kind: 'leader'; readonly shard: ShardId; readonly leader: NodeId | undefined }
   /** A member is dead or gone. */
   | { readonly kind: 'absent'; readonly node: NodeId }
-  /** Outputs asked for by `fetchOutputs` are durable here, or could not be had. */
-  | { readonly kind: 'fetched'; readonly fetch: number; readonly outcome: Outcome | undefined }
+  /**
+   * Outputs asked for by `fetchOutputs` are durable here, or could not be had; `lied` when what was sent is not what it
+   * was said to be: forged, of another action or claim, or of somebody whose results are not believed.
+   */
+  | {
+      readonly kind: 'fetched';
+      readonly fetch: number;
+      readonly outcome: Outcome | undefined;
+      readonly lied?: boolean;
+    }
   | { readonly kind: 'pinned'; readonly fetch: number; readonly forMs: number }
   | { readonly kind: 'pinRefused'; readonly fetch: number }
   /** The executor's effects about runs for this node's own clients. */
@@ -63,7 +65,16 @@ export type SubmitterEvent =
 export type SubmitterEffect =
   | { readonly kind: 'send'; readonly to: NodeId; readonly message: SubmitterMessage }
   | { readonly kind: 'wakeAt'; readonly atMs: number }
-  | { readonly kind: 'fetchOutputs'; readonly fetch: number; readonly from: NodeId; readonly result: BlobKey }
+  /** `token` is that of the claim under which the result was made, undefined when nobody said. */
+  | {
+      readonly kind: 'fetchOutputs';
+      readonly fetch: number;
+      readonly from: NodeId;
+      readonly result: BlobKey;
+      readonly request: RequestId;
+      readonly key: ActionKey;
+      readonly token: Token | undefined;
+    }
   | { readonly kind: 'stopFetch'; readonly fetch: number }
   /** Keep the outputs for whoever was promised them; answered by `pinned` or `pinRefused` of the same fetch. */
   | { readonly kind: 'pinHandedOver'; readonly fetch: number; readonly result: BlobKey; readonly forMs: number }
@@ -111,27 +122,6 @@ export type Answer =
 /** `unmatched`: neither this node nor any member that is alive can run it. */
 export type FailedReason = EndReason | 'executorFault' | 'unmatched';
 
-export type DecidedWhy =
-  /** A slot is free here, and elsewhere is not much faster. */
-  | 'freeSlot'
-  | 'soonerHere'
-  | 'soonerElsewhere'
-  /** This node cannot run it; or nobody else can. */
-  | 'notHere'
-  | 'nobodyElse'
-  /** Its inputs are too large for the measured link. */
-  | 'slowLink'
-  | 'noLeader'
-  | 'silentLeader'
-  /** It takes far longer elsewhere than such actions do. */
-  | 'straggler'
-  /** The same action runs elsewhere already. */
-  | 'merged'
-  /** The mesh gave it up. */
-  | 'lastTry';
-
-export type DrainReason = 'faults' | 'mismatch' | 'byHand' | 'probed';
-
 export interface SubmitterConfig {
   readonly self: NodeId;
   readonly storeGeneration: number;
@@ -142,6 +132,8 @@ export interface SubmitterConfig {
 }
 
 export interface Submitter extends Machine<SubmitterEvent, SubmitterEffect> {
-  requests(): IterableIterator<{ readonly item: SubmitItem; readonly highest: Token | undefined }>;
+  requests(): IterableIterator<{ readonly item: ExecuteItem; readonly highest: Token | undefined }>;
   waiting(): number;
+  /** Executors that get none of this node's actions now; `untilMs` is undefined for those that only a hand lets back. */
+  drained(): readonly { readonly node: NodeId; readonly untilMs: number | undefined }[];
 }
