@@ -163,6 +163,8 @@ export const peerLimits = {
   hintDelayMs: 20,
   /** One batch follows another after this, at least: a trickle of actions is no message a member each. */
   hintIntervalMs: 250,
+  /** What transfers show of the links counts for offloading after this, at most. */
+  throughputMs: 2_000,
   /** Hints waiting to be gossiped; more are dropped, since they are hints. */
   hintsWaiting: 1_024,
   /** Members that one batch of hints goes to; in larger meshes a random part of them hears each. */

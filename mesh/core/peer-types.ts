@@ -3,7 +3,7 @@
  * secures, uploads) are its own: they never collide with those of the peer's runs and fetches.
  */
 import type { ExecutorEffect, ExecutorEvent } from './agents/executor/types.ts';
-import type { AgentMessage, Outcome } from './agents/messages.ts';
+import type { AgentMessage } from './agents/messages.ts';
 import type { SubmitterEffect, SubmitterEvent } from './agents/submitter/types.ts';
 import type { CommitOutcome, TreeSketch } from './claims/messages.ts';
 import type { ActionKey, BlobKey, InvocationId, NodeId, Token } from './ids.ts';
@@ -57,7 +57,7 @@ export type PeerEvent =
   | { readonly kind: 'inputsFetched'; readonly run: number; readonly ok: boolean }
   /** `runMs`: of the action itself; time spent frozen is not in it. */
   | Extract<ExecutorEvent, { readonly kind: 'ran' | 'runFailed' }>
-  | { readonly kind: 'outputsFetched'; readonly fetch: number; readonly outcome: Outcome | undefined };
+  | (Omit<Extract<SubmitterEvent, { readonly kind: 'fetched' }>, 'kind'> & { readonly kind: 'outputsFetched' });
 
 export type PeerNote =
   | SharingNote

@@ -6,10 +6,10 @@
 import { createExecutor } from './agents/executor.ts';
 import type { Executor, ExecutorEffect, ExecutorEvent } from './agents/executor/types.ts';
 import { createSubmitter } from './agents/submitter.ts';
-import type { MeshMember, Submitter, SubmitterEffect, SubmitterEvent } from './agents/submitter/types.ts';
-import type { LeaseHint } from './claims/messages.ts';
+import type { Submitter, SubmitterEffect, SubmitterEvent } from './agents/submitter/types.ts';
 import { createErrands } from './errands.ts';
-import type { ActionKey, BlobKey, InvocationId, NodeId, RequestId } from './ids.ts';
+import type { BlobKey, InvocationId, NodeId, RequestId } from './ids.ts';
+import { createHints } from './hints.ts';
 import { deskLimits, peerLimits as limits } from './limits.ts';
 import type { Machine } from './machine.ts';
 import type { Member } from './membership/membership.ts';
@@ -21,7 +21,8 @@ import { createPersistIds, createSharing, type Sharing } from './sharing.ts';
 import type { SharingEvent } from './sharing-types.ts';
 import { type Coordination, createCoordination, recoverCoordination } from './shards/coordination.ts';
 import { shardOf } from './shards/placement.ts';
-import type { CoordinationEvent, MemberView } from './shards/types.ts';
+import type { CoordinationEvent } from './shards/types.ts';
+import { createViews } from './views.ts';
 
 export type * from './peer-types.ts';
 
@@ -41,6 +42,7 @@ interface Parts {
   executor: ExecutorEvent;
   desk: DeskEvent;
   gossip: { readonly kind: 'wake' };
+  throughput: { readonly kind: 'wake' };
 }
 
 /** What a pin of the peer's own is for. */
@@ -74,7 +76,9 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     nowMs,
     nextPersistId,
   );
-  const { membership, promises } = sharing;
+  const { membership, promises, planner } = sharing;
+  const views = createViews(self, membership, planner.bytesPerMs);
+  const hints = createHints(rng);
   const disk = config.attributes.storeGeneration;
   const records = restored.flatMap((entry) => (entry.of === 'coordination' ? [entry.record] : []));
   const coordination = createCoordination(
@@ -116,10 +120,9 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     executor: stepExecutor,
     desk: stepDesk,
     gossip: gossipHints,
+    throughput: tellMesh,
   });
   const leaders: (NodeId | undefined)[] = new Array<NodeId | undefined>(config.shards).fill(undefined);
-  const lastAliveAtMs = new Map<NodeId, number>();
-  const aliveSinceMs = new Map<NodeId, number>();
   const invocations = new Map<RequestId, InvocationId>();
   const clientPins = new Map<InvocationId, number[]>();
   const pinsFor = new Map<number, PinFor>();
@@ -127,8 +130,6 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   const ownMail: { readonly message: PeerMessage; readonly after: number | undefined }[] = [];
   let durableTo = 0;
   let nextPin = 0;
-  let hints = new Map<ActionKey, LeaseHint>();
-  let gossipedAtMs = Number.NEGATIVE_INFINITY;
   let slots: Pick<Extract<PeerEvent, { kind: 'slots' }>, 'guests' | 'guestSlots' | 'slots' | 'capabilities'> = {
     slots: 0,
     guests: false,
@@ -137,6 +138,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   };
   let ownerPresent = false;
   let membersChanged = false;
+  let toldMeshAtMs = Number.NEGATIVE_INFINITY;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let nowInStepMs = nowMs;
   let effects: PeerEffect[] = [];
@@ -186,33 +188,10 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   function onMember(member: Member, before: MemberStatus | undefined): void {
     const { id } = member.record;
     membersChanged = true;
-    if (before === 'alive' || before === 'suspect') lastAliveAtMs.set(id, nowInStepMs);
-    if (member.status === 'alive' && before !== 'alive') aliveSinceMs.set(id, nowInStepMs);
+    views.changed(member, before, nowInStepMs);
     if (member.status === 'alive' || member.status === 'suspect' || id === self) return;
     errands.add('submitter', { kind: 'absent', node: id });
     errands.add('executor', { kind: 'absent', node: id });
-  }
-
-  function memberViews(): MemberView[] {
-    const views: MemberView[] = [];
-    for (const { record, status } of membership.members()) {
-      if (status === 'left') continue;
-      const { attributes } = record;
-      views.push({
-        node: record.id,
-        disk: attributes.storeGeneration,
-        status,
-        lastAliveAtMs: status === 'alive' ? nowInStepMs : (lastAliveAtMs.get(record.id) ?? 0),
-        aliveSinceMs: aliveSinceMs.get(record.id) ?? nowInStepMs,
-        stability: {
-          alwaysOn: attributes.coordinator === 'always-on',
-          mainsPower: attributes.power === 'mains',
-          wired: attributes.wired,
-          optedOut: attributes.coordinator === 'never',
-        },
-      });
-    }
-    return views.sort((a, b) => (a.node < b.node ? -1 : 1));
   }
 
   function stepCoordination(event: CoordinationEvent): void {
@@ -228,7 +207,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
           errands.wakeAt('coordination', effect.atMs);
           break;
         case 'hint':
-          onHint(effect.hint);
+          errands.wakeAt('gossip', hints.add(effect.hint, nowInStepMs));
           break;
         case 'note':
           effects.push(effect);
@@ -253,8 +232,9 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   function onSubmitterEffect(effect: SubmitterEffect): void {
     switch (effect.kind) {
       case 'send':
-        // Free slots here compete for this node's own actions like everybody else's.
-        if (effect.message.kind === 'submit') errands.add('executor', { kind: 'workAt', leader: effect.to });
+        // Free slots here compete for this node's own actions like everybody else's; what stays has one already.
+        if (effect.message.kind === 'submit' && effect.message.items.some(({ stay }) => !stay))
+          errands.add('executor', { kind: 'workAt', leader: effect.to });
         return post(effect.to, effect.message, undefined);
       case 'wakeAt':
         return errands.wakeAt('submitter', effect.atMs);
@@ -437,10 +417,9 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     }
   }
 
-  /** What somebody else's store reported already is not counted twice. */
-  function onOutcome(blob: BlobKey, sizeBytes: number, reservation?: number): void {
-    if (promises.holds(blob)) return;
-    const stored = { kind: 'stored', blob, sizeBytes } as const;
+  /** A store may have reported the result already, with its own size; a pin of it keeps all that it names. */
+  function onOutcome(blob: BlobKey, closureBytes: number, reservation?: number): void {
+    const stored = { kind: 'stored', blob, sizeBytes: closureBytes, closureBytes } as const;
     errands.add('sharing', reservation === undefined ? stored : { ...stored, reservation });
   }
 
@@ -518,7 +497,11 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
         return errands.add('executor', event);
       case 'outputsFetched':
         if (event.outcome) onOutcome(event.outcome.result, event.outcome.sizeBytes);
-        return errands.add('submitter', { kind: 'fetched', fetch: event.fetch, outcome: event.outcome });
+        return errands.add('submitter', { ...event, kind: 'fetched' });
+      case 'ended':
+        // A transfer tells how fast its holder is, which counts when the next action is offered.
+        errands.wakeAt('throughput', Math.max(nowInStepMs, toldMeshAtMs + limits.throughputMs));
+        return errands.add('sharing', event);
       case 'pin':
       case 'unpin':
         return errands.add('sharing', { ...event, pin: outside(event.pin) });
@@ -537,33 +520,16 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     }
   }
 
-  /** Only work that waits is worth a message: what was claimed meanwhile is not said at all. */
-  function onHint(hint: LeaseHint): void {
-    if (hint.state !== 'ready') hints.delete(hint.key);
-    else if (hints.size < limits.hintsWaiting) hints.set(hint.key, hint);
-    const atMs = Math.max(nowInStepMs + limits.hintDelayMs, gossipedAtMs + limits.hintIntervalMs);
-    if (hints.size === 1) errands.wakeAt('gossip', atMs);
-  }
-
   function gossipHints(): void {
-    if (hints.size === 0) return;
-    const batch = [...hints.values()];
-    hints = new Map();
-    gossipedAtMs = nowInStepMs;
-    const message: PeerMessage = { kind: 'hints', hints: batch };
-    post(self, message, undefined);
-    const others = membersAlive().filter(({ guestSlots }) => guestSlots > 0);
-    while (others.length > limits.hintFanout) others.splice(rng.below(others.length), 1);
-    for (const { node } of others) post(node, message, undefined);
+    const batch = hints.take(views.forOffloading(), nowInStepMs);
+    if (!batch) return;
+    const message: PeerMessage = { kind: 'hints', hints: batch.hints };
+    for (const to of [self, ...batch.to]) post(to, message, undefined);
   }
 
-  function membersAlive(): MeshMember[] {
-    const alive: MeshMember[] = [];
-    for (const { record, status } of membership.members()) {
-      const { guestSlots, capabilities } = record.attributes;
-      if (status === 'alive' && record.id !== self) alive.push({ node: record.id, guestSlots, capabilities });
-    }
-    return alive;
+  function tellMesh(): void {
+    toldMeshAtMs = nowInStepMs;
+    errands.add('submitter', { kind: 'mesh', members: views.forOffloading() });
   }
 
   /** Delivers mail to this node itself, then what changed among the members. */
@@ -577,8 +543,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     }
     if (!membersChanged) return false;
     membersChanged = false;
-    errands.add('coordination', { kind: 'members', members: memberViews() });
-    errands.add('submitter', { kind: 'mesh', members: membersAlive() });
+    errands.add('coordination', { kind: 'members', members: views.forCoordination(nowInStepMs) });
+    tellMesh();
     return true;
   }
 

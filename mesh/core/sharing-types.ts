@@ -5,7 +5,7 @@ import type { Member, MembershipRecord } from './membership/membership.ts';
 import type { MembershipMessage } from './membership/messages.ts';
 import type { Attributes, MemberStatus, RecordSigner } from './membership/records.ts';
 import type { KeepingMessage, Kept } from './keeping/types.ts';
-import type { PinRecord, Purpose } from './promises/promises.ts';
+import type { PinRecord, PromiseEvent, Purpose } from './promises/promises.ts';
 import type { Found, ProviderMessage, ProviderNote } from './providers/types.ts';
 import type { Ring } from './providers/ring.ts';
 import type { Rng } from './rng.ts';
@@ -28,7 +28,7 @@ export type SharingEvent =
   | { readonly kind: 'attributes'; readonly attributes: Attributes }
   | { readonly kind: 'goodbye'; readonly presence: 'suspended' | 'left' }
   /** About the store: what became durable by other ways than a fetch, was read, or was lost. */
-  | { readonly kind: 'stored'; readonly blob: BlobKey; readonly sizeBytes: number; readonly reservation?: number }
+  | Extract<PromiseEvent, { readonly kind: 'stored' }>
   | { readonly kind: 'used'; readonly blob: BlobKey }
   | { readonly kind: 'gone'; readonly blob: BlobKey }
   /** Keeps a blob that is here; answered by `pinned` or `pinRefused` of the same number. */

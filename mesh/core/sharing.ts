@@ -314,9 +314,9 @@ export function createSharing(
 
   /** A blob is durable here: it counts towards the disk, and others may be told. */
   function onStored(event: Extract<SharingEvent, { kind: 'stored' }>): void {
-    const { blob, sizeBytes, reservation } = event;
+    const { blob } = event;
     if (!promises.holds(blob)) errands.add('providers', { kind: 'stored', blobs: [blob] });
-    errands.add('promises', { kind: 'stored', blob, sizeBytes, ...(reservation === undefined ? {} : { reservation }) });
+    errands.add('promises', event);
     errands.add('fetching', { kind: 'stored', blob });
   }
 

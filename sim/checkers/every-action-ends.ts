@@ -3,11 +3,13 @@
  * whatever the mesh does. The time that the client's own machine was down or standing still does not count. Where nothing
  * goes wrong the mesh carries every action: none is run apart from it because nobody answered.
  */
-import { submitterLimits } from '../../mesh/core/agents/limits.ts';
+import type { DecidedWhy } from '../../mesh/core/offload/types.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** The budgets of the submitter, and a queue of long actions on a machine with few slots. */
 const patienceMs = 240_000;
+/** Reasons to run an action here because the mesh did not carry it. */
+const aloneWhy: readonly DecidedWhy[] = ['noLeader', 'silentLeader', 'badResult', 'lastTry'];
 
 interface Open {
   readonly node: number;
@@ -52,12 +54,14 @@ export const everyActionEnds: CheckerFactory = (world, fail) => {
       const one = open.get(request);
       if (!one) return;
       observed += 1;
-      const waitedMs = world.nowMs() - one.atMs;
-      const alone = answer.kind === 'result' && answer.source === 'local' && waitedMs < submitterLimits.queueBudgetMs;
-      if (world.calm && alone) fail(`${request} (${one.key}) ran without the mesh after ${waitedMs} ms`);
       close(request);
       const excused = answer.kind === 'result' || answer.reason === 'cancelled' || node.disk().full;
       if (!excused) fail(`${request} failed with ${answer.reason}: no build may fail because of the mesh`);
+    },
+    onNote(_node, note) {
+      if (world.calm && note.kind === 'decided' && aloneWhy.includes(note.why)) {
+        fail(`${note.request} runs apart from a mesh in which nothing went wrong: ${note.why}`);
+      }
     },
     onDown(node) {
       for (const [request, { node: index }] of open) if (index === node.index) close(request);

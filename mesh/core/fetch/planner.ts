@@ -30,6 +30,8 @@ export interface Planner extends Machine<FetchEvent, FetchEffect> {
   /** Whether some ranges of the blob are here already. */
   arriving(blob: BlobKey): boolean;
   transfers(): number;
+  /** How fast a node sends to this one: measured, or assumed from where it is. */
+  bytesPerMs(node: NodeId): number;
 }
 
 /** What one holder is to bring in one request. */
@@ -492,5 +494,9 @@ export function createPlanner(config: FetchConfig): Planner {
     sizeOf: (blob) => fetches.get(blob)?.sizeBytes,
     arriving: (blob) => fetches.get(blob)?.pieces.some(({ done }) => done) === true,
     transfers: () => transfers.size(),
+    bytesPerMs(node) {
+      const { bytesPerMs, locality } = holders.get(node);
+      return bytesPerMs ?? limits.assumedBytesPerMs[locality];
+    },
   };
 }

@@ -20,6 +20,8 @@ export type PinRecord =
       readonly blob: BlobKey;
       readonly purpose: Purpose;
       readonly forMs: number;
+      /** Left out when it is the blob's own size. */
+      readonly closureBytes?: number;
     }
   | { readonly kind: 'unpin'; readonly id: number };
 
@@ -27,7 +29,14 @@ export type PromiseEvent =
   /** Every persist up to and including this id is durable. */
   | { readonly kind: 'persisted'; readonly id: number }
   /** The blob is durable in the store; evicting makes room for it when that is needed. */
-  | { readonly kind: 'stored'; readonly blob: BlobKey; readonly sizeBytes: number; readonly reservation?: number }
+  | {
+      readonly kind: 'stored';
+      readonly blob: BlobKey;
+      readonly sizeBytes: number;
+      readonly reservation?: number;
+      /** What a pin of it keeps, the blob included: all that it names. Left out when it names nothing, or nothing known. */
+      readonly closureBytes?: number;
+    }
   /** The store lost the blob, or found it rotten. */
   | { readonly kind: 'gone'; readonly blob: BlobKey }
   | { readonly kind: 'used'; readonly blob: BlobKey }
@@ -87,6 +96,8 @@ export interface Promises extends Machine<PromiseEvent, PromiseEffect> {
 
 interface Blob {
   readonly sizeBytes: number;
+  /** What counts towards the budget while it is pinned. */
+  closureBytes: number;
   pins: number;
 }
 
@@ -103,7 +114,9 @@ export function createPromises(
   const { capacityBytes } = config;
   const budgetBytes = Math.trunc((capacityBytes / 100) * limits.pinBudgetPercent);
   // In order of last use: a use moves a blob to the end.
-  const blobs = new Map<BlobKey, Blob>(held.map(([blob, sizeBytes]) => [blob, { sizeBytes, pins: 0 }]));
+  const blobs = new Map<BlobKey, Blob>(
+    held.map(([blob, sizeBytes]) => [blob, { sizeBytes, closureBytes: sizeBytes, pins: 0 }]),
+  );
   const pins = new Map<number, Pin>();
   const reservations = new Map<number, number>();
   let heldBytes = held.reduce((sum, [, sizeBytes]) => sum + sizeBytes, 0);
@@ -121,11 +134,18 @@ export function createPromises(
       continue;
     }
     const blob = blobs.get(record.blob);
-    if (blob) hold(blob, { id: record.id, blob: record.blob, purpose: record.purpose, untilMs: nowMs + record.forMs });
+    if (!blob) continue;
+    weigh(blob, record.closureBytes);
+    hold(blob, { id: record.id, blob: record.blob, purpose: record.purpose, untilMs: nowMs + record.forMs });
+  }
+
+  /** What is pinned already goes on counting as it did. */
+  function weigh(blob: Blob, closureBytes: number | undefined): void {
+    if (closureBytes !== undefined && blob.pins === 0) blob.closureBytes = Math.max(blob.sizeBytes, closureBytes);
   }
 
   function hold(blob: Blob, pin: Pin): void {
-    if (blob.pins === 0) pinnedBytes += blob.sizeBytes;
+    if (blob.pins === 0) pinnedBytes += blob.closureBytes;
     blob.pins += 1;
     pins.set(pin.id, pin);
     earliestEndMs = Math.min(earliestEndMs, pin.untilMs);
@@ -139,7 +159,7 @@ export function createPromises(
   function drop(key: BlobKey, blob: Blob): void {
     blobs.delete(key);
     heldBytes -= blob.sizeBytes;
-    if (blob.pins > 0) pinnedBytes -= blob.sizeBytes;
+    if (blob.pins > 0) pinnedBytes -= blob.closureBytes;
   }
 
   function unpin(pin: Pin): void {
@@ -147,7 +167,7 @@ export function createPromises(
     const blob = blobs.get(pin.blob);
     if (!blob || blob.pins === 0) return;
     blob.pins -= 1;
-    if (blob.pins === 0) pinnedBytes -= blob.sizeBytes;
+    if (blob.pins === 0) pinnedBytes -= blob.closureBytes;
   }
 
   function expire(nowMs: number): void {
@@ -177,7 +197,7 @@ export function createPromises(
       effects.push({ kind: 'pinRefused', id, blob: key, reason: 'absent' });
       return;
     }
-    const addedBytes = blob.pins > 0 ? 0 : blob.sizeBytes;
+    const addedBytes = blob.pins > 0 ? 0 : blob.closureBytes;
     const reachBytes = Math.trunc((budgetBytes / 100) * limits.reachPercent[purpose]);
     const tooMuch = pinnedBytes + addedBytes > reachBytes || pinnedBytes + addedBytes + reservedBytes > capacityBytes;
     if (tooMuch || pins.size >= limits.pinsMax) {
@@ -194,15 +214,27 @@ export function createPromises(
     }
     const persistId = config.nextPersistId();
     unsynced.push({ persistId, pin: granted });
-    effects.push({ kind: 'persist', id: persistId, record: { kind: 'pin', id, blob: key, purpose, forMs } });
+    effects.push({ kind: 'persist', id: persistId, record: recordOf(granted, blob, forMs) });
   }
 
   function synced(id: number): void {
     while (unsynced[0] && unsynced[0].persistId <= id) {
       const { pin: granted } = unsynced.shift() as { pin: Pin };
-      // It may have been taken back, or its blob lost, while the disk worked.
-      if (pins.get(granted.id) !== granted) continue;
-      effects.push(pinned(granted));
+      // It may have been taken back while the disk worked.
+      if (pins.get(granted.id) === granted) effects.push(pinned(granted));
+    }
+  }
+
+  /** The blob is lost. Whoever waits for a pin of it is told; what was granted is granted, and will be missed. */
+  function gone(key: BlobKey): void {
+    const blob = blobs.get(key);
+    if (blob) drop(key, blob);
+    for (const held of [...pins.values()]) {
+      if (held.blob !== key) continue;
+      pins.delete(held.id);
+      if (unsynced.some(({ pin: waiting }) => waiting === held)) {
+        effects.push({ kind: 'pinRefused', id: held.id, blob: key, reason: 'absent' });
+      }
     }
   }
 
@@ -227,12 +259,16 @@ export function createPromises(
     if (event.reservation !== undefined) release(event.reservation);
     const known = blobs.get(event.blob);
     if (known) {
+      weigh(known, event.closureBytes);
       touch(event.blob, known);
       return;
     }
-    evictTo(capacityBytes - reservedBytes - event.sizeBytes);
-    blobs.set(event.blob, { sizeBytes: event.sizeBytes, pins: 0 });
-    heldBytes += event.sizeBytes;
+    const { sizeBytes } = event;
+    evictTo(capacityBytes - reservedBytes - sizeBytes);
+    const blob: Blob = { sizeBytes, closureBytes: sizeBytes, pins: 0 };
+    weigh(blob, event.closureBytes);
+    blobs.set(event.blob, blob);
+    heldBytes += sizeBytes;
   }
 
   return {
@@ -243,12 +279,9 @@ export function createPromises(
         case 'stored':
           stored(event);
           break;
-        case 'gone': {
-          const blob = blobs.get(event.blob);
-          if (blob) drop(event.blob, blob);
-          for (const held of [...pins.values()]) if (held.blob === event.blob) pins.delete(held.id);
+        case 'gone':
+          gone(event.blob);
           break;
-        }
         case 'used': {
           const blob = blobs.get(event.blob);
           if (blob) touch(event.blob, blob);
@@ -297,8 +330,13 @@ export function createPromises(
     checkpoint: (now) =>
       [...pins.values()]
         .filter((pin) => pin.purpose !== 'ownClient' && pin.untilMs > now)
-        .map(({ id, blob, purpose, untilMs }) => ({ kind: 'pin', id, blob, purpose, forMs: untilMs - now })),
+        .map((pin) => recordOf(pin, blobs.get(pin.blob) as Blob, pin.untilMs - now)),
   };
+}
+
+function recordOf({ id, blob, purpose }: Pin, { sizeBytes, closureBytes }: Blob, forMs: number): PinRecord {
+  const record = { kind: 'pin', id, blob, purpose, forMs } as const;
+  return closureBytes === sizeBytes ? record : { ...record, closureBytes };
 }
 
 function pinned({ id, blob, purpose, untilMs }: Pin): PromiseEffect {

@@ -96,7 +96,10 @@ test('a blob that is not here cannot be promised, and one that was lost is promi
   ]);
   store(promises, 'x', 100);
   promises.step({ kind: 'pin', id: 2, blob: 'x', purpose: 'handOver', forMs: 1_000 }, 0);
-  promises.step({ kind: 'gone', blob: 'x' }, 1);
+  // Whoever waits for the disk is told at once.
+  expect(promises.step({ kind: 'gone', blob: 'x' }, 1)).toEqual([
+    { kind: 'pinRefused', id: 2, blob: 'x', reason: 'absent' },
+  ]);
   expect(promises.pinnedBytes()).toBe(0);
   expect(promises.step({ kind: 'persisted', id: 1 }, 2)).toEqual([]);
 });
@@ -143,4 +146,21 @@ test('whatever happens, sums are right, budgets hold and no pinned blob is evict
     }),
     { numRuns: 300 },
   );
+});
+
+test('a pin of a result counts with all that the result names, after a restart too', () => {
+  let persists = 0;
+  const promises = createPromises({ capacityBytes: 1_000, nextPersistId: () => ++persists });
+  promises.step({ kind: 'stored', blob: 'result', sizeBytes: 1 }, 0);
+  promises.step({ kind: 'stored', blob: 'result', sizeBytes: 300, closureBytes: 300 }, 0);
+  expect(promises.heldBytes()).toBe(1);
+  const [persist] = promises.step({ kind: 'pin', id: 1, blob: 'result', purpose: 'replica', forMs: 1_000 }, 0);
+  expect(promises.pinnedBytes()).toBe(300);
+  const record = persist?.kind === 'persist' ? [persist.record] : [];
+  for (const records of [record, promises.checkpoint(0)]) {
+    const again = createPromises({ capacityBytes: 1_000, nextPersistId: () => 1 }, 0, [['result', 1]], records);
+    expect(again.pinnedBytes()).toBe(300);
+  }
+  promises.step({ kind: 'unpin', id: 1 }, 1);
+  expect(promises.pinnedBytes()).toBe(0);
 });
