@@ -7,31 +7,32 @@
  */
 import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
-import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StatusError } from '../protos/status.ts';
 import { callFilter } from './call-filter.ts';
 import { createCapture } from './capture.ts';
+import { readSelf } from './cgroup-layout.ts';
 import { type Cgroups, openCgroups } from './cgroups.ts';
 import { commandArguments, fixedArguments } from './bubblewrap-arguments.ts';
 import type { CommandPlan } from './command.ts';
+import { idleClass, lowestOfSession } from './guest-class.ts';
 import { createLaunchers, type Launcher } from './launchers.ts';
+import { killLookIntervalMs, killLooksMax, killWaitMs, processesMax, trialTimeoutMs } from './limits.ts';
 import {
-  fileBytesMax,
-  killLookIntervalMs,
-  killLooksMax,
-  killWaitMs,
-  memoryShareMax,
-  processesMax,
-  openFilesMax,
-  sharedMemoryBytesMax,
-  tmpBytesMax,
-  trialTimeoutMs,
-} from './limits.ts';
+  guestLimitsInForce,
+  limitsInForce,
+  memoryLimitBytes,
+  prlimit,
+  sharedMemoryBytes,
+  tmpBytes,
+} from './limits-in-force.ts';
 import type { PipePool } from './pipes.ts';
-import { captureStreams, exitCodeOf, type Runner } from './runner.ts';
+import { processTree } from './processes.ts';
+import type { Freezable } from './run-control.ts';
+import { captureStreams, type Ended, exitCodeOf, type Runner } from './runner.ts';
 import type { Owner } from './staging.ts';
+import { stopping } from './stopping.ts';
 import type { SystemView } from './system-view.ts';
 
 export interface BubblewrapOptions {
@@ -43,6 +44,8 @@ export interface BubblewrapOptions {
   /** For files that are small and the runner's own. */
   readonly notesDirectory: string;
   readonly pool: PipePool;
+  /** For all guests together. */
+  readonly guestMemoryBytes: number;
 }
 
 /** What is tried at the start, from the best to what old or closed systems have. */
@@ -58,9 +61,13 @@ export async function createBubblewrapRunner(options: BubblewrapOptions): Promis
   const limits = { memoryBytes: memoryLimitBytes(), processes: processesMax };
   let failure: unknown;
   for (const { grouped, disableUserNamespaces } of variants) {
-    const cgroups = grouped ? openCgroups({ limits, owner: options.owner }) : undefined;
+    const self = readSelf();
+    const { owner } = options;
+    const cgroups = grouped ? openCgroups({ limits, owner, self }) : undefined;
     if (grouped && !cgroups) continue;
-    const runner = bubblewrapRunner(options, disableUserNamespaces, cgroups);
+    const { guestMemoryBytes } = options;
+    const guestCgroups = grouped ? openCgroups({ limits: { ...limits, guestMemoryBytes }, owner, self }) : undefined;
+    const runner = bubblewrapRunner(options, disableUserNamespaces, cgroups, guestCgroups);
     try {
       await tryOut(runner, options);
       return runner;
@@ -73,9 +80,10 @@ export async function createBubblewrapRunner(options: BubblewrapOptions): Promis
 }
 
 function bubblewrapRunner(
-  { program, system, owner, notesDirectory, pool }: BubblewrapOptions,
+  { program, system, owner, notesDirectory, pool, guestMemoryBytes }: BubblewrapOptions,
   disableUserNamespaces: boolean,
   cgroups: Cgroups | undefined,
+  guestCgroups: Cgroups | undefined,
 ): Runner {
   const callFilterPath = writeCallFilter(notesDirectory);
   const fixed = fixedArguments({
@@ -84,37 +92,65 @@ function bubblewrapRunner(
     tmpBytes: tmpBytes(),
     sharedMemoryBytes: sharedMemoryBytes(),
   });
-  const groupsCountProcesses = cgroups?.controllers.includes('pids') === true;
   // Counted within the user namespace, so it has to be set inside.
-  const processLimit = !groupsCountProcesses && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
-  const launchers = createLaunchers({ directory: notesDirectory, pool, cgroups, owner, callFilterPath });
+  const processLimit = (groups: Cgroups | undefined) =>
+    !groups?.controllers.includes('pids') && existsSync(prlimit) ? [prlimit, `--nproc=${processesMax}`] : [];
+  const common = { pool, owner, callFilterPath };
+  const own = {
+    launchers: createLaunchers({ ...common, directory: notesDirectory, cgroups, lowest: false }),
+    start: [program],
+    prefix: processLimit(cgroups),
+  };
+  // Most nodes never have a guest, and need no processes that wait for one.
+  let lowest: typeof own | undefined;
+  const forGuests = () => {
+    lowest ??= {
+      launchers: createLaunchers({
+        ...common,
+        directory: join(notesDirectory, 'guests'),
+        cgroups: guestCgroups,
+        lowest: true,
+      }),
+      start: [...idleClass(), program],
+      prefix: [...lowestOfSession(guestCgroups), ...processLimit(guestCgroups)],
+    };
+    return lowest;
+  };
   return {
     isolation: 'bubblewrap',
     isolationReason: disableUserNamespaces
       ? `${program} works`
       : `${program} works, but is too old to refuse further user namespaces to actions`,
-    limitsInForce: limitsInForce(cgroups, processLimit.length > 0),
+    limitsInForce: limitsInForce(cgroups, own.prefix.length > 0),
+    guestLimitsInForce: guestLimitsInForce(guestCgroups, guestMemoryBytes),
     owner,
     async close() {
-      await launchers.close();
+      await Promise.all([own.launchers.close(), lowest?.launchers.close()]);
       cgroups?.close();
+      guestCgroups?.close();
     },
-    start(command, streams) {
+    start(command, streams, guest) {
       let kill = () => {};
       let killed = false;
-      const run = async () => {
+      let over = false;
+      const started = Promise.withResolvers<Freezable | undefined>();
+      const run = async (): Promise<Ended> => {
+        const { launchers, start, prefix } = guest ? forGuests() : own;
         const args = [
           ...fixed.namespaces,
           ...(await system.arguments()),
           ...fixed.fileSystems,
-          ...commandArguments(command, processLimit),
+          ...commandArguments(command, prefix),
         ];
-        if (killed) return { exitCode: killedExitCode };
+        if (killed) return { exitCode: killedExitCode, outOfMemory: false };
         using launcher = launchers.take();
-        const { child, pipes, noteFile } = launcher;
+        const { child, pipes, noteFile, group } = launcher;
+        const memoryKills = group?.memoryKills() ?? 0;
+        const freezer = group?.freezer ?? stoppingBelow(noteFile, child.pid);
         captureStreams(pipes, streams);
         const ended = Promise.all([once(child, 'exit'), pipes.closed]);
-        launcher.launch([program, ...args]);
+        launcher.launch([...start, ...args]);
+        started.resolve(freezer);
         // The first process of the sandbox is the one to kill: its end is the end of all, and bubblewrap reports it when it
         // is over. bubblewrap itself, killed too early, could leave it behind.
         let looks = 0;
@@ -124,32 +160,65 @@ function bubblewrapRunner(
           const init = initOf(noteFile);
           if (init !== undefined || looks++ > killLooksMax) killPid(init ?? child.pid);
           else setTimeout(() => kill(), killLookIntervalMs);
+          // What is frozen by its group neither dies nor makes the sandbox that is to be killed.
+          void group?.freezer?.thaw();
         };
         if (killed) kill();
         const [[code, signal]] = (await ended) as [[number | null, NodeJS.Signals | null], void];
         clearTimeout(giveUp);
         // Their numbers may belong to others from now on.
         kill = () => {};
+        over = true;
         const init = initOf(noteFile);
         await endOf(init);
-        if (killed) return { exitCode: killedExitCode };
+        const outOfMemory = (group?.memoryKills() ?? 0) > memoryKills;
+        if (killed) return { exitCode: killedExitCode, outOfMemory };
         const exitCode = exitCodeOf(code, signal);
         const stderr = streams.stderr.text();
         if (init === undefined) throw setupFailure(stderr || `its launcher ended with exit code ${exitCode}`);
-        return { exitCode: startFailure(exitCode, streams.stdout.text(), stderr) ?? exitCode };
+        return { exitCode: startFailure(exitCode, streams.stdout.text(), stderr) ?? exitCode, outOfMemory };
       };
       return {
-        ended: run(),
+        ended: run().finally(() => {
+          over = true;
+          started.resolve(undefined);
+        }),
         kill: () => {
           killed = true;
           kill();
+        },
+        async freeze() {
+          const freezer = await started.promise;
+          if (!over && !killed) await freezer?.freeze();
+        },
+        async thaw() {
+          const freezer = await started.promise;
+          if (!over) await freezer?.thaw();
         },
       };
     },
   };
 }
 
-const prlimit = '/usr/bin/prlimit';
+/**
+ * By SIGSTOP, once bubblewrap has written down the first process: all others are below it. bubblewrap itself goes on, and
+ * its group, in which that process begins.
+ */
+function stoppingBelow(noteFile: string, launcher: number | undefined): Freezable {
+  const { freeze, thaw } = stopping(() => {
+    const init = initOf(noteFile);
+    return init === undefined ? [] : processTree(init);
+  }, launcher);
+  return {
+    async freeze() {
+      for (let looks = 0; initOf(noteFile) === undefined && looks < killLooksMax; looks += 1) {
+        await sleep(killLookIntervalMs);
+      }
+      await freeze();
+    },
+    thaw,
+  };
+}
 
 function writeCallFilter(directory: string): string | undefined {
   const program = callFilter();
@@ -162,39 +231,6 @@ function writeCallFilter(directory: string): string | undefined {
 }
 
 const killedExitCode = exitCodeOf(null, 'SIGKILL');
-
-function memoryLimitBytes(): number {
-  return Math.floor(totalmem() * memoryShareMax);
-}
-
-function tmpBytes(): number {
-  return Math.min(tmpBytesMax, memoryLimitBytes());
-}
-
-function sharedMemoryBytes(): number {
-  return Math.min(sharedMemoryBytesMax, memoryLimitBytes());
-}
-
-function limitsInForce(cgroups: Cgroups | undefined, byResource: boolean): string[] {
-  const has = (controller: string) => cgroups?.controllers.includes(controller) === true;
-  const by = `control group v${cgroups?.version}`;
-  return [
-    'wall time',
-    has('memory')
-      ? `memory ${inGiB(memoryLimitBytes())} (${by})`
-      : 'memory: no limit, as no control group was delegated',
-    has('pids') || byResource
-      ? `processes ${processesMax} (${has('pids') ? by : 'RLIMIT_NPROC'})`
-      : `processes: no limit, as neither a control group nor ${prlimit} is at hand`,
-    `file size ${inGiB(fileBytesMax)} (RLIMIT_FSIZE)`,
-    `/tmp ${inGiB(tmpBytes())}`,
-    `open files ${openFilesMax} (RLIMIT_NOFILE)`,
-  ];
-}
-
-function inGiB(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-}
 
 /** The host's number of the first process of the sandbox, once bubblewrap has written it down. */
 function initOf(noteFile: string): number | undefined {
@@ -276,7 +312,7 @@ async function tryOut(runner: Runner, { trialDirectory, owner }: BubblewrapOptio
       wantsTree: true,
       wantsDirectories: false,
     };
-    const command = runner.start({ plan, root, mounts: [], directory: root }, { stdout, stderr });
+    const command = runner.start({ plan, root, mounts: [], directory: root }, { stdout, stderr }, false);
     const timer = setTimeout(command.kill, trialTimeoutMs);
     const { exitCode } = await command.ended.finally(() => clearTimeout(timer));
     if (exitCode !== 0 || stdout.text() !== 'works\n') {

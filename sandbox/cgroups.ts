@@ -1,25 +1,28 @@
 /**
- * Memory and process limits by control groups, version 1 or 2, where this node may make them: as root, or in a group
- * that was delegated to it (systemd: `Delegate=yes`).
+ * Limits by control groups, version 1 or 2, where this node may make them: as root, or in a group that was delegated to it
+ * (systemd: `Delegate=yes`).
  *
  * Groups are pooled, and the file through which a process joins stays open: an action costs one write for each.
  */
-import { randomBytes } from 'node:crypto';
-import {
-  chownSync,
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  writeFileSync,
-} from 'node:fs';
+import { chownSync, closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  attempt,
+  attemptText,
+  type CgroupLimits,
+  type CgroupSelf,
+  prepareLayout,
+  processesOf,
+  readSelf,
+  writeSettings,
+} from './cgroup-layout.ts';
+import { freezeLookMs, freezeWaitMs } from './limits.ts';
+import type { Freezable } from './run-control.ts';
 import type { Owner } from './staging.ts';
 
 export interface Cgroups {
-  /** `memory`, `pids` or both. */
+  /** Such as `memory`, `pids`. */
   readonly controllers: readonly string[];
   readonly version: 1 | 2;
   acquire(): Cgroup;
@@ -29,56 +32,39 @@ export interface Cgroups {
 export interface Cgroup extends Disposable {
   /** Open files: a process that writes 0 to each is limited, with all it starts. */
   readonly joinFiles: readonly number[];
-}
-
-export interface CgroupLimits {
-  readonly memoryBytes: number;
-  readonly processes: number;
+  /** `undefined` where the kernel freezes no groups. Killing a frozen process takes a thaw. */
+  readonly freezer: Freezable | undefined;
+  /** How often the kernel has killed here for want of memory; 0 where it does not say. */
+  memoryKills(): number;
 }
 
 export interface CgroupOptions {
   readonly limits: CgroupLimits;
   /** Who joins, when that is not the node's own user. */
   readonly owner?: Owner | undefined;
-  /** What the kernel tells of itself; tests tell something else. */
-  readonly self?: {
-    readonly cgroup: string;
-    readonly mountinfo: string;
-    readonly pid: number;
-    readonly suffix: string;
-  };
-}
-
-/** A hierarchy: where our groups go, and what is written into each. */
-interface Hierarchy {
-  readonly controllers: readonly string[];
-  readonly parent: string;
-  readonly settings: readonly (readonly [file: string, value: number, optional?: boolean])[];
+  readonly self?: CgroupSelf;
 }
 
 /** `undefined` when no limit can be set here. */
 export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions): Cgroups | undefined {
-  const v1 = legacyHierarchies(self, limits);
-  const hierarchies = v1.length > 0 ? v1 : unifiedHierarchy(self, limits);
-  const prepared = hierarchies.filter(({ parent }) => attempt(() => prepareParent(parent)));
-  if (prepared.length === 0) return undefined;
-  const version = v1.length > 0 ? 1 : 2;
+  const { version, hierarchies } = prepareLayout(self, limits);
+  if (hierarchies.length === 0) return undefined;
   const all: string[] = [];
-  const idle: { directories: readonly string[]; joinFiles: readonly number[] }[] = [];
+  const idle: {
+    readonly directories: readonly string[];
+    readonly joinFiles: readonly number[];
+    readonly freezer: GroupFreezer | undefined;
+  }[] = [];
   const files: number[] = [];
 
   let made = 0;
   const make = () => {
     const name = String(made++);
-    const directories = prepared.map(({ parent, settings }) => {
+    const directories = hierarchies.map(({ parent, settings }) => {
       const directory = join(parent, name);
-      mkdirSync(directory);
+      mkdirSync(directory, { recursive: true });
       all.push(directory);
-      for (const [file, value, optional] of settings) {
-        const write = () => writeFileSync(join(directory, file), String(value));
-        if (optional) attempt(write);
-        else write();
-      }
+      writeSettings(directory, settings);
       return directory;
     });
     const joinFiles = directories.map((directory) => {
@@ -88,27 +74,27 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
       return openSync(path, 'w');
     });
     files.push(...joinFiles);
-    return { directories, joinFiles };
+    return { directories, joinFiles, freezer: freezerOf(directories) };
   };
 
   const cgroups: Cgroups = {
     version,
-    controllers: prepared.flatMap(({ controllers }) => controllers),
+    controllers: hierarchies.flatMap(({ controllers }) => controllers),
     acquire() {
       const group = idle.pop() ?? make();
       return {
         joinFiles: group.joinFiles,
+        freezer: group.freezer,
+        memoryKills: () => memoryKills(group.directories),
         [Symbol.dispose]: () => {
-          const empty = group.directories.every(
-            (directory) => readFileSync(join(directory, 'cgroup.procs')).length === 0,
-          );
-          if (empty) idle.push(group);
+          group.freezer?.release();
+          if (group.directories.every((directory) => processesOf(directory).length === 0)) idle.push(group);
         },
       };
     },
     close() {
       for (const file of files.splice(0)) closeSync(file);
-      for (const directory of [...all, ...prepared.map(({ parent }) => parent)]) attempt(() => rmdirSync(directory));
+      for (const directory of [...all, ...hierarchies.map(({ parent }) => parent)]) attempt(() => rmdirSync(directory));
     },
   };
   // The first group shows whether the limits can really be set.
@@ -117,148 +103,68 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
   return usable ? cgroups : undefined;
 }
 
-type Self = NonNullable<CgroupOptions['self']>;
-
-function readSelf(): Self {
-  const read = (path: string) => attemptText(() => readFileSync(path, 'utf8'));
-  return {
-    cgroup: read('/proc/self/cgroup'),
-    mountinfo: read('/proc/self/mountinfo'),
-    pid: process.pid,
-    suffix: randomBytes(3).toString('hex'),
-  };
+/** The file that freezes, what is written there, and where the kernel says that it is done. */
+interface FreezerFile {
+  readonly path: string;
+  readonly words: readonly [frozen: string, thawed: string];
+  readonly done: (frozen: boolean) => boolean;
 }
 
-interface Mount {
-  readonly root: string;
-  readonly point: string;
-  readonly type: string;
-  readonly options: readonly string[];
-}
-
-/** @see proc_pid_mountinfo(5): the optional fields end with a lone hyphen */
-function cgroupMounts(mountinfo: string): Mount[] {
-  const mounts: Mount[] = [];
-  for (const line of mountinfo.split('\n')) {
-    const [before, after] = line.split(' - ');
-    const [, , , root, point] = before?.split(' ') ?? [];
-    const [type, , options] = after?.split(' ') ?? [];
-    if (root && point && (type === 'cgroup' || type === 'cgroup2')) {
-      mounts.push({ root, point, type, options: options?.split(',') ?? [] });
+/** @see the kernel's texts on the freezer controller (version 1) and on cgroup.freeze (version 2) */
+function freezerFile(directories: readonly string[]): FreezerFile | undefined {
+  for (const directory of directories) {
+    const state = join(directory, 'freezer.state');
+    if (attempt(() => readFileSync(state))) {
+      const done = (frozen: boolean) => attemptText(() => readFileSync(state, 'utf8')).trim() === stateOf(frozen);
+      return { path: state, words: ['FROZEN', 'THAWED'], done };
+    }
+    const freeze = join(directory, 'cgroup.freeze');
+    if (attempt(() => readFileSync(freeze))) {
+      const events = join(directory, 'cgroup.events');
+      const done = (frozen: boolean) =>
+        attemptText(() => readFileSync(events, 'utf8')).includes(`frozen ${frozen ? 1 : 0}`);
+      return { path: freeze, words: ['1', '0'], done };
     }
   }
-  return mounts;
+  return undefined;
 }
 
-/** Our own group below a mount, which may show only a part of the hierarchy. */
-function ownGroup(mount: Mount, path: string): string {
-  const below = mount.root === '/' ? path : path.startsWith(mount.root) ? path.slice(mount.root.length) : '/';
-  return join(mount.point, below);
+function stateOf(frozen: boolean): string {
+  return frozen ? 'FROZEN' : 'THAWED';
 }
 
-function legacyHierarchies(self: Self, { memoryBytes, processes }: CgroupLimits): Hierarchy[] {
-  const settings: Record<string, Hierarchy['settings']> = {
-    memory: [
-      ['memory.limit_in_bytes', memoryBytes],
-      ['memory.memsw.limit_in_bytes', memoryBytes, true],
-    ],
-    pids: [['pids.max', processes]],
+interface GroupFreezer extends Freezable {
+  /** Whoever joins next must not be frozen. */
+  release(): void;
+}
+
+function freezerOf(directories: readonly string[]): GroupFreezer | undefined {
+  const file = freezerFile(directories);
+  if (!file) return undefined;
+  let frozenLast = false;
+  const set = async (frozen: boolean) => {
+    frozenLast = frozen;
+    if (!attempt(() => writeFileSync(file.path, file.words[frozen ? 0 : 1]))) return;
+    // A process that waits for a disk freezes when that answers: the kernel goes on trying when nobody looks any more.
+    const deadlineMs = performance.now() + freezeWaitMs;
+    while (!file.done(frozen) && performance.now() < deadlineMs) await sleep(freezeLookMs);
   };
-  const hierarchies: Hierarchy[] = [];
-  for (const mount of cgroupMounts(self.mountinfo)) {
-    if (mount.type !== 'cgroup') continue;
-    const controllers = Object.keys(settings).filter((name) => mount.options.includes(name));
-    const line = self.cgroup
-      .split('\n')
-      .find((text) => controllers.some((name) => text.split(':')[1]?.split(',').includes(name)));
-    const path = line?.split(':').slice(2).join(':');
-    if (controllers.length === 0 || path === undefined) continue;
-    // A group mounted twice is the same group.
-    if (hierarchies.some((known) => known.controllers.some((name) => controllers.includes(name)))) continue;
-    hierarchies.push({
-      controllers,
-      parent: join(ownGroup(mount, path), `potluck-${self.pid}-${self.suffix}`),
-      settings: controllers.flatMap((name) => settings[name] ?? []),
-    });
-  }
-  return hierarchies;
-}
-
-function unifiedHierarchy(self: Self, { memoryBytes, processes }: CgroupLimits): Hierarchy[] {
-  const mount = cgroupMounts(self.mountinfo).find(({ type }) => type === 'cgroup2');
-  const path = /^0::(.*)$/m.exec(self.cgroup)?.[1];
-  if (!mount || path === undefined) return [];
-  const own = ownGroup(mount, path);
-  const controllers = enableControllers(own, self.pid);
-  const settings: Record<string, Hierarchy['settings']> = {
-    memory: [
-      ['memory.max', memoryBytes],
-      ['memory.swap.max', 0, true],
-      ['memory.oom.group', 1, true],
-    ],
-    pids: [['pids.max', processes]],
-  };
-  if (controllers.length === 0) return [];
-  return [
-    {
-      controllers,
-      parent: join(own, `potluck-${self.pid}-${self.suffix}`),
-      settings: controllers.flatMap((name) => settings[name] ?? []),
+  return {
+    freeze: () => set(true),
+    thaw: () => set(false),
+    release: () => {
+      if (frozenLast) attempt(() => writeFileSync(file.path, file.words[1]));
+      frozenLast = false;
     },
-  ];
+  };
 }
 
-/**
- * Hands memory and pids down to the groups below `own`. The kernel refuses while `own` has processes; when this process
- * is the only one, it moves into a group of its own, as systemd asks of a service with a delegated group.
- */
-function enableControllers(own: string, pid: number): string[] {
-  const list = (file: string) => attemptText(() => readFileSync(join(own, file), 'utf8')).split(/\s+/);
-  const wanted = list('cgroup.controllers').filter((name) => name === 'memory' || name === 'pids');
-  const enable = () =>
-    wanted.length > 0 &&
-    attempt(() => writeFileSync(join(own, 'cgroup.subtree_control'), wanted.map((name) => `+${name}`).join(' ')));
-  const alone = () => list('cgroup.procs').filter(Boolean).join() === String(pid);
-  if (enable()) return wanted;
-  if (alone()) {
-    const leaf = join(own, 'potluck-node');
-    attempt(() => mkdirSync(leaf));
-    if (attempt(() => writeFileSync(join(leaf, 'cgroup.procs'), String(pid))) && enable()) return wanted;
+function memoryKills(directories: readonly string[]): number {
+  for (const directory of directories) {
+    for (const name of ['memory.events', 'memory.oom_control']) {
+      const count = /^oom_kill (\d+)$/m.exec(attemptText(() => readFileSync(join(directory, name), 'utf8')))?.[1];
+      if (count !== undefined) return Number(count);
+    }
   }
-  const enabled = list('cgroup.subtree_control');
-  return wanted.filter((name) => enabled.includes(name));
-}
-
-/** Makes the group that holds those of the actions, and clears away what killed nodes left beside it. */
-function prepareParent(parent: string): void {
-  const own = join(parent, '..');
-  for (const name of readdirSync(own)) {
-    const pid = /^potluck-(\d+)-/.exec(name)?.[1];
-    if (pid === undefined || attempt(() => process.kill(Number(pid), 0))) continue;
-    const stale = join(own, name);
-    for (const child of readdirSync(stale)) attempt(() => rmdirSync(join(stale, child)));
-    attempt(() => rmdirSync(stale));
-  }
-  mkdirSync(parent, { recursive: true });
-  // In version 2 every level hands its controllers down.
-  const controllers = attemptText(() => readFileSync(join(parent, 'cgroup.controllers'), 'utf8')).split(/\s+/);
-  const wanted = controllers.filter((name) => name === 'memory' || name === 'pids').map((name) => `+${name}`);
-  if (wanted.length > 0) writeFileSync(join(parent, 'cgroup.subtree_control'), wanted.join(' '));
-}
-
-function attempt(action: () => unknown): boolean {
-  try {
-    action();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function attemptText(read: () => string): string {
-  try {
-    return read();
-  } catch {
-    return '';
-  }
+  return 0;
 }

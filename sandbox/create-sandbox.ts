@@ -1,10 +1,13 @@
 /** Makes the sandbox of this machine: bubblewrap where it works, the plain runner otherwise. */
-import { access, constants, mkdir, realpath } from 'node:fs/promises';
+import { access, constants, mkdir, realpath, statfs } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { digestOf } from '../protos/hasher.ts';
 import { StatusError } from '../protos/status.ts';
 import { createBubblewrapRunner } from './bubblewrap.ts';
+import { createGuestDisk } from './guest-disk.ts';
 import { createInputTrees, type InputTrees } from './input-tree.ts';
+import { guestDiskBytesMax, guestDiskShare, guestMemoryShare } from './limits.ts';
 import { createPipePool } from './pipes.ts';
 import { createPlainRunner } from './plain.ts';
 import { runTask } from './run-task.ts';
@@ -24,6 +27,8 @@ export interface CreateSandboxOptions {
   readonly bubblewrapPath?: string;
   /** Directories no action may see even when they lie below a visible one such as /usr or /opt: the data directory. */
   readonly hiddenPaths?: readonly string[];
+  /** What guests may have together; by default a share of this machine. */
+  readonly guests?: { readonly memoryBytes?: number; readonly diskBytes?: number };
 }
 
 /** What `status` and `doctor` show. */
@@ -33,6 +38,8 @@ export interface SandboxDescription {
   readonly isolationReason: string;
   /** What is limited for each action, one text each, such as `memory 8 GiB (cgroup v1)`. */
   readonly limitsInForce: readonly string[];
+  /** The same for actions of other members; empty where none can run. */
+  readonly guestLimitsInForce: readonly string[];
 }
 
 export interface LocalSandbox extends Sandbox {
@@ -50,6 +57,11 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
     owner: runner.owner,
     remove: workplace.remove,
   });
+  const diskBytes = options.guests?.diskBytes ?? (await guestDiskBytes(workplace.path));
+  const guestDisk = createGuestDisk(diskBytes);
+  const guestLimitsInForce = runner.guestLimitsInForce
+    ? [...runner.guestLimitsInForce, `disk ${(diskBytes / 2 ** 30).toFixed(1)} GiB together`]
+    : [];
   const closing = new AbortController();
   const running = new Set<Promise<unknown>>();
 
@@ -69,11 +81,12 @@ export async function createSandbox(options: CreateSandboxOptions): Promise<Loca
       isolation: runner.isolation,
       isolationReason: runner.isolationReason,
       limitsInForce: runner.limitsInForce,
+      guestLimitsInForce,
     }),
     async run(task, taskOptions) {
       if (closing.signal.aborted) throw new StatusError('UNAVAILABLE', 'the node is shutting down');
       const signal = AbortSignal.any([taskOptions.signal, closing.signal]);
-      const run = runTask(task, { ...taskOptions, signal }, { blobs, trees, treeCache, runner, workplace });
+      const run = runTask(task, { ...taskOptions, signal }, { blobs, trees, treeCache, runner, workplace, guestDisk });
       const settled = run.catch(() => undefined).finally(() => running.delete(settled));
       running.add(settled);
       return run;
@@ -126,6 +139,7 @@ async function chooseRunner(
       trialDirectory: join(place.path, 'actions'),
       notesDirectory: join(place.path, 'notes'),
       pool: createPipePool(join(place.path, 'notes'), owner),
+      guestMemoryBytes: options.guests?.memoryBytes ?? Math.floor(totalmem() * guestMemoryShare),
     });
     return { runner, workplace };
   } catch (error) {
@@ -135,6 +149,11 @@ async function chooseRunner(
       `bubblewrap does not work here, so actions run without isolation: ${error.reason}. Often the system refuses user namespaces to ordinary users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)`,
     );
   }
+}
+
+async function guestDiskBytes(path: string): Promise<number> {
+  const { bavail, bsize } = await statfs(path);
+  return Math.min(guestDiskBytesMax, Math.floor(bavail * bsize * guestDiskShare));
 }
 
 async function findOnPath(name: string): Promise<string | undefined> {

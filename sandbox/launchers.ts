@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
+import { constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import type { Cgroup, Cgroups } from './cgroups.ts';
 import { fileBytesMax, openFilesMax, spareLaunchersMax } from './limits.ts';
@@ -23,6 +24,7 @@ export interface Launcher extends Disposable {
   readonly pipes: OutputPipes;
   /** What the command line names as file 3 is this file. */
   readonly noteFile: string;
+  readonly group: Cgroup | undefined;
   /** Turns it into a program. At most once. */
   launch(commandLine: readonly string[]): void;
 }
@@ -46,12 +48,15 @@ export interface LaunchersOptions {
   readonly owner: Owner | undefined;
   /** What programs find open as file `callFilterFile`. */
   readonly callFilterPath: string | undefined;
+  /** For guests: they get the processors last, and are the first to be killed when memory is short. */
+  readonly lowest: boolean;
 }
 
 /** The last number that every shell can open. */
 export const callFilterFile = 9;
 
-export function createLaunchers({ directory, pool, cgroups, owner, callFilterPath }: LaunchersOptions): Launchers {
+export function createLaunchers(options: LaunchersOptions): Launchers {
+  const { directory, pool, cgroups, owner, callFilterPath, lowest } = options;
   const spares: Launcher[] = [];
   const leaks = inheritedFiles();
   const nothing = openSync('/dev/null', 'r');
@@ -85,6 +90,7 @@ export function createLaunchers({ directory, pool, cgroups, owner, callFilterPat
       );
       child.on('error', () => {});
       if (child.pid === undefined) throw new StatusError('RESOURCE_EXHAUSTED', 'there is no room for another process');
+      if (lowest) yieldProcessors(child.pid);
     } catch (error) {
       release();
       pipes?.stdout.destroy();
@@ -96,7 +102,7 @@ export function createLaunchers({ directory, pool, cgroups, owner, callFilterPat
     }
     // One that died says so by its end; there is nothing to be learned from the pipe to it.
     child.stdin?.on('error', () => {});
-    child.stdin?.write(preparation(joinFiles.length));
+    child.stdin?.write(preparation(joinFiles.length, lowest));
     // One that waits does not keep the node from ending; one at work does.
     const handles = [child, child.stdin, pipes.stdout, pipes.stderr] as unknown as readonly Handle[];
     for (const handle of handles) handle.unref();
@@ -104,6 +110,7 @@ export function createLaunchers({ directory, pool, cgroups, owner, callFilterPat
       child,
       pipes,
       noteFile,
+      group,
       launch(commandLine) {
         for (const handle of handles) handle.ref();
         const files = joinFiles.map((_, index) => `${firstJoinFile + index}>&-`);
@@ -192,16 +199,26 @@ function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
   return exitCode !== null || signalCode !== null;
 }
 
+/** What it becomes and starts later inherits this. One that has just died needs it no more. */
+function yieldProcessors(pid: number): void {
+  try {
+    setPriority(pid, constants.priority.PRIORITY_LOW);
+  } catch {
+    // It is noticed by its end.
+  }
+}
+
 /** 0 to 2 are the streams, 3 is the note. */
 const firstJoinFile = 4;
 
 /** Limits that are inherited. Where one cannot be set, a line as of bubblewrap's own failures ends the launcher. */
-function preparation(groups: number): string {
+function preparation(groups: number, lowest: boolean): string {
   const files = Array.from({ length: groups }, (_, index) => firstJoinFile + index);
   return [
     'ulimit -c 0',
     `ulimit -n ${openFilesMax} 2>/dev/null`,
     `ulimit -f ${fileBytesMax / 512}`,
+    ...(lowest ? ['echo 1000 2>/dev/null >/proc/self/oom_score_adj'] : []),
     ...files.map(
       (file) => `echo 0 2>/dev/null >&${file} || { echo "bwrap: cannot join a control group" >&2; exit 1; }`,
     ),

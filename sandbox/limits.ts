@@ -63,6 +63,21 @@ export const bubblewrapArgumentsMax = 8_000;
 /** The start-up trial of bubblewrap. */
 export const trialTimeoutMs = 10_000;
 
+// Freezing.
+/** How long a freeze or thaw is waited for, and how often it is looked at. */
+export const freezeWaitMs = 1_000;
+export const freezeLookMs = 2;
+
+// Guests, all together.
+/** Share of this machine's memory. */
+export const guestMemoryShare = 0.5;
+/** Share of what was free on the disk when the node started, and the most. */
+export const guestDiskShare = 0.25;
+export const guestDiskBytesMax = 20 * GiB;
+/** What they wrote is added up this often, or less often when that would take more than this share of the time. */
+export const guestDiskLookMs = 2_000;
+export const guestDiskLookShare = 0.05;
+
 // Standard output and error.
 /** Held in memory before the rest goes to a file. */
 export const captureMemoryBytesMax = 1 * MiB;

@@ -4,7 +4,7 @@
  * Inputs are private copies, the environment is that of the command alone, and whatever it leaves behind is killed: its
  * process group, and on Linux every process that carries its marker in the environment, wherever it went.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -13,7 +13,10 @@ import { StatusError } from '../protos/status.ts';
 import { defaultEnvironment } from './command.ts';
 import { killWaitMs } from './limits.ts';
 import type { OutputPipes, PipePool } from './pipes.ts';
-import { captureStreams, exitCodeOf, type Runner, spawnFailure, spawnUnderUmask } from './runner.ts';
+import { allProcesses, type Process, signal } from './processes.ts';
+import type { Freezable } from './run-control.ts';
+import { captureStreams, type Ended, exitCodeOf, type Runner, spawnFailure, spawnUnderUmask } from './runner.ts';
+import { stopping } from './stopping.ts';
 
 /** Set for every process of an unisolated action; it is how strays are found. */
 const markerName = 'POTLUCK_ACTION';
@@ -26,6 +29,7 @@ export function createPlainRunner(isolationReason: string, pool: PipePool): Runn
     isolation: 'none',
     isolationReason,
     limitsInForce: ['wall time'],
+    guestLimitsInForce: undefined,
     close: async () => {},
     start({ plan, root }, streams) {
       const marker = randomUUID();
@@ -38,8 +42,9 @@ export function createPlainRunner(isolationReason: string, pool: PipePool): Runn
         [markerName]: marker,
       };
       let pid: number | undefined;
+      let over = false;
       const kill = () => killAll(pid, marker);
-      const ended = new Promise<{ exitCode: number }>((resolve, reject) => {
+      const ended = new Promise<Ended>((resolve, reject) => {
         let child: ChildProcess;
         let pipes: OutputPipes;
         try {
@@ -64,21 +69,26 @@ export function createPlainRunner(isolationReason: string, pool: PipePool): Runn
           const line = Buffer.from(`potluck: ${program}: ${text}\n`);
           streams.stderr.write(line);
           streams.onStderr?.(line);
-          resolve({ exitCode });
+          resolve({ exitCode, outOfMemory: false });
         });
         // Strays may hold the streams open: they go first, then the streams end.
-        child.once('exit', (code, signal) => {
+        child.once('exit', (code, endSignal) => {
+          over = true;
           killUntilGone(child.pid as number, marker).then(async () => {
             // A stray that hid from both searches can hold a stream for good.
             if (!(await within(pipes.closed, killWaitMs))) {
               pipes.stdout.destroy();
               pipes.stderr.destroy();
             }
-            resolve({ exitCode: exitCodeOf(code, signal) });
+            resolve({ exitCode: exitCodeOf(code, endSignal), outOfMemory: false });
           }, reject);
         });
       });
-      return { ended, kill };
+      // Its number may belong to others once it is over.
+      const unless = (work: () => Promise<void>) => async () => (over ? undefined : work());
+      const { freeze, thaw } =
+        process.platform === 'linux' ? stopping(() => livingProcesses(pid, marker)) : groupOf(() => pid);
+      return { ended, kill, freeze: unless(freeze), thaw: unless(thaw) };
     },
   };
 }
@@ -95,38 +105,35 @@ async function killUntilGone(group: number, marker: string): Promise<void> {
 
 /** Kills the group and the marked strays; whether there were any. */
 function killAll(group: number | undefined, marker: string): boolean {
-  if (process.platform !== 'linux') return group !== undefined && kill(-group);
+  if (process.platform !== 'linux') return group !== undefined && signal(-group, 'SIGKILL');
   // The group as such goes first: that is one step, which a process that keeps forking cannot outrun.
-  if (group !== undefined) kill(-group);
+  if (group !== undefined) signal(-group, 'SIGKILL');
   const alive = livingProcesses(group, marker);
-  for (const pid of alive) kill(pid);
+  for (const { pid } of alive) signal(pid, 'SIGKILL');
   return alive.length > 0;
 }
 
-function kill(pid: number): boolean {
-  try {
-    return process.kill(pid, 'SIGKILL');
-  } catch {
-    return false;
-  }
+/** Where processes cannot be looked at, their group is all that can be stopped. */
+function groupOf(group: () => number | undefined): Freezable {
+  const send = async (name: NodeJS.Signals) => {
+    const pid = group();
+    if (pid !== undefined) signal(-pid, name);
+  };
+  return { freeze: () => send('SIGSTOP'), thaw: () => send('SIGCONT') };
 }
 
 /** Members of the group and carriers of the marker. Zombies are over, whether or not somebody collects them. */
-function livingProcesses(group: number | undefined, marker: string): number[] {
+function livingProcesses(group: number | undefined, marker: string): Process[] {
   const entry = `${markerName}=${marker}\0`;
-  const living: number[] = [];
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
+  const carries = (pid: number) => {
     try {
-      const carries = readFileSync(`/proc/${name}/environ`, 'latin1').includes(entry);
-      const stat = readFileSync(`/proc/${name}/stat`, 'latin1');
-      const [state, , processGroup] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      if (state !== 'Z' && (carries || Number(processGroup) === group)) living.push(Number(name));
+      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(entry);
     } catch {
       // Gone meanwhile, or not ours to look at.
+      return false;
     }
-  }
-  return living;
+  };
+  return allProcesses().filter((one) => one.state !== 'Z' && (one.group === group || carries(one.pid)));
 }
 
 async function within(promise: Promise<void>, waitMs: number): Promise<boolean> {

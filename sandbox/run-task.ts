@@ -11,11 +11,13 @@ import { type CommandPlan, planCommand } from './command.ts';
 import { type InputDirectory, type InputTrees, missingInputs, treeDigests } from './input-tree.ts';
 import { planLayout } from './layout.ts';
 import { watchDisk } from './disk-watch.ts';
-import { diskFreeBytesMin, diskWatchIntervalMs, timeoutMsMax } from './limits.ts';
+import type { GuestDisk } from './guest-disk.ts';
+import { diskFreeBytesMin, diskWatchIntervalMs } from './limits.ts';
 import { type CollectedOutputs, collectOutputs, type SmallBlob } from './outputs.ts';
 import type { CommandStreams, Runner, SharedMount } from './runner.ts';
 import type { SandboxBlobs, SandboxOptions, SandboxOutcome, SandboxTask } from './sandbox.ts';
 import { InputVanished, makeDirectory, stagePrivate, stageSharedFile, type TreeCache } from './staging.ts';
+import { limitTime } from './time-limit.ts';
 import type { Workplace } from './workplace.ts';
 
 export interface TaskEnvironment {
@@ -24,6 +26,7 @@ export interface TaskEnvironment {
   readonly treeCache: TreeCache;
   readonly runner: Runner;
   readonly workplace: Workplace;
+  readonly guestDisk: GuestDisk;
 }
 
 /** Rejects with a StatusError always; with CANCELLED once `options.signal` is aborted and all processes are gone. */
@@ -32,9 +35,15 @@ export async function runTask(
   options: SandboxOptions,
   environment: TaskEnvironment,
 ): Promise<SandboxOutcome> {
-  const { workplace } = environment;
+  const { workplace, runner } = environment;
   try {
     options.signal.throwIfAborted();
+    if (task.guest && !runner.guestLimitsInForce) {
+      throw new StatusError(
+        'FAILED_PRECONDITION',
+        "this machine does not isolate actions, so it runs no other member's",
+      );
+    }
     const plan = planCommand(task.command);
     await workplace.removalRoom(options.signal);
     const directory = await workplace.makeActionDirectory();
@@ -57,7 +66,7 @@ async function runIn(
   environment: TaskEnvironment,
 ): Promise<SandboxOutcome> {
   const { blobs, runner } = environment;
-  const { signal, onPhase } = options;
+  const { signal, onPhase, control } = options;
   const clock = createPhaseClock();
   using held = new DisposableStack();
   const streams: CommandStreams = {
@@ -75,9 +84,10 @@ async function runIn(
   const fetchEnd = clock.now();
 
   onPhase?.('running');
-  const ending = await execute(staged, plan, task.timeoutMs, streams, directory, signal, runner);
+  const ending = await execute(staged, plan, task, streams, directory, options, environment);
   const executionEnd = clock.now();
 
+  await control?.open(signal);
   onPhase?.('collecting');
   const outputs: CollectedOutputs | undefined = ending.timedOut
     ? undefined
@@ -109,7 +119,7 @@ async function runIn(
       inputFetchCompletedTimestamp: timestamp(fetchEnd),
       executionStartTimestamp: timestamp(fetchEnd),
       executionCompletedTimestamp: timestamp(executionEnd),
-      virtualExecutionDuration: duration(executionEnd - fetchEnd),
+      virtualExecutionDuration: duration(executionEnd - fetchEnd - ending.frozenMs),
       outputUploadStartTimestamp: timestamp(executionEnd),
       outputUploadCompletedTimestamp: timestamp(clock.now()),
     },
@@ -167,37 +177,42 @@ async function missingOf(tree: InputDirectory, blobs: SandboxBlobs, signal: Abor
 async function execute(
   staged: StagedAction,
   plan: CommandPlan,
-  timeoutMs: number,
+  { timeoutMs, guest = false }: SandboxTask,
   streams: CommandStreams,
   directory: string,
-  signal: AbortSignal,
-  runner: Runner,
-): Promise<{ readonly exitCode: number; readonly timedOut: boolean }> {
+  { signal, control }: SandboxOptions,
+  { runner, guestDisk }: TaskEnvironment,
+): Promise<{ readonly exitCode: number; readonly timedOut: boolean; readonly frozenMs: number }> {
+  const frozenBeforeMs = control?.frozenMs ?? 0;
+  await control?.open(signal);
   let kill = () => {};
   using disk = await watchDisk(staged.root, {
     freeBytesMin: diskFreeBytesMin,
     intervalMs: diskWatchIntervalMs,
     onLow: () => kill(),
   });
+  using share = guest ? guestDisk.admit(staged.root, () => kill()) : undefined;
   signal.throwIfAborted();
-  const command = runner.start({ plan, ...staged, directory }, streams);
+  const command = runner.start({ plan, ...staged, directory }, streams, guest);
   kill = command.kill;
   let timedOut = false;
-  const timer = setTimeout(
-    () => {
-      timedOut = true;
-      command.kill();
-    },
-    Math.min(timeoutMs, timeoutMsMax),
-  );
+  using _timer = limitTime(timeoutMs, control, () => {
+    timedOut = true;
+    command.kill();
+  });
+  using _held = control?.hold(command);
   signal.addEventListener('abort', command.kill, { once: true });
   try {
-    const { exitCode } = await command.ended;
+    const { exitCode, outOfMemory } = await command.ended;
     signal.throwIfAborted();
-    if (disk.problem) throw disk.problem;
-    return { exitCode, timedOut };
+    const problem = disk.problem ?? share?.problem;
+    if (problem) throw problem;
+    if (guest && outOfMemory) {
+      // Its own node may have more for it: this says nothing about the action.
+      throw new StatusError('RESOURCE_EXHAUSTED', 'the memory that guests may use here was not enough for this one');
+    }
+    return { exitCode, timedOut, frozenMs: (control?.frozenMs ?? 0) - frozenBeforeMs };
   } finally {
-    clearTimeout(timer);
     signal.removeEventListener('abort', command.kill);
   }
 }

@@ -5,6 +5,7 @@ import { StatusError } from '../protos/status.ts';
 import type { Capture } from './capture.ts';
 import type { CommandPlan } from './command.ts';
 import type { OutputPipes } from './pipes.ts';
+import type { Freezable } from './run-control.ts';
 import type { Sandbox } from './sandbox.ts';
 import type { Owner } from './staging.ts';
 
@@ -30,13 +31,19 @@ export interface CommandStreams {
   readonly onStderr?: ((chunk: Uint8Array) => void) | undefined;
 }
 
-export interface RunningCommand {
+export interface Ended {
+  readonly exitCode: number;
+  /** The kernel killed some of it because its group had no memory left. */
+  readonly outOfMemory: boolean;
+}
+
+export interface RunningCommand extends Freezable {
   /**
    * Resolves when no process of the command is left and both streams have ended. A signal is exit code 128 + its
    * number; a program that is not there or not executable is 127 or 126. Rejects when the command could not be started.
    */
-  readonly ended: Promise<{ readonly exitCode: number }>;
-  /** Kills everything at once; `ended` follows. */
+  readonly ended: Promise<Ended>;
+  /** Kills everything at once, frozen or not; `ended` follows. */
   readonly kill: () => void;
 }
 
@@ -46,7 +53,10 @@ export interface Runner {
   readonly limitsInForce: readonly string[];
   /** Who the command runs as on the host, when that is not the node's own user. */
   readonly owner?: Owner | undefined;
-  start(command: StagedCommand, streams: CommandStreams): RunningCommand;
+  /** What holds for guests, one text each; `undefined` where they cannot run. */
+  readonly guestLimitsInForce: readonly string[] | undefined;
+  /** @param guest - at the lowest class, within what all guests may have together */
+  start(command: StagedCommand, streams: CommandStreams, guest: boolean): RunningCommand;
   /** Gives back what the runner holds of the system; no command may be running. */
   close(): Promise<void>;
 }

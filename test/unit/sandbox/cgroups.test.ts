@@ -88,6 +88,74 @@ test('version 2: gives way to its own groups when the kernel wants the group abo
   expect(read('app/potluck-node/cgroup.procs')).toBe('77');
 });
 
+const guestLimits = { ...limits, guestMemoryBytes: 700_000 };
+
+test('version 1: guests have a group of groups of their own, with less, and one that freezes', async () => {
+  for (const name of ['memory', 'pids', 'freezer', 'cpu', 'blkio']) makeGroup(name, {});
+  const self = {
+    cgroup: '8:pids:/\n7:blkio:/\n6:freezer:/\n4:memory:/\n1:cpu,cpuacct:/',
+    mountinfo: ['pids', 'blkio', 'freezer', 'memory', 'cpu']
+      .map((name) => mount(join(root, name), 'cgroup', name === 'cpu' ? 'cpu,cpuacct' : name))
+      .join('\n'),
+    pid: 77,
+    suffix: 'a',
+  };
+  const own = openCgroups({ limits, self });
+  const guests = openCgroups({ limits: guestLimits, self });
+  expect(own?.controllers).toHaveLength(2);
+  expect(guests?.controllers).toHaveLength(5);
+  expect(read('memory/potluck-77-a-guests/memory.limit_in_bytes')).toBe('700000');
+  expect(read('memory/potluck-77-a-guests/0/memory.limit_in_bytes')).toBe('1000000');
+  expect(read('cpu/potluck-77-a-guests/cpu.shares')).toBe('2');
+  expect(readdirSync(join(root, 'freezer'))).toEqual(['potluck-77-a-guests']);
+  own?.close();
+  guests?.close();
+});
+
+test('version 2: hands down what guests need besides, and gives them the least weight together', async () => {
+  makeGroup('app', {
+    'cgroup.controllers': 'cpu io memory pids',
+    'cgroup.procs': '77\n',
+    'cgroup.subtree_control': '',
+  });
+  const self = { cgroup: '0::/app', mountinfo: mount(root, 'cgroup2', 'nsdelegate'), pid: 77, suffix: 'a' };
+  const guests = openCgroups({ limits: guestLimits, self });
+  expect(read('app/cgroup.subtree_control')).toBe('+cpu +io +memory +pids');
+  expect(read('app/potluck-77-a-guests/cpu.weight')).toBe('1');
+  expect(read('app/potluck-77-a-guests/io.weight')).toBe('1');
+  expect(read('app/potluck-77-a-guests/memory.max')).toBe('700000');
+  guests?.close();
+});
+
+/** What the kernel keeps in a group that it can freeze, in each version. */
+const freezers = [
+  { version: 1, file: 'freezer.state', frozen: 'FROZEN', thawed: 'THAWED' },
+  { version: 2, file: 'cgroup.freeze', frozen: '1', thawed: '0' },
+];
+
+test.for(freezers)('version $version: freezes a group, and hands out none that is frozen', async (one) => {
+  const controller = one.version === 1 ? 'freezer' : 'memory';
+  makeGroup(one.version === 1 ? 'freezer' : '.', { 'cgroup.controllers': 'memory', 'cgroup.procs': '' });
+  const self = {
+    cgroup: one.version === 1 ? '6:freezer:/' : '0::/',
+    mountinfo:
+      one.version === 1 ? mount(join(root, 'freezer'), 'cgroup', 'freezer') : mount(root, 'cgroup2', 'nsdelegate'),
+    pid: 77,
+    suffix: 'a',
+  };
+  const dir = join(one.version === 1 ? 'freezer' : '.', 'potluck-77-a-guests', '0');
+  // The kernel fills a new group; here it is there before.
+  makeGroup(dir, { [one.file]: one.thawed, 'cgroup.events': 'populated 1\nfrozen 1\n' });
+  const guests = openCgroups({ limits: guestLimits, self });
+  const group = guests?.acquire();
+  expect(guests?.controllers).toContain(controller);
+  await group?.freezer?.freeze();
+  expect(read(dir, one.file)).toBe(one.frozen);
+  group?.[Symbol.dispose]();
+  expect(read(dir, one.file)).toBe(one.thawed);
+  guests?.close();
+});
+
 test('sets no limit where nothing was delegated', () => {
   makeGroup('user', { 'cgroup.controllers': '', 'cgroup.procs': '1\n77\n' });
   const self = { cgroup: '0::/user', mountinfo: mount(root, 'cgroup2', 'nsdelegate'), pid: 77, suffix: 'a' };
