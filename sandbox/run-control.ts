@@ -3,8 +3,8 @@
 /** What a runner can do to a command. Its calls never overlap; neither rejects. */
 export interface Freezable {
   /** Resolves when no process of the command runs any more, or it could not be done in time. */
-  freeze(): Promise<void>;
-  thaw(): Promise<void>;
+  readonly freeze: () => Promise<void>;
+  readonly thaw: () => Promise<void>;
 }
 
 /**

@@ -38,7 +38,7 @@ export function remembered<T>(ask: () => Promise<T | undefined>, everyMs: number
       if (!asking && !closed && nowMs() - askedAtMs >= everyMs) {
         asking = true;
         askedAtMs = nowMs();
-        ask()
+        void ask()
           .catch(() => undefined)
           .then((answer) => {
             value = answer;

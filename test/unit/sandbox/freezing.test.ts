@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
-import { type Process, processTree, readProcess } from '../../../sandbox/processes.ts';
+import { type Process, processTree } from '../../../sandbox/processes.ts';
 import { createRunControl } from '../../../sandbox/run-control.ts';
 import { until } from '../../support/until.ts';
 import { isolatedSandbox, noBubblewrap, processesWith, testSandbox } from './support.ts';
@@ -37,12 +37,12 @@ const kinds = [
   { name: 'an unisolated action', made: plain, guest: false },
 ];
 
-describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh }, guest }) => {
+describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: on, guest }) => {
   test('stands still while frozen, and goes on afterwards', async () => {
     const marker = newMarker();
     const control = createRunControl();
     const script = `: ${marker}; i=0; while [ ! -e stop ] && [ $i -lt 300000 ]; do i=$((i+1)); done; echo done`;
-    const run = sh(script, { guest, options: { control } });
+    const run = on.sh(script, { guest, options: { control } });
     await until(() => ticks(marker) > 2);
     await control.freeze();
     const before = ticks(marker);
@@ -59,7 +59,7 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh 
     const abort = new AbortController();
     // One chain in which each process is replaced by its child, and one parent that never stops having children.
     const script = `: ${marker}; f() { sleep 0.002; f & }; f; while :; do sleep 0.01 & sleep 0.003; done`;
-    const run = sh(script, { guest, options: { control, signal: abort.signal } }).catch((error: unknown) => error);
+    const run = on.sh(script, { guest, options: { control, signal: abort.signal } }).catch((error: unknown) => error);
     await until(() => running(marker).length > 3);
     await sleep(50);
     await control.freeze();
@@ -76,7 +76,7 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh 
     const control = createRunControl();
     const phases: string[] = [];
     const onPhase = (phase: string) => phases.push(phase);
-    const run = sh('sleep 0.4; echo in time', { guest, timeoutMs: 800, options: { control, onPhase } });
+    const run = on.sh('sleep 0.4; echo in time', { guest, timeoutMs: 800, options: { control, onPhase } });
     await until(() => phases.includes('running'));
     await control.freeze();
     await sleep(1_000);
@@ -84,7 +84,7 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh 
     expect(await run).toMatchObject({ kind: 'exited', stdout: 'in time\n' });
 
     const other = createRunControl();
-    const late = sh('sleep 30', { guest, timeoutMs: 200, options: { control: other } });
+    const late = on.sh('sleep 30', { guest, timeoutMs: 200, options: { control: other } });
     await other.freeze();
     await sleep(300);
     await other.thaw();
@@ -97,7 +97,7 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh 
     const phases: string[] = [];
     const onPhase = (phase: string) => phases.push(phase);
     const marker = newMarker();
-    const run = sh(`echo ${marker}`, { guest, options: { control, onPhase } });
+    const run = on.sh(`echo ${marker}`, { guest, options: { control, onPhase } });
     await until(() => phases.includes('running'));
     await sleep(50);
     expect(processesWith(marker)).toEqual([]);
@@ -109,13 +109,13 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: { sh 
     const marker = newMarker();
     const control = createRunControl();
     const abort = new AbortController();
-    const run = sh(`: ${marker}; sleep 60 & sleep 60; :`, { guest, options: { control, signal: abort.signal } });
+    const run = on.sh(`: ${marker}; sleep 60 & sleep 60; :`, { guest, options: { control, signal: abort.signal } });
     await until(() => running(marker).length > 2);
     await control.freeze();
     abort.abort();
     await expect(run).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(running(marker)).toEqual([]);
-    const next = await Promise.all(Array.from({ length: 4 }, () => sh('echo runs', { guest })));
+    const next = await Promise.all(Array.from({ length: 4 }, () => on.sh('echo runs', { guest })));
     expect(next.map(({ stdout }) => stdout)).toEqual(Array.from({ length: 4 }, () => 'runs\n'));
   });
 });

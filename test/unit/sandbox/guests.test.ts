@@ -1,19 +1,20 @@
 import { describe, expect, test } from 'vitest';
 import { createGuestDisk } from '../../../sandbox/guest-disk.ts';
 import { until } from '../../support/until.ts';
-import { isolatedSandbox, noBubblewrap, testSandbox } from './support.ts';
+import { isolatedSandbox, noBubblewrap, type TestSandbox, testSandbox } from './support.ts';
 
 const MiB = 2 ** 20;
 const small = await isolatedSandbox({ guests: { memoryBytes: 96 * MiB, diskBytes: 8 * MiB } });
 
 test('without isolation no guest is let in', async () => {
-  const { sandbox, sh } = await testSandbox({ bubblewrapPath: noBubblewrap });
-  expect(sandbox.describe().guestLimitsInForce).toEqual([]);
-  await expect(sh('echo stranger', { guest: true })).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
+  const plain = await testSandbox({ bubblewrapPath: noBubblewrap });
+  expect(plain.sandbox.describe().guestLimitsInForce).toEqual([]);
+  await expect(plain.sh('echo stranger', { guest: true })).rejects.toMatchObject({ code: 'FAILED_PRECONDITION' });
 });
 
 describe.skipIf(!small)('a guest', () => {
-  const { sh, sandbox } = small as NonNullable<typeof small>;
+  const sh = (script: string, run?: { guest: boolean }) => (small as TestSandbox).sh(script, run);
+  const limits = () => (small as TestSandbox).sandbox.describe().guestLimitsInForce;
 
   /** nice, and the scheduling policy; see proc_pid_stat(5) */
   const classOf = "sed 's/.*) //' /proc/self/stat | cut -d' ' -f17,39; cat /proc/self/oom_score_adj";
@@ -22,7 +23,7 @@ describe.skipIf(!small)('a guest', () => {
     const [own, guest] = [await sh(classOf), await sh(classOf, { guest: true })];
     expect(own.stdout).toMatch(/^\d+ 0\n0\n/);
     expect(guest.stdout).toBe('19 5\n1000\n');
-    expect(sandbox.describe().guestLimitsInForce.join()).toContain('idle class');
+    expect(limits().join()).toContain('idle class');
   });
 
   test('cannot leave its class again', async () => {
@@ -32,7 +33,7 @@ describe.skipIf(!small)('a guest', () => {
   });
 
   test('that takes more memory than guests have is this machine refusing, not the action failing', async (context) => {
-    if (!sandbox.describe().guestLimitsInForce.some((text) => /^memory [\d.]+ GiB together/.test(text))) {
+    if (!limits().some((text) => /^memory [\d.]+ GiB together/.test(text))) {
       return context.skip('no control group for memory was delegated here');
     }
     await expect(sh('tail /dev/zero', { guest: true })).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
@@ -40,7 +41,7 @@ describe.skipIf(!small)('a guest', () => {
   });
 
   test('shares that memory with the other guests', async (context) => {
-    if (!sandbox.describe().guestLimitsInForce.some((text) => /^memory [\d.]+ GiB together/.test(text))) {
+    if (!limits().some((text) => /^memory [\d.]+ GiB together/.test(text))) {
       return context.skip('no control group for memory was delegated here');
     }
     // Each alone would have room.
