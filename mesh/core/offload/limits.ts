@@ -61,7 +61,3 @@ export const freeMemoryBytes = 2 * 1024 * 1024 * 1024;
 export const freeMemoryShare = 1 / 8;
 /** Without a sample for this long nothing is known, and the machine counts as in use. */
 export const sampleMsMax = 10_000;
-
-/** Stages of the owner's return: guests are frozen at once, given back after this, and killed after that. */
-export const giveBackAfterMs = 3_000;
-export const killAfterMs = 5_000;

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { createExecutor, type Executor, type ExecutorEffect } from '../../../../mesh/core/agents/executor.ts';
+import { createExecutor } from '../../../../mesh/core/agents/executor.ts';
+import type { Executor, ExecutorEffect } from '../../../../mesh/core/agents/executor/types.ts';
 import { executorLimits } from '../../../../mesh/core/agents/limits.ts';
 import type { ClaimRef, GrantedClaim } from '../../../../mesh/core/claims/messages.ts';
 
@@ -13,13 +14,14 @@ const granted: GrantedClaim = {
   doNotCache: false,
   spaceBytes: 100,
   reserved: false,
+  stay: false,
   expiresInMs: 9_000,
 };
-const outcome = { result: 'sha256/bb/2', sizeBytes: 10 };
+const outcome = { result: 'sha256/bb/2', sizeBytes: 10, cacheable: true };
 
-function create(slots = 2): Executor {
+function create(slots = 2, guestSlots = slots): Executor {
   const executor = createExecutor({ self: 'me', storeGeneration: 1, holds: () => [], freeBytes: () => 1_000 });
-  executor.step({ kind: 'slots', slots, guests: true, capabilities: ['os=linux'] }, 0);
+  executor.step({ kind: 'slots', slots, guests: true, guestSlots, capabilities: ['os=linux'] }, 0);
   executor.step({ kind: 'workAt', leader: 'lea' }, 0);
   return executor;
 }
@@ -49,12 +51,16 @@ test('an action goes from the grant to the commit, and promises come before it',
   expect(executor.step({ kind: 'fetched', run: 1, ok: true }, 3)).toContainEqual(
     expect.objectContaining({ kind: 'run', run: 1, guest: true, token }),
   );
-  expect(executor.step({ kind: 'ran', run: 1, outcome }, 500)).toContainEqual({ kind: 'pinOutputs', run: 1, outcome });
+  expect(executor.step({ kind: 'ran', run: 1, outcome, runMs: 400 }, 500)).toContainEqual({
+    kind: 'pinOutputs',
+    run: 1,
+    outcome,
+  });
   expect(executor.step({ kind: 'pinned', run: 1, forMs: 60_000 }, 501)).toContainEqual(
     expect.objectContaining({
       kind: 'send',
       to: 'anna',
-      message: expect.objectContaining({ kind: 'handOver', token }),
+      message: expect.objectContaining({ kind: 'handOver', token, runMs: 400 }),
     }),
   );
   const promise = { holder: 'anna', storeGeneration: 4, pinnedForMs: 50_000 };
@@ -66,7 +72,7 @@ test('an action goes from the grant to the commit, and promises come before it',
   expect(effects).toContainEqual({
     kind: 'send',
     to: 'lea',
-    message: { kind: 'commit', claim, result: outcome.result, promises: [mine, promise] },
+    message: { kind: 'commit', claim, result: outcome.result, cacheable: true, promises: [mine, promise] },
   });
   executor.step({ kind: 'message', from: 'lea', message: { kind: 'committed', claim, outcome: 'accepted' } }, 530);
   expect([...executor.runs()]).toEqual([]);
@@ -113,14 +119,26 @@ test('when the owner returns, guests freeze at once, and are given back when the
   expect(sentKinds(effects)).toContain('giveBack');
 });
 
-test('nothing starts for a guest while the owner is there', () => {
+test('what has not begun for a guest is given back as soon as the owner is there, and no more is claimed', () => {
   const executor = create();
   grant(executor);
   executor.step({ kind: 'reserved', run: 1 }, 2);
-  executor.step({ kind: 'owner', present: true }, 3);
-  const kinds = (effects: readonly ExecutorEffect[]) => effects.map(({ kind }) => kind);
-  expect(kinds(executor.step({ kind: 'fetched', run: 1, ok: true }, 4))).not.toContain('run');
-  expect(kinds(executor.step({ kind: 'owner', present: false }, 5))).toContain('run');
+  const effects = executor.step({ kind: 'owner', present: true }, 3);
+  expect(sentKinds(effects)).toContain('giveBack');
+  expect(effects).toContainEqual({ kind: 'kill', run: 1 });
+  const pull = effects.find((effect) => effect.kind === 'send' && effect.message.kind === 'pull');
+  expect(pull).toMatchObject({ message: { ownOnly: true } });
+  expect(sentKinds(grant(executor, { token: { ...token, counter: 9 } }, 4))).toContain('giveBack');
+});
+
+test('the submitter hears that its action stands still, and that it goes on', () => {
+  const executor = create();
+  start(executor);
+  const frozen = executor.step({ kind: 'owner', present: true }, 100);
+  const stage = { kind: 'stage', key, request: 'anna/1', token };
+  expect(frozen).toContainEqual({ kind: 'send', to: 'anna', message: { ...stage, stage: 'frozen' } });
+  const thawed = executor.step({ kind: 'owner', present: false }, 200);
+  expect(thawed).toContainEqual({ kind: 'send', to: 'anna', message: { ...stage, stage: 'executing' } });
 });
 
 test('a new leader is told what runs until it adopts it, and the commit carries its token', () => {
@@ -132,7 +150,7 @@ test('a new leader is told what runs until it adopts it, and the commit carries 
   expect(sentKinds(executor.step({ kind: 'wake' }, 100 + executorLimits.registerRetryMs))).toContain('register');
   const adopted = { kind: 'adopted' as const, old: token, claim: { ...claim, token: fresh }, expiresInMs: 9_000 };
   executor.step({ kind: 'message', from: 'max', message: adopted }, 700);
-  executor.step({ kind: 'ran', run: 1, outcome }, 800);
+  executor.step({ kind: 'ran', run: 1, outcome, runMs: 400 }, 800);
   executor.step({ kind: 'pinned', run: 1, forMs: 1_000 }, 801);
   const effects = executor.step({ kind: 'absent', node: 'anna' }, 802);
   expect(effects).toContainEqual(
@@ -159,7 +177,7 @@ test('a reservation fetches its inputs, and runs only when its leader confirmed 
   grant(executor, other, 10);
   executor.step({ kind: 'reserved', run: 2 }, 11);
   executor.step({ kind: 'fetched', run: 2, ok: true }, 12);
-  const effects = executor.step({ kind: 'ran', run: 1, outcome }, 20);
+  const effects = executor.step({ kind: 'ran', run: 1, outcome, runMs: 400 }, 20);
   expect(effects.some(({ kind }) => kind === 'run')).toBe(false);
   expect(sentKinds(effects)).toContain('start');
   const confirmed = {
@@ -170,4 +188,97 @@ test('a reservation fetches its inputs, and runs only when its leader confirmed 
   expect(executor.step({ kind: 'message', from: 'lea', message: confirmed }, 21)).toContainEqual(
     expect.objectContaining({ kind: 'run', run: 2 }),
   );
+});
+
+test('a slot is kept for a reservation whose start is being confirmed', () => {
+  const executor = create(1);
+  start(executor);
+  const other = { ...granted, key: 'sha256/cc/1/', token: { ...token, counter: 4 }, reserved: true };
+  grant(executor, other, 10);
+  executor.step({ kind: 'reserved', run: 2 }, 11);
+  executor.step({ kind: 'fetched', run: 2, ok: true }, 12);
+  executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20);
+  expect(executor.freeSlots()).toBe(0);
+  const third = { key: 'sha256/dd/1/', token: { ...token, counter: 5 } };
+  expect(sentKinds(grant(executor, third, 21))).toContain('giveBack');
+});
+
+test('guests have no more slots than are lent, and own actions may have them all', () => {
+  const executor = create(3, 1);
+  start(executor);
+  const other = { key: 'sha256/cc/1/', token: { ...token, counter: 4 } };
+  expect(sentKinds(grant(executor, other, 10))).toContain('giveBack');
+  const own = { ...other, submitter: 'me', request: 'me/1' };
+  expect(grant(executor, own, 11)).toContainEqual(expect.objectContaining({ kind: 'reserve' }));
+  const pulled = executor.step({ kind: 'workAt', leader: 'lou' }, 12);
+  const pull = pulled.find((effect) => effect.kind === 'send' && effect.to === 'lou');
+  expect(pull).toMatchObject({ message: { kind: 'pull', slots: 1, ownOnly: true } });
+});
+
+/** An action of an own client that stays, as far as it runs. */
+function stay(executor: Executor): readonly ExecutorEffect[] {
+  executor.step({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10 }, 1);
+  return executor.step({ kind: 'reserved', run: 1 }, 1);
+}
+const stayed: Partial<GrantedClaim> = { submitter: 'me', request: 'me/1', stay: true };
+
+test('an own action starts without any leader, and goes on under the claim that is granted for it', () => {
+  const executor = create();
+  const started = stay(executor);
+  expect(started).toContainEqual(expect.objectContaining({ kind: 'run', run: 1, guest: false, token: undefined }));
+  expect(started).toContainEqual(
+    expect.objectContaining({ to: 'me', message: expect.objectContaining({ kind: 'stage', stage: 'executing' }) }),
+  );
+  expect(grant(executor, stayed)).toContainEqual({ kind: 'ownClaimed', request: 'me/1', token });
+  const ended = executor.step({ kind: 'ran', run: 1, outcome, runMs: 70 }, 80);
+  // The own client waits for nobody; the result is committed all the same.
+  expect(ended).toContainEqual(expect.objectContaining({ kind: 'ownEnded', request: 'me/1', token, outcome }));
+  const pinned = executor.step({ kind: 'pinned', run: 1, forMs: 60_000 }, 81);
+  expect(pinned).toContainEqual(
+    expect.objectContaining({ to: 'lea', message: expect.objectContaining({ kind: 'commit', claim }) }),
+  );
+});
+
+test('a claim for a run that is over already is given back', () => {
+  const executor = create();
+  stay(executor);
+  executor.step({ kind: 'ran', run: 1, outcome, runMs: 1 }, 2);
+  const effects = grant(executor, stayed, 3);
+  expect(sentKinds(effects)).toContain('giveBack');
+  expect(effects.some(({ kind }) => kind === 'reserve')).toBe(false);
+});
+
+test('an own run goes on without its claim when that is lost, and stops when nobody waits for it', () => {
+  const executor = create();
+  stay(executor);
+  grant(executor, stayed);
+  const revoked = { kind: 'revoked' as const, claims: [{ ...claim, reason: 'expired' as const }] };
+  const effects = executor.step({ kind: 'message', from: 'lea', message: revoked }, 50);
+  expect(effects).toContainEqual({ kind: 'ownUnclaimed', request: 'me/1' });
+  expect(effects.some(({ kind }) => kind === 'kill')).toBe(false);
+  expect(executor.step({ kind: 'stopOwn', request: 'me/1' }, 60)).toContainEqual({ kind: 'kill', run: 1 });
+});
+
+test('a run whose outcome must not be stored is handed over and finished, and promised to nobody', () => {
+  const executor = create();
+  start(executor);
+  executor.step({ kind: 'ran', run: 1, outcome: { ...outcome, cacheable: false }, runMs: 9 }, 20);
+  executor.step({ kind: 'pinned', run: 1, forMs: 60_000 }, 21);
+  const handedOver = { kind: 'handedOver' as const, key, token, promise: undefined };
+  const effects = executor.step({ kind: 'message', from: 'anna', message: handedOver }, 22);
+  expect(effects).toContainEqual(
+    expect.objectContaining({ message: expect.objectContaining({ kind: 'commit', cacheable: false }) }),
+  );
+});
+
+test('own clients come before guests in the slots that become free', () => {
+  const executor = create(1);
+  start(executor);
+  executor.step({ kind: 'runOwn', request: 'me/2', key: 'sha256/ee/1/', spaceBytes: 10 }, 10);
+  const effects = executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20);
+  expect(effects).toContainEqual({ kind: 'reserve', run: 2, spaceBytes: 10 });
+  const slots = effects.filter((effect) => effect.kind === 'send' && effect.message.kind === 'pull');
+  expect(
+    slots.every((effect) => effect.kind === 'send' && effect.message.kind === 'pull' && effect.message.slots === 0),
+  ).toBe(true);
 });

@@ -62,6 +62,8 @@ function item(name: string, fields: Partial<SubmitItem> = {}): SubmitItem {
     skipCacheLookup: false,
     expectedMs: 0,
     reoffer: false,
+    stay: false,
+    avoid: [],
     ...fields,
   };
 }
@@ -93,8 +95,8 @@ const of = (kind: ClaimMessage['kind']): ClaimMessage[] =>
   sent.flatMap(({ message }) => (message.kind === kind ? [message] : []));
 const refOf = ({ shard, key, token }: ClaimRef): ClaimRef => ({ shard, key, token });
 const promises = [{ holder: 'eve', storeGeneration: 1, pinnedForMs: limits.promiseMsMin }];
-const commit = (node: string, claim: ClaimRef, result = 'r1'): void =>
-  from(node, { kind: 'commit', claim: refOf(claim), result, promises });
+const commit = (node: string, claim: ClaimRef, result = 'r1', cacheable = true): void =>
+  from(node, { kind: 'commit', claim: refOf(claim), result, cacheable, promises });
 const proposal = () => effects.flatMap((effect) => (effect.kind === 'propose' ? [effect] : []))[0];
 
 /** Submits and claims an action, and returns its claim. */

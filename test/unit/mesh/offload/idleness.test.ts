@@ -1,7 +1,6 @@
 import { expect, test } from 'vitest';
 import { createIdleness, type MachineSample } from '../../../../mesh/core/offload/idleness.ts';
 import * as limits from '../../../../mesh/core/offload/limits.ts';
-import { createYielding, type YieldingEffect } from '../../../../mesh/core/offload/yielding.ts';
 
 const quiet: MachineSample = {
   ownerPermille: 20,
@@ -138,42 +137,4 @@ test('without samples the machine counts as in use, and quiet before the gap pro
   expect(other.sample(quiet, limits.enterIdleMs)).toBe(false);
   // Who opens the lid again is there.
   expect(idleness.sample(quiet, nowMs + 3_600_000)).toBe(false);
-});
-
-const kinds = (effects: readonly YieldingEffect[]): string[] =>
-  effects.filter(({ kind }) => kind !== 'wakeAt').map(({ kind }) => kind);
-
-test('the owner returns: claiming stops and guests freeze at once, then they are given back, then killed', () => {
-  const yielding = createYielding();
-  yielding.step({ kind: 'guestStarted', run: 1 }, 0);
-  const at = yielding.step({ kind: 'owner', present: true }, 1_000);
-  expect(kinds(at)).toEqual(['claiming', 'freeze']);
-  expect(at).toContainEqual({ kind: 'wakeAt', atMs: 1_000 + limits.giveBackAfterMs });
-  expect(kinds(yielding.step({ kind: 'wake' }, 1_000 + limits.giveBackAfterMs))).toEqual(['giveBack']);
-  expect(kinds(yielding.step({ kind: 'wake' }, 1_000 + limits.killAfterMs))).toEqual(['kill']);
-  expect(kinds(yielding.step({ kind: 'owner', present: false }, 60_000))).toEqual(['claiming']);
-});
-
-test('an owner who goes again soon lets guests go on', () => {
-  const yielding = createYielding();
-  yielding.step({ kind: 'guestStarted', run: 1 }, 0);
-  yielding.step({ kind: 'owner', present: true }, 1_000);
-  expect(kinds(yielding.step({ kind: 'owner', present: false }, 2_000))).toEqual(['claiming', 'thaw']);
-});
-
-test('what was given back is killed, also when the owner goes before that', () => {
-  const yielding = createYielding();
-  yielding.step({ kind: 'guestStarted', run: 1 }, 0);
-  yielding.step({ kind: 'owner', present: true }, 0);
-  yielding.step({ kind: 'wake' }, limits.giveBackAfterMs);
-  expect(kinds(yielding.step({ kind: 'owner', present: false }, limits.giveBackAfterMs + 10))).toEqual([
-    'claiming',
-    'kill',
-  ]);
-});
-
-test('a guest that begins while the owner is there is frozen at once', () => {
-  const yielding = createYielding();
-  yielding.step({ kind: 'owner', present: true }, 0);
-  expect(kinds(yielding.step({ kind: 'guestStarted', run: 7 }, 10))).toEqual(['freeze']);
 });

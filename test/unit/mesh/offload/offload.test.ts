@@ -1,18 +1,15 @@
 import { expect, test } from 'vitest';
 import * as limits from '../../../../mesh/core/offload/limits.ts';
-import {
-  createOffload,
-  type Offload,
-  type OffloadEffect,
-  type OffloadEvent,
-  type OffloadItem,
-} from '../../../../mesh/core/offload/offload.ts';
+import { createOffload, type Offload } from '../../../../mesh/core/offload/offload.ts';
+import type { MeshMember, OffloadEffect, OffloadEvent, OffloadItem } from '../../../../mesh/core/offload/types.ts';
 
 interface Bench {
   readonly offload: Offload;
   nowMs: number;
   step(event: OffloadEvent): readonly OffloadEffect[];
   submit(request: string, traits?: Partial<OffloadItem>): 'runHere' | 'offer';
+  /** As many members as there are throughputs, each lending as many slots. */
+  mesh(guestSlots: number, ...bytesPerMs: number[]): void;
   /** Wakes it as it asked, until the time has passed. */
   pass(forMs: number): OffloadEffect[];
 }
@@ -29,9 +26,12 @@ function createBench(slots = 4, meshSlots = 20): Bench {
       return effects;
     },
     submit(request, traits = {}) {
-      const item = { request, mnemonic: 'CppCompile', family: request, inputBytes: 0, outputBytes: 0, ...traits };
-      const effects = bench.step({ kind: 'submit', item });
+      const effects = bench.step({ kind: 'submit', item: itemOf(request, traits), hasLeader: true });
       return effects.find(({ kind }) => kind === 'runHere' || kind === 'offer')?.kind as 'runHere' | 'offer';
+    },
+    mesh(guestSlots, ...bytesPerMs) {
+      const members = bytesPerMs.map((rate, i) => ({ node: `n${i}`, guestSlots, capabilities: [], bytesPerMs: rate }));
+      bench.step({ kind: 'mesh', members });
     },
     pass(forMs) {
       const endMs = bench.nowMs + forMs;
@@ -45,19 +45,24 @@ function createBench(slots = 4, meshSlots = 20): Bench {
       return effects;
     },
   };
-  bench.step({ kind: 'slots', slots, free: slots });
-  bench.step({ kind: 'mesh', slots: meshSlots });
-  bench.step({ kind: 'link', bytesPerMs: 100_000 });
+  bench.step({ kind: 'slots', slots, free: slots, capabilities: [] });
+  bench.mesh(meshSlots, 100_000);
   return bench;
 }
+
+function itemOf(request: string, traits: Partial<OffloadItem> = {}): OffloadItem {
+  return { request, mnemonic: 'CppCompile', family: request, inputBytes: 0, requires: [], avoid: [], ...traits };
+}
+
+const hedged = (effects: readonly OffloadEffect[]): number => effects.filter(({ kind }) => kind === 'hedgeHere').length;
 
 /** Runs one action to its end. */
 function run(bench: Bench, request: string, node: string, runMs: number, family: string): void {
   bench.submit(request, { family });
   if (node !== 'self') bench.step({ kind: 'claimed', request, node });
   bench.nowMs += runMs;
-  bench.step({ kind: 'ended', request, node, runMs });
-  bench.step({ kind: 'slots', slots: 4, free: 4 });
+  bench.step({ kind: 'ended', request, node, runMs, sizeBytes: 0 });
+  bench.step({ kind: 'slots', slots: 4, free: 4, capabilities: [] });
 }
 
 test('with a free slot here and nothing faster elsewhere it runs here', () => {
@@ -90,18 +95,18 @@ test('a free slot here is left free when elsewhere takes far less time', () => {
 
 test('below 100 Mbit/s inputs are not shipped, however busy this machine is; small ones are', () => {
   const bench = createBench(1);
-  bench.step({ kind: 'link', bytesPerMs: limits.shippingBytesPerMsMin - 1 });
+  bench.mesh(20, limits.shippingBytesPerMsMin - 1);
   bench.submit('a');
   expect(bench.submit('b', { inputBytes: 50_000_000 })).toBe('runHere');
   expect(bench.submit('c', { inputBytes: 100_000 })).toBe('offer');
-  bench.step({ kind: 'link', bytesPerMs: 100_000 });
+  bench.mesh(20, 100_000);
   expect(bench.submit('d', { inputBytes: 50_000_000 })).toBe('offer');
 });
 
 test('an action whose inputs take longer to ship than it takes to run waits here', () => {
   const bench = createBench(1);
   run(bench, 'before', 'self', 300, 'tiny');
-  bench.step({ kind: 'slots', slots: 1, free: 1 });
+  bench.step({ kind: 'slots', slots: 1, free: 1, capabilities: [] });
   bench.submit('a', { family: 'tiny' });
   expect(bench.submit('b', { family: 'tiny', inputBytes: 400_000_000 })).toBe('runHere');
 });
@@ -112,7 +117,7 @@ test('a straggler runs here as well when there is a free slot, and only then', (
   expect(bench.submit('away')).toBe('offer');
   bench.step({ kind: 'claimed', request: 'away', node: 'slow' });
   expect(bench.pass(60_000)).toEqual([]);
-  const effects = bench.step({ kind: 'slots', slots: 1, free: 1 });
+  const effects = bench.step({ kind: 'slots', slots: 1, free: 1, capabilities: [] });
   expect(effects).toContainEqual({ kind: 'hedgeHere', request: 'away' });
 });
 
@@ -121,12 +126,12 @@ test('frozen time is not run time', () => {
   bench.submit('here');
   bench.submit('away');
   bench.step({ kind: 'claimed', request: 'away', node: 'slow' });
-  bench.step({ kind: 'slots', slots: 1, free: 1 });
+  bench.step({ kind: 'slots', slots: 1, free: 1, capabilities: [] });
   bench.step({ kind: 'frozen', request: 'away', frozen: true });
-  expect(bench.pass(120_000).filter(({ kind }) => kind === 'hedgeHere')).toEqual([]);
+  expect(hedged(bench.pass(120_000))).toBe(0);
   bench.step({ kind: 'frozen', request: 'away', frozen: false });
-  expect(bench.pass(15_000).filter(({ kind }) => kind === 'hedgeHere')).toEqual([]);
-  expect(bench.pass(30_000).filter(({ kind }) => kind === 'hedgeHere').length).toBe(1);
+  expect(hedged(bench.pass(15_000))).toBe(0);
+  expect(hedged(bench.pass(30_000))).toBe(1);
 });
 
 test('stragglers are hedged a few times, and then only as a small share of all offers', () => {
@@ -139,7 +144,7 @@ test('stragglers are hedged a few times, and then only as a small share of all o
   let hedges = 0;
   bench.nowMs += 600_000;
   for (let i = 0; i < 50; i++) {
-    hedges += bench.step({ kind: 'slots', slots: 1, free: 1 }).filter(({ kind }) => kind === 'hedgeHere').length;
+    hedges += hedged(bench.step({ kind: 'slots', slots: 1, free: 1, capabilities: [] }));
   }
   expect(hedges).toBe(limits.hedgesFree + (100 * limits.hedgePercent) / 100);
 });
@@ -168,19 +173,21 @@ test('an executor that fails again and again is drained, probed with one action,
   const { health } = bench.offload;
   let drained: OffloadEffect | undefined;
   for (let i = 0; i < limits.faultsToDrain; i++) {
-    [drained] = bench.step({ kind: 'fault', request: `r${i}`, node: 'bad' });
+    [drained] = bench.step({ kind: 'fault', node: 'bad' });
   }
-  expect(drained).toEqual({ kind: 'drained', node: 'bad', forMs: limits.drainMs });
+  const untilMs = bench.nowMs + limits.drainMs;
+  expect(drained).toEqual({ kind: 'drained', node: 'bad', drained: true, untilMs, reason: 'faults' });
   expect(health.accepts('bad', bench.nowMs)).toBe(false);
   expect(health.avoided(['bad', 'good'], bench.nowMs)).toEqual(['bad']);
   bench.nowMs += limits.drainMs;
   expect(health.accepts('bad', bench.nowMs)).toBe(true);
   health.given('bad');
   expect(health.accepts('bad', bench.nowMs)).toBe(false);
-  const [again] = bench.step({ kind: 'fault', request: 'probe', node: 'bad' });
-  expect(again).toEqual({ kind: 'drained', node: 'bad', forMs: 2 * limits.drainMs });
+  const [again] = bench.step({ kind: 'fault', node: 'bad' });
+  expect(again).toMatchObject({ kind: 'drained', untilMs: bench.nowMs + 2 * limits.drainMs });
   bench.nowMs += 2 * limits.drainMs;
-  health.well('bad');
+  const [back] = bench.step({ kind: 'ended', request: 'probe', node: 'bad', runMs: 10, sizeBytes: 0 });
+  expect(back).toMatchObject({ kind: 'drained', node: 'bad', drained: false, reason: 'probed' });
   health.given('bad');
   expect(health.accepts('bad', bench.nowMs)).toBe(true);
 });
@@ -190,4 +197,63 @@ test('the only executors are never all avoided', () => {
   for (const node of ['a', 'b']) for (let i = 0; i < limits.faultsToDrain; i++) health.fault(node, 0);
   expect(health.avoided(['a', 'b'], 1)).toEqual([]);
   expect(health.avoided(['a', 'b', 'c'], 1)).toEqual(['a', 'b']);
+});
+
+test('a wrong result drains at once, and what a hand drained only a hand lets back', () => {
+  const bench = createBench();
+  expect(bench.step({ kind: 'mismatched', node: 'liar' })).toContainEqual(
+    expect.objectContaining({ kind: 'drained', node: 'liar', reason: 'mismatch' }),
+  );
+  bench.step({ kind: 'drain', node: 'n0', drained: true });
+  bench.nowMs += limits.drainMsMax;
+  expect(bench.offload.avoided(itemOf('a'))).toEqual(['n0']);
+  bench.step({ kind: 'ended', request: 'x', node: 'n0', runMs: 10, sizeBytes: 0 });
+  expect(bench.offload.health.accepts('n0', bench.nowMs)).toBe(false);
+  bench.step({ kind: 'drain', node: 'n0', drained: false });
+  expect(bench.offload.avoided(itemOf('a'))).toEqual([]);
+});
+
+test('when everybody else is drained an action stays; one that cannot run here goes to them', () => {
+  const bench = createBench(1);
+  bench.step({ kind: 'drain', node: 'n0', drained: true });
+  expect([bench.submit('a'), bench.submit('b')]).toEqual(['runHere', 'runHere']);
+  const members: MeshMember[] = [{ node: 'mac', guestSlots: 2, capabilities: ['os=mac'], bytesPerMs: 100_000 }];
+  bench.step({ kind: 'mesh', members });
+  bench.step({ kind: 'drain', node: 'mac', drained: true });
+  expect(bench.submit('c', { requires: ['os=mac'] })).toBe('offer');
+  expect(bench.offload.avoided(itemOf('c', { requires: ['os=mac'] }))).toEqual([]);
+});
+
+test('what nobody who is alive can run is said at once', () => {
+  const bench = createBench();
+  const item = itemOf('a', { requires: ['os=plan9'] });
+  expect(bench.step({ kind: 'submit', item, hasLeader: true })).toContainEqual({ kind: 'unmatched', request: 'a' });
+});
+
+test('of two offices only the near one gets what the link between them cannot carry', () => {
+  const bench = createBench(1);
+  bench.mesh(4, 50_000, 1_250);
+  bench.submit('a');
+  const large = { inputBytes: 50_000_000 };
+  expect(bench.submit('b', large)).toBe('offer');
+  expect(bench.offload.avoided(itemOf('b', large))).toEqual(['n1']);
+  expect(bench.offload.avoided(itemOf('c', { inputBytes: 1_000 }))).toEqual([]);
+});
+
+test('without a leader everything runs here; what waits is offered when there is one', () => {
+  const bench = createBench(1);
+  for (const request of ['a', 'b', 'c']) {
+    const effects = bench.step({ kind: 'submit', item: itemOf(request), hasLeader: false });
+    expect(effects[0]).toMatchObject({ kind: 'runHere', decision: { why: 'noLeader' } });
+  }
+  bench.step({ kind: 'startedHere', request: 'a' });
+  expect(bench.step({ kind: 'again', request: 'a', hasLeader: true })).toEqual([]);
+  expect(bench.step({ kind: 'again', request: 'c', hasLeader: true })[0]).toMatchObject({ kind: 'offer' });
+});
+
+test('a client may keep an action from this node; with nobody else it runs here after all', () => {
+  const bench = createBench();
+  expect(bench.submit('a', { avoid: ['self'] })).toBe('offer');
+  bench.mesh(0, 100_000);
+  expect(bench.submit('b', { avoid: ['self'] })).toBe('runHere');
 });
