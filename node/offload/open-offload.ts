@@ -88,10 +88,14 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     onLie: (node, reason) => onLog('warning', `${node}: ${reason}`),
   });
   ports.onParcel(logChannel, (from, body) => logs.onParcel(from, body));
-  const attached = options.owner.attach((event) => {
-    if (event.kind === 'owner') return ports.deliver(event);
-    const capabilities = [...event.capabilities, ...trusted.offers].sort();
-    ports.deliver({ ...event, capabilities });
+  // The machine hears nothing before its start, which follows once this is open.
+  let attached: Disposable | undefined;
+  const attaching = setImmediate(() => {
+    attached = options.owner.attach((event) => {
+      if (event.kind === 'owner') return ports.deliver(event);
+      const capabilities = [...event.capabilities, ...trusted.offers].sort();
+      ports.deliver({ ...event, capabilities });
+    });
   });
 
   function onNote(note: Extract<OffloadWork, { readonly kind: 'note' }>['note']): void {
@@ -129,7 +133,8 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       }
     },
     async close() {
-      attached[Symbol.dispose]();
+      clearImmediate(attaching);
+      attached?.[Symbol.dispose]();
       requests.close();
       await runs.close();
       invocations.close();
