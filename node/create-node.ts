@@ -33,6 +33,7 @@ import type { MeshNode, MeshNodeOptions } from './mesh/mesh-node.ts';
 import { type MeshStatus, peersOf } from './mesh/status.ts';
 import { createOffload } from './offload/offload.ts';
 import { createOwnerWatch } from './owner/owner-watch.ts';
+import type { OwnerStatus } from './owner/requests.ts';
 import type { PeerTier } from './peers/peer-tier.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
@@ -92,6 +93,8 @@ export interface NodeStatus {
   readonly mesh: MeshStatus | null;
   /** What came from members of the mesh and went to them. */
   readonly sharing: Tally | null;
+  /** What is lent to members' actions; `null`: this node takes part in no mesh. */
+  readonly owner: OwnerStatus | null;
   /** How actions were answered, and what was done for others. */
   readonly offload: OffloadTally;
   /** The newest warnings and errors, oldest first. */
@@ -241,6 +244,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       onNote: (note) => counts.note(note),
       ...(peers && { openTier: (ports) => peers.open(ports), seed: (request) => peers.seed(request) }),
       ...(offload && { openOffloading: (ports) => offload.open(ports) }),
+      ...(owner && { owner }),
     });
     mesh = opened;
     parts.defer(() => opened.close());
@@ -295,6 +299,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
     mesh: mesh?.status() ?? null,
     sharing: peers?.tally() ?? null,
+    owner: owner?.status() ?? null,
     offload: counts.now(),
     recentProblems: recent.list(),
   });

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
+import type { OwnerRequest, OwnerStatus } from '../owner/requests.ts';
 import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { PeerLine } from './status.ts';
 import { socketPathBytesMax } from './limits.ts';
@@ -16,7 +17,8 @@ export type AdminRequest =
   | { readonly do: 'revoke'; readonly peer: string }
   | { readonly do: 'leave'; readonly force: boolean }
   | { readonly do: 'drain'; readonly peer: string; readonly drained: boolean }
-  | { readonly do: 'seed'; readonly request: SeedRequest };
+  | { readonly do: 'seed'; readonly request: SeedRequest }
+  | OwnerRequest;
 
 export interface Answers {
   readonly invite: {
@@ -37,6 +39,10 @@ export interface Answers {
   readonly leave: { readonly meshId: string };
   readonly drain: { readonly peerId: string; readonly drained: boolean };
   readonly seed: SeedReport;
+  readonly pause: OwnerStatus;
+  readonly resume: OwnerStatus;
+  readonly lend: OwnerStatus;
+  readonly owner: OwnerStatus;
 }
 
 /** Where a node that serves from this data directory takes such requests. A path too long for a socket has a stand-in. */

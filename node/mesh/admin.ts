@@ -13,6 +13,8 @@ import { identityPaths, removeState } from '../../mesh/net/identity/state.ts';
 import { publicKeyOf } from '../../mesh/net/identity/peer-id.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
+import { handleOffline } from '../owner/requests.ts';
+import type { OwnerWatch } from '../owner/owner-watch.ts';
 import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest, Answers } from './admin-requests.ts';
@@ -26,6 +28,7 @@ export interface AdminContext {
   readonly wake?: () => Promise<ActiveMesh>;
   readonly sleep?: (presence: 'suspended' | 'left') => Promise<void>;
   readonly seed?: (request: SeedRequest) => Promise<SeedReport>;
+  readonly owner?: Pick<OwnerWatch, 'handle'>;
 }
 
 /** Throws StatusError with what a person should do. */
@@ -67,6 +70,12 @@ export async function administer(request: AdminRequest, context: AdminContext): 
     case 'seed':
       if (context.seed) return context.seed(request.request);
       throw new StatusError('FAILED_PRECONDITION', 'seeding needs a running node: potluck up');
+    case 'pause':
+    case 'resume':
+    case 'lend':
+    case 'owner':
+      if (context.owner) return context.owner.handle(request);
+      return handleOffline(request, context.dataDir, context.config.lend ?? { when: 'idle', slots: undefined });
     default:
       throw new StatusError('INVALID_ARGUMENT', `unknown request ${JSON.stringify(request satisfies never)}`);
   }

@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import type { PeerNote } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { MeshConfig } from '../config/config.ts';
+import type { OwnerWatch } from '../owner/owner-watch.ts';
+import { isOwnerRequest } from '../owner/requests.ts';
 import type { SeedReport, SeedRequest } from '../peers/seed-jobs.ts';
 import type { ActiveMesh } from './active-mesh.ts';
 import type { AdminRequest } from './admin-requests.ts';
@@ -24,6 +26,8 @@ export interface MeshNodeOptions {
   readonly openTier?: OpenTier;
   readonly openOffloading?: OpenOffloading;
   readonly seed?: (request: SeedRequest) => Promise<SeedReport>;
+  /** Of a node that runs actions. */
+  readonly owner?: Pick<OwnerWatch, 'handle'>;
   readonly clock?: Clock;
   readonly onLog: (level: 'info' | 'warning' | 'error', message: string) => void;
   readonly onNote?: (note: PeerNote) => void;
@@ -112,7 +116,13 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
       wake,
       sleep,
       ...(options.seed && { seed: options.seed }),
+      ...(options.owner && { owner: options.owner }),
     });
+  }
+
+  /** An owner who is back does not wait until some member has joined. */
+  function onAdmin(request: AdminRequest): Promise<object> {
+    return isOwnerRequest(request) ? onRequest(request) : inTurn(() => onRequest(request));
   }
 
   if (existsSync(join(dataDir, 'mesh', 'membership'))) {
@@ -120,7 +130,7 @@ export async function openMeshNode(options: MeshNodeOptions): Promise<MeshNode> 
     await wakeIf(() => isShared(dataDir, Date.now()));
   }
   const { serveAdmin } = await import('./admin-server.ts');
-  const server = await serveAdmin(dataDir, (request) => inTurn(() => onRequest(request))).catch((error: unknown) => {
+  const server = await serveAdmin(dataDir, onAdmin).catch((error: unknown) => {
     const reason = error instanceof Error ? error.message : String(error);
     onLog('warning', `potluck invite, join and the like will not reach this node: ${reason}`);
     return undefined;

@@ -12,6 +12,7 @@ import type { LendConfig } from '../config/config.ts';
 import type { Clock } from '../execution/clock.ts';
 import { type Lending, openLending } from './lending.ts';
 import { sampleMs } from './limits.ts';
+import { lendingChange, type OwnerRequest, type OwnerStatus } from './requests.ts';
 
 /** Events of the mesh's machine. */
 export type OwnerEvent =
@@ -25,25 +26,6 @@ export type OwnerEvent =
       readonly capabilities: readonly string[];
     }
   | { readonly kind: 'owner'; readonly present: boolean };
-
-/** What commands say, and what a desktop's scripts may say when a screen is locked or unlocked. */
-export type OwnerRequest =
-  | { readonly do: 'pause' }
-  | { readonly do: 'resume' }
-  | { readonly do: 'lend'; readonly when?: Lending['when']; readonly slots?: number }
-  | { readonly do: 'owner'; readonly presence: 'back' | 'away' };
-
-export interface OwnerStatus {
-  readonly when: Lending['when'];
-  readonly paused: boolean;
-  /** Guests at once, at most, when they are welcome. */
-  readonly slots: number;
-  readonly guestsWelcome: boolean;
-  /** Why they are not; a sentence. */
-  readonly reason: string | null;
-  /** The last look at the machine; `null` while nobody has to know. What is absent in it could not be told. */
-  readonly reading: MachineReading | null;
-}
 
 export interface OwnerWatch {
   /** Tells how it is now, and every change until disposed. */
@@ -132,13 +114,9 @@ export function createOwnerWatch(options: OwnerWatchOptions): OwnerWatch {
   function handle(request: OwnerRequest): void {
     switch (request.do) {
       case 'pause':
-        return void lending.change({ paused: true });
       case 'resume':
-        return void lending.change({ paused: false });
-      case 'lend': {
-        const { when, slots: lent } = checked(request);
-        return void lending.change({ ...(when && { when }), ...(lent !== undefined && { slots: lent }) });
-      }
+      case 'lend':
+        return void lending.change(lendingChange(request));
       case 'owner':
         if (request.presence === 'back') return idleness().back(clock.nowMs());
         if (request.presence === 'away') return idleness().away(clock.nowMs());
@@ -193,14 +171,3 @@ const sentences: Readonly<Record<Unrest, string>> = {
   settling: 'not idle for long enough yet',
   'no reading': 'not idle for long enough yet',
 };
-
-function checked(request: OwnerRequest & { readonly do: 'lend' }): { when?: Lending['when']; slots?: number } {
-  const { when, slots } = request;
-  if (when !== undefined && !['idle', 'always', 'never'].includes(when)) {
-    throw new StatusError('INVALID_ARGUMENT', `"${String(when)}" is not one of idle, always, never`);
-  }
-  if (slots !== undefined && !(Number.isSafeInteger(slots) && slots >= 0)) {
-    throw new StatusError('INVALID_ARGUMENT', 'slots must be a whole number');
-  }
-  return { ...(when !== undefined && { when }), ...(slots !== undefined && { slots }) };
-}
