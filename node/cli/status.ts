@@ -1,6 +1,7 @@
 /** `potluck status`: asks the running node how it is. */
 import { loadConfig } from '../config/load.ts';
 import type { ExecutionStatus, NodeStatus } from '../create-node.ts';
+import type { CoordinationStatus } from '../mesh/coordination-status.ts';
 import { settingValues, valueOf } from './args.ts';
 import { type Command, jsonFlag, settingFlags } from './command.ts';
 import { exitCodes } from './exit-codes.ts';
@@ -96,7 +97,17 @@ function meshRows(mesh: NodeStatus['mesh']): string[][] {
     ['Members', `${others.join(', ')}; ${count(mesh.connections, 'connection')}`],
     ...(sites.length > 0 ? [['Sites', sites.join(', ')]] : []),
     ['Reached at', mesh.addresses.join(', ') || 'nowhere'],
+    ...(mesh.coordination ? [coordinationRow(mesh.coordination)] : []),
   ];
+}
+
+function coordinationRow({ shards, led, voting, leaderless, formedByForce }: CoordinationStatus): string[] {
+  const parts = [
+    `${count(shards, 'shard')}: ${led} led here, ${voting} kept here`,
+    ...(leaderless > 0 ? [`${leaderless} without a leader (their actions are decided here alone)`] : []),
+    ...(formedByForce > 0 ? [`formed anew ${count(formedByForce, 'time')}`] : []),
+  ];
+  return ['Coordination', parts.join('; ')];
 }
 
 function sharingRows(sharing: NonNullable<NodeStatus['sharing']>): string[][] {

@@ -1,6 +1,6 @@
 /** A node that is awake in its mesh: the machine, its driver, its log and the network, put together. */
 import { randomBytes } from 'node:crypto';
-import type { NodeId } from '../../mesh/core/ids.ts';
+import { type NodeId, nodeOf } from '../../mesh/core/ids.ts';
 import type { Member } from '../../mesh/core/membership/membership.ts';
 import { createRing } from '../../mesh/core/providers/ring.ts';
 import { createPeer, type Peer, type PeerNote } from '../../mesh/core/peer.ts';
@@ -53,8 +53,6 @@ export interface ActiveMesh {
   isIssuer(): boolean;
   /** Says goodbye and stops. `left`: for good. */
   close(presence: 'suspended' | 'left'): Promise<void>;
-  /** Stops without a word, as a crash looks to the others. */
-  abandon(): Promise<void>;
 }
 
 /** Throws FAILED_PRECONDITION when an address cannot be listened on; nothing is left open then. */
@@ -228,13 +226,22 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     return [...new Set([...hosts, address.host].map((host) => hostPortText({ host, port: address.port })))];
   }
 
-  /** What this node leads goes to others, who would have to elect somebody first otherwise. */
+  /**
+   * What this node leads goes to others, who would have to elect somebody first otherwise. A shard of two that loses one
+   * before it is a shard of one decides nothing until that one is back.
+   */
   async function handOver(): Promise<void> {
     const { coordination, membership } = machine;
-    const leadsAny = (): boolean => coordination.statuses().some(({ leader }) => leader === identity.peerId);
+    const self = identity.peerId;
+    const isNeeded = (): boolean =>
+      coordination.statuses().some(({ shard }) => {
+        const group = coordination.groupOf(shard);
+        const voters = group?.status.configuration.voters ?? [];
+        return group?.leader === self || (voters.length <= 2 && voters.some((voter) => nodeOf(voter) === self));
+      });
     const isAlone = (): boolean => ![...membership.members()].some(({ status }) => status === 'alive');
     const endMs = clock.nowMs() + limits.handOverMs;
-    while (leadsAny() && !isAlone() && clock.nowMs() < endMs) {
+    while (isNeeded() && !isAlone() && clock.nowMs() < endMs) {
       await new Promise((resolve) => setTimeout(resolve, limits.handOverPollMs));
     }
   }
@@ -250,7 +257,6 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     drained,
     isIssuer: () => ownDelegation(identity) !== undefined,
     members: () => [...machine.membership.members()].filter(({ record }) => record.id !== identity.peerId),
-    abandon: () => open.disposeAsync(),
     async close(presence) {
       driver.deliver({ kind: 'goodbye', presence });
       await handOver();

@@ -2,6 +2,7 @@
 import type { NodeId } from '../../mesh/core/ids.ts';
 import type { MemberStatus } from '../../mesh/core/membership/records.ts';
 import type { ActiveMesh } from './active-mesh.ts';
+import { type CoordinationStatus, coordinationStatusOf } from './coordination-status.ts';
 
 export interface MeshStatus {
   /** `alone`: nobody was invited, and nothing listens. */
@@ -28,6 +29,7 @@ export interface MeshStatus {
   readonly discovered: number;
   /** Messages that a member did not take in time. */
   readonly droppedMessages: number;
+  readonly coordination: CoordinationStatus | null;
 }
 
 export interface PeerLine {
@@ -67,6 +69,7 @@ export const asleep: MeshStatus = {
   connections: 0,
   discovered: 0,
   droppedMessages: 0,
+  coordination: null,
 };
 
 export function statusOf(mesh: ActiveMesh): MeshStatus {
@@ -97,6 +100,7 @@ export function statusOf(mesh: ActiveMesh): MeshStatus {
     connections: network.connected().length,
     discovered: network.discovered(),
     droppedMessages: network.links.dropped(),
+    coordination: coordinationStatusOf(mesh),
   };
 }
 

@@ -29,7 +29,7 @@ export const removalBytesMax = 768 * 1_024;
 export const keysCachedMax = 1_024;
 /** Addresses in a token. */
 export const addressesMax = 8;
-/** Shards of a new mesh: enough that ten nodes share the work, few enough that one node carries them alone. */
-export const shards = 64;
+/** Shards of a new mesh: enough that their leaders are spread over an office, few enough that one node carries them alone. */
+export const shards = 16;
 /** Members whose certificates are kept: as many as the membership machine knows. */
 export const membersMax = 10_000;

@@ -7,7 +7,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import * as wire from '../../../../protos/gen/potluck/mesh/v1/coordination_pb.ts';
 import { nodeOf, replicaId } from '../../../core/ids.ts';
 import type { GroupEnvelope, GroupMessage, RaftTraffic } from '../../../core/messages.ts';
-import type { Configuration, Entry } from '../../../core/raft/types.ts';
+import type { Entry } from '../../../core/raft/types.ts';
 import type { RegisterBatch } from '../../../core/registers/types.ts';
 import * as limits from '../limits.ts';
 import { bounded, BrokenRule, count, type Ends, generationIn, generationOf, shardIn, time } from './checks.ts';
