@@ -126,7 +126,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   function placeAgain(max: number): void {
     let left = max;
     for (const request of requests.values()) {
-      if (request.local !== 'queued' || request.hedged || request.givenUp) continue;
+      if (request.local !== 'queued' || request.hedged || request.isForced || request.givenUp) continue;
       if (left-- === 0) return;
       const { request: id, shard } = request.item;
       tellPolicy({ kind: 'again', request: id, hasLeader: leaderOf(shard) !== undefined });
@@ -158,6 +158,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   function runHere(request: Request, why: Decision['why']): void {
     if (request.local || !policy.canRunHere(request.item)) return;
     sayDecided(request, { where: 'here', hereMs: undefined, elsewhereMs: undefined, why });
+    request.isForced = why !== 'noLeader';
     queueHere(request);
     tellPolicy({ kind: 'queuedHere', request: request.item.request });
   }
@@ -174,7 +175,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     const { request: id } = request.item;
     if (!request.local || request.hedged || request.givenUp) return;
     const elsewhereMs = policy.remainingElsewhereMs(id, node, ageMs);
-    const hereMs = policy.remainingMs(id);
+    const hereMs = policy.remainingMs(id, nowInStepMs);
     const isFirst = request.local === 'running' && hereMs * 100 < elsewhereMs * limits.mergePercent;
     if (isFirst) return;
     stopHere(request);
@@ -260,6 +261,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     request.heardAtMs = nowMs;
     request.accepted = true;
     request.known = true;
+    request.isForced = false;
     if (!token || (request.highest && compareTokens(token, request.highest) <= 0)) return;
     request.highest = token;
     fetching.outdate(request, token);
@@ -300,10 +302,11 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     hear(request, token, nowMs);
     request.claimedBy = executor;
     request.idleSinceMs = undefined;
+    if (executor !== self) merge(request, executor, ageMs);
+    // What goes on here is followed here.
+    if (request.local && !request.hedged) return;
     tellPolicy({ kind: 'claimed', request: request.item.request, node: executor });
-    if (executor === self) return;
-    merge(request, executor, ageMs);
-    if (request.local) return;
+    if (executor === self || request.local) return;
     // Who hands over to somebody else tells this node nothing of its stages; after a while it is surely running.
     const isUnderWay = running && wasClaimed && !isNew;
     if (!isUnderWay) sayProgress(request, 'fetching', executor);
@@ -358,6 +361,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (request.highest && compareTokens(token, request.highest) < 0) return;
     hear(request, token, nowInStepMs);
     request.claimedBy = from;
+    if (request.local && !request.hedged) return;
     tellPolicy({ kind: 'claimed', request: message.request, node: from });
     if (from === self) tellPolicy({ kind: 'startedHere', request: message.request });
     else tellPolicy({ kind: 'frozen', request: message.request, frozen: stage === 'frozen' });
@@ -475,6 +479,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       if (request.item.shard !== shard || request.givenUp) continue;
       if (request.offered) request.known = true;
       request.accepted = false;
+      request.isForced = false;
       if (leader === undefined) {
         // Whoever has it goes on with it; what nobody has runs here.
         if (request.claimedBy === undefined) runHere(request, 'noLeader');

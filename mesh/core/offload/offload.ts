@@ -21,8 +21,8 @@ export interface Offload extends Machine<OffloadEvent, OffloadEffect> {
   canRunHere(item: Pick<OffloadItem, 'requires'>): boolean;
   /** Executors that the action is kept from; at most `claimLimits.avoidMax`. */
   avoided(item: OffloadItem): readonly NodeId[];
-  /** Until it would be here: a run that has gone on for `ageMs` on the node, against the one that started here. */
-  remainingMs(request: RequestId): number;
+  /** Until it would be here: the run that started here, against one that has gone on for `ageMs` on the node. */
+  remainingMs(request: RequestId, nowMs: number): number;
   remainingElsewhereMs(request: RequestId, node: NodeId, ageMs: number): number;
   readonly freeSlots: number;
 }
@@ -335,9 +335,9 @@ export function createOffload(self: NodeId): Offload {
     health,
     canRunHere,
     avoided: (item) => audience(item).avoid,
-    remainingMs(request) {
+    remainingMs(request, nowMs) {
       const run = placed.get(request);
-      return run ? Math.max(0, run.sinceMs + run.expectedMs - nowInStepMs) : 0;
+      return run ? Math.max(0, run.sinceMs + run.expectedMs - nowMs) : 0;
     },
     remainingElsewhereMs(request, node, ageMs) {
       const run = placed.get(request);

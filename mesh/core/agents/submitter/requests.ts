@@ -24,6 +24,8 @@ export interface Request {
   fetch: Fetch | undefined;
   /** A run here without a claim: waiting for a slot, or running. */
   local: 'queued' | 'running' | undefined;
+  /** It runs here because its leader was silent, whatever the policy says, until that changes. */
+  isForced: boolean;
   /** The run here is beside a claimed one, which took too long. */
   hedged: boolean;
   /** Runs here that ended in a fault of this machine. */
@@ -57,6 +59,7 @@ export function createRequest(item: ExecuteItem, nowMs: number): Request {
     highest: undefined,
     fetch: undefined,
     local: undefined,
+    isForced: false,
     hedged: false,
     localFaults: 0,
     retries: 0,

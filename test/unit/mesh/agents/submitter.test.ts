@@ -1,10 +1,20 @@
 import { expect, test } from 'vitest';
 import { submitterLimits } from '../../../../mesh/core/agents/limits.ts';
-import { createSubmitter, type Submitter, type SubmitterEffect } from '../../../../mesh/core/agents/submitter.ts';
-import type { RequestState } from '../../../../mesh/core/claims/messages.ts';
+import type { AgentMessage } from '../../../../mesh/core/agents/messages.ts';
+import { createSubmitter } from '../../../../mesh/core/agents/submitter.ts';
+import type {
+  ExecuteItem,
+  Submitter,
+  SubmitterEffect,
+  SubmitterEvent,
+} from '../../../../mesh/core/agents/submitter/types.ts';
+import type { EndReason, RequestState, Setback } from '../../../../mesh/core/claims/messages.ts';
+import { claimLimits } from '../../../../mesh/core/limits.ts';
+import * as offloadLimits from '../../../../mesh/core/offload/limits.ts';
+import { createRng } from '../../../../mesh/core/rng.ts';
 
 const key = 'sha256/aa/1/';
-const item = {
+const item: ExecuteItem = {
   request: 'me/1',
   shard: 0,
   key,
@@ -16,9 +26,12 @@ const item = {
   doNotCache: false,
   skipCacheLookup: false,
   expectedMs: 1_000,
+  mnemonic: 'CppCompile',
+  family: 'a.o',
+  inputBytes: 1_000,
 };
 const token = { generation: 1, term: 2, counter: 3 };
-const outcome = { result: 'sha256/bb/2', sizeBytes: 10 };
+const outcome = { result: 'sha256/bb/2', sizeBytes: 10, cacheable: true };
 
 interface World {
   leader: string | undefined;
@@ -26,41 +39,82 @@ interface World {
   readonly submitter: Submitter;
 }
 
-function create(): World {
-  const world: { leader: string | undefined; held: Set<string> } = { leader: 'lea', held: new Set() };
+interface Setting {
+  readonly leader?: string;
+  /** Free slots here; without any, everything is offered. */
+  readonly free?: number;
+  /** Slots that eva lends. */
+  readonly lent?: number;
+}
+
+function create({ leader = 'lea', free = 0, lent = 8 }: Setting = {}): World {
+  const world = { leader: leader as string | undefined, held: new Set<string>() };
   const submitter = createSubmitter({
     self: 'me',
     storeGeneration: 1,
     leaderOf: () => world.leader,
     holds: (blob) => world.held.has(blob),
+    rng: createRng(3),
   });
+  slots(submitter, free);
+  const members = [{ node: 'eva', guestSlots: lent, capabilities: [], bytesPerMs: 100_000 }];
+  submitter.step({ kind: 'mesh', members }, 0);
   return Object.assign(world, { submitter });
 }
+
+function slots(submitter: Submitter, free: number, nowMs = 0): readonly SubmitterEffect[] {
+  return submitter.step({ kind: 'slots', slots: 4, free, capabilities: [] }, nowMs);
+}
+
+const tell = ({ submitter }: World, from: string, message: AgentMessage, nowMs: number): readonly SubmitterEffect[] =>
+  submitter.step({ kind: 'message', from, message }, nowMs);
 
 const state = ({ submitter }: World, one: RequestState, nowMs: number): readonly SubmitterEffect[] =>
   submitter.step({ kind: 'message', from: 'lea', message: { kind: 'requestState', states: [one] } }, nowMs);
 
-const handOver = ({ submitter }: World, under: typeof token, nowMs: number): readonly SubmitterEffect[] =>
-  submitter.step(
-    {
-      kind: 'message',
-      from: 'eva',
-      message: { kind: 'handOver', shard: 0, key, request: 'me/1', token: under, outcome },
-    },
-    nowMs,
-  );
+const handOver = (world: World, under: typeof token, nowMs: number, from = 'eva'): readonly SubmitterEffect[] =>
+  tell(world, from, { kind: 'handOver', shard: 0, key, request: 'me/1', token: under, outcome, runMs: 900 }, nowMs);
 
-const claimed = (under: typeof token): RequestState => ({
+const claimed = (under: typeof token, executor = 'eva', ageMs = 0): RequestState => ({
   kind: 'claimed',
   shard: 0,
   request: 'me/1',
-  executor: 'eva',
+  executor,
   token: under,
   running: true,
+  ageMs,
+});
+
+const ready = (after?: Setback): RequestState => ({ kind: 'ready', shard: 0, request: 'me/1', leaseMs: 10_000, after });
+
+const ended = (reason: EndReason, after?: Setback): RequestState => ({
+  kind: 'ended',
+  shard: 0,
+  request: 'me/1',
+  reason,
+  after,
 });
 
 const sent = (effects: readonly SubmitterEffect[], kind: string) =>
   effects.find((effect) => effect.kind === 'send' && effect.message.kind === kind);
+
+const kindsOf = (effects: readonly SubmitterEffect[]): string[] => effects.map(({ kind }) => kind);
+
+const count = (effects: readonly SubmitterEffect[], kind: string): number =>
+  effects.filter((effect) => effect.kind === kind).length;
+
+/** The run here begins, or ends without a claim. */
+const begins = (world: World, nowMs: number): readonly SubmitterEffect[] =>
+  tell(world, 'me', { kind: 'stage', key, request: 'me/1', token: undefined, stage: 'executing' }, nowMs);
+const ownEnded = (
+  world: World,
+  nowMs: number,
+  fields: Partial<Extract<SubmitterEvent, { kind: 'ownEnded' }>> = {},
+): readonly SubmitterEffect[] =>
+  world.submitter.step(
+    { kind: 'ownEnded', request: 'me/1', token: undefined, outcome, reason: undefined, runMs: 5, ...fields },
+    nowMs,
+  );
 
 /** Wakes it as its driver would, up to a time. */
 function wait({ submitter }: World, fromMs: number, toMs: number): SubmitterEffect[] {
@@ -80,7 +134,7 @@ test('what was handed over is fetched, answered, and promised', () => {
   expect(effects).toContainEqual({
     kind: 'answer',
     request: 'me/1',
-    answer: { kind: 'result', outcome, source: 'mesh', token },
+    answer: { kind: 'result', outcome, source: 'mesh', token, executor: 'eva' },
   });
   const pin = effects.find((effect) => effect.kind === 'pinHandedOver');
   expect(pin).toBeDefined();
@@ -94,7 +148,7 @@ test('nothing is answered under a claim when a later one was heard of', () => {
   handOver(world, token, 10);
   const later = { ...token, counter: 9 };
   expect(state(world, claimed(later), 20)).toContainEqual({ kind: 'stopFetch', fetch: 1 });
-  expect(world.submitter.step({ kind: 'fetched', fetch: 1, outcome }, 30)).toEqual([]);
+  expect(kindsOf(world.submitter.step({ kind: 'fetched', fetch: 1, outcome }, 30))).not.toContain('answer');
   expect(sent(handOver(world, token, 40), 'handOverRefused')).toMatchObject({ to: 'eva' });
   expect(handOver(world, later, 50)).toContainEqual(expect.objectContaining({ kind: 'fetchOutputs' }));
 });
@@ -104,11 +158,14 @@ test('when the mesh is silent the action runs here, and its result is published 
   world.submitter.step({ kind: 'execute', item }, 0);
   const effects = wait(world, 500, submitterLimits.meshBudgetMs);
   expect(effects.filter((effect) => effect.kind === 'runOwn')).toHaveLength(1);
-  const ended = world.submitter.step({ kind: 'ownEnded', request: 'me/1', outcome }, 9_000);
-  expect(ended).toContainEqual(
-    expect.objectContaining({ kind: 'answer', answer: { kind: 'result', outcome, source: 'local', token: undefined } }),
+  const over = ownEnded(world, 9_000);
+  expect(over).toContainEqual(
+    expect.objectContaining({
+      kind: 'answer',
+      answer: { kind: 'result', outcome, source: 'local', token: undefined, executor: 'me' },
+    }),
   );
-  const pin = ended.find((effect) => effect.kind === 'pinHandedOver');
+  const pin = over.find((effect) => effect.kind === 'pinHandedOver');
   const published = world.submitter.step({ kind: 'pinned', fetch: pin?.fetch ?? 0, forMs: 5_000 }, 9_001);
   expect(sent(published, 'publish')).toMatchObject({ to: 'lea', message: { result: outcome.result } });
 });
@@ -116,7 +173,7 @@ test('when the mesh is silent the action runs here, and its result is published 
 test('a request is offered again to the next leader, marked as known before', () => {
   const world = create();
   world.submitter.step({ kind: 'execute', item }, 0);
-  state(world, { kind: 'ready', shard: 0, request: 'me/1', leaseMs: 10_000 }, 5);
+  state(world, ready(), 5);
   world.leader = 'max';
   const effects = world.submitter.step({ kind: 'leader', shard: 0, leader: 'max' }, 100);
   expect(sent(effects, 'submit')).toMatchObject({
@@ -163,7 +220,9 @@ test('a known result is fetched from the next holder when the first has it no mo
     50,
   );
   expect(sent(last, 'invalidate')).toMatchObject({ message: { reason: 'lost', result: outcome.result } });
-  expect(sent(last, 'submit')).toBeDefined();
+  // The promise was broken: the action runs again.
+  const again2 = wait(world, 500, 3_000);
+  expect(sent(again2, 'submit')).toMatchObject({ message: { items: [{ request: 'me/1' }] } });
 });
 
 test('a cancelled request is answered and taken from its leader', () => {
@@ -175,21 +234,291 @@ test('a cancelled request is answered and taken from its leader', () => {
   expect(world.submitter.waiting()).toBe(0);
 });
 
-test('an action that nobody claims runs here once its patience is over', () => {
-  const world = create();
-  world.submitter.step({ kind: 'execute', item }, 0);
-  const effects: SubmitterEffect[] = [];
-  for (let nowMs = 0; nowMs <= submitterLimits.queueBudgetMs; nowMs += 1_000) {
-    effects.push(...state(world, { kind: 'ready', shard: 0, request: 'me/1', leaseMs: 10_000 }, nowMs));
-    effects.push(...world.submitter.step({ kind: 'wake' }, nowMs));
-  }
-  expect(effects.filter((effect) => effect.kind === 'runOwn')).toHaveLength(1);
-});
-
 test('the next leader hears that another one was asked, whether or not it answered', () => {
   const world = create();
   world.submitter.step({ kind: 'execute', item }, 0);
   world.leader = 'lou';
   const offered = sent(world.submitter.step({ kind: 'leader', shard: 0, leader: 'lou' }, 10), 'submit');
   expect(offered).toMatchObject({ to: 'lou', message: { items: [{ request: 'me/1', reoffer: true }] } });
+});
+
+test('an action that stays starts at once, and is offered at the same time', () => {
+  const world = create({ free: 2 });
+  const executed = world.submitter.step({ kind: 'execute', item }, 0);
+  expect(executed).toContainEqual({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10 });
+  expect(executed).toContainEqual(expect.objectContaining({ kind: 'decided', where: 'here', why: 'freeSlot' }));
+  const started = begins(world, 0);
+  expect(sent(started, 'submit')).toMatchObject({ to: 'lea', message: { items: [{ stay: true }] } });
+  expect(started).toContainEqual({ kind: 'progress', request: 'me/1', stage: 'executing', node: 'me' });
+});
+
+test('a silent leader costs an action that stays nothing', () => {
+  const world = create({ free: 2 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  expect(ownEnded(world, 5)).toContainEqual(expect.objectContaining({ kind: 'answer' }));
+});
+
+test('a run that got its claim is answered under it, and is published by its executor alone', () => {
+  const world = create({ free: 2 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  world.submitter.step({ kind: 'ownClaimed', request: 'me/1', token }, 2);
+  state(world, claimed(token, 'me'), 3);
+  const effects = ownEnded(world, 9, { token });
+  expect(effects).toContainEqual(
+    expect.objectContaining({ kind: 'answer', answer: expect.objectContaining({ source: 'mesh', token }) }),
+  );
+  expect(kindsOf(effects)).not.toContain('pinHandedOver');
+  // A waiter that leaves would revoke the claim before it is committed.
+  expect(sent(effects, 'cancelRequests')).toBeUndefined();
+});
+
+test('what a run here made under a claim does not count once a later one was made', () => {
+  const world = create({ free: 2 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  world.submitter.step({ kind: 'ownClaimed', request: 'me/1', token }, 2);
+  state(world, claimed({ ...token, counter: 7 }), 3);
+  expect(kindsOf(ownEnded(world, 9, { token }))).not.toContain('answer');
+});
+
+test('who runs the same action later stops: merging in flight', () => {
+  const later = create({ free: 2 });
+  later.submitter.step({ kind: 'execute', item }, 0);
+  begins(later, 0);
+  const effects = state(later, claimed(token, 'eva', 400), 10);
+  expect(effects).toContainEqual({ kind: 'stopOwn', request: 'me/1' });
+  expect(effects).toContainEqual(expect.objectContaining({ kind: 'decided', why: 'merged' }));
+
+  const first = create({ free: 2 });
+  first.submitter.step({ kind: 'execute', item }, 0);
+  begins(first, 0);
+  expect(kindsOf(state(first, claimed(token, 'eva', 0), 900))).not.toContain('stopOwn');
+});
+
+test('a result that the register knows ends the run here', () => {
+  const world = create({ free: 2 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  const succeeded: RequestState = {
+    kind: 'succeeded',
+    shard: 0,
+    request: 'me/1',
+    result: outcome.result,
+    executor: 'eva',
+    token,
+  };
+  state(world, succeeded, 5);
+  const effects = world.submitter.step({ kind: 'fetched', fetch: 1, outcome }, 8);
+  expect(effects).toContainEqual({ kind: 'stopOwn', request: 'me/1' });
+  expect(effects).toContainEqual(
+    expect.objectContaining({ kind: 'answer', answer: expect.objectContaining({ source: 'cache' }) }),
+  );
+});
+
+test('without a leader, or without anybody who lends a slot, nothing waits for the mesh', () => {
+  const alone = create();
+  alone.leader = undefined;
+  for (const world of [alone, create({ lent: 0 })]) {
+    const effects = world.submitter.step({ kind: 'execute', item }, 0);
+    expect(kindsOf(effects)).toContain('runOwn');
+    expect(sent(effects, 'submit')).toBeUndefined();
+  }
+});
+
+test('what waits for a slot here is offered as soon as the mesh can help', () => {
+  const world = create({ lent: 0 });
+  for (let i = 0; i < 8; i++) world.submitter.step({ kind: 'execute', item: { ...item, request: `me/${i}` } }, 0);
+  const members = [{ node: 'eva', guestSlots: 8, capabilities: [], bytesPerMs: 100_000 }];
+  const effects = world.submitter.step({ kind: 'mesh', members }, 50);
+  expect(effects).toContainEqual({ kind: 'stopOwn', request: 'me/7' });
+  expect(sent(effects, 'submit')).toBeDefined();
+});
+
+test('a leader that says READY again and again costs no run without a claim; its silence does', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  const effects: SubmitterEffect[] = [];
+  for (let nowMs = 0; nowMs <= 120_000; nowMs += 500) {
+    if (nowMs % 2_000 === 0) effects.push(...state(world, ready(), nowMs));
+    effects.push(...world.submitter.step({ kind: 'wake' }, nowMs));
+  }
+  expect(count(effects, 'runOwn')).toBe(0);
+  expect(count(wait(world, 120_500, 140_000), 'runOwn')).toBe(1);
+});
+
+test('an action that nobody claims although a slot here stays free runs here in the end', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, ready(), 500);
+  slots(world.submitter, 3, 1_000);
+  const effects: SubmitterEffect[] = [];
+  for (let nowMs = 1_000; nowMs <= submitterLimits.idleBudgetMs + 3_000; nowMs += 500) {
+    if (nowMs % 2_000 === 0) effects.push(...state(world, ready(), nowMs));
+    effects.push(...world.submitter.step({ kind: 'wake' }, nowMs));
+  }
+  expect(count(effects, 'runOwn')).toBe(1);
+});
+
+test('an action that took far too long elsewhere runs here as well, but not while its run is frozen', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, claimed(token), 5);
+  slots(world.submitter, 2, 10);
+  tell(world, 'eva', { kind: 'stage', key, request: 'me/1', token, stage: 'frozen' }, 20);
+  const renewed = (fromMs: number, toMs: number): SubmitterEffect[] => {
+    const effects: SubmitterEffect[] = [];
+    for (let nowMs = fromMs; nowMs <= toMs; nowMs += 500) {
+      effects.push(...state(world, claimed(token), nowMs), ...world.submitter.step({ kind: 'wake' }, nowMs));
+    }
+    return effects;
+  };
+  expect(count(renewed(500, 60_000), 'runOwn')).toBe(0);
+  tell(world, 'eva', { kind: 'stage', key, request: 'me/1', token, stage: 'executing' }, 60_100);
+  const effects = renewed(60_500, 70_000);
+  expect(count(effects, 'runOwn')).toBe(1);
+  expect(effects).toContainEqual(expect.objectContaining({ kind: 'decided', why: 'straggler' }));
+  // The first result counts.
+  expect(ownEnded(world, 71_000)).toContainEqual(expect.objectContaining({ kind: 'answer' }));
+});
+
+test('an outcome that must not be stored is answered, and published nowhere', () => {
+  const world = create({ free: 1 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  const effects = ownEnded(world, 9, { outcome: { ...outcome, cacheable: false } });
+  expect(kindsOf(effects)).toContain('answer');
+  expect(kindsOf(effects)).not.toContain('pinHandedOver');
+  expect(effects).not.toContainEqual(expect.objectContaining({ kind: 'drained' }));
+});
+
+test('who waited with others for an outcome that is stored nowhere fetches it from its executor', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  const { result } = outcome;
+  const effects = state(world, { kind: 'finished', shard: 0, request: 'me/1', token, result, executor: 'eva' }, 9);
+  expect(effects).toContainEqual(expect.objectContaining({ kind: 'fetchOutputs', from: 'eva', result }));
+});
+
+test('an action that was lost with one executor after the other ends after a try here, and never a second', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  const effects: SubmitterEffect[] = [];
+  for (let i = 0; i < claimLimits.deathsMax; i++) {
+    state(world, claimed({ ...token, counter: i + 10 }, `n${i}`), i * 100);
+    const after: Setback = { executor: `n${i}`, reason: 'lost' };
+    const isLast = i === claimLimits.deathsMax - 1;
+    effects.push(...state(world, isLast ? ended('tooManyDeaths', after) : ready(after), i * 100 + 50));
+  }
+  expect(count(effects, 'runOwn')).toBe(1);
+  begins(world, 1_000);
+  const last = ownEnded(world, 2_000, { outcome: undefined, reason: 'executorFault' });
+  expect(last).toContainEqual({
+    kind: 'answer',
+    request: 'me/1',
+    answer: { kind: 'failed', reason: 'tooManyDeaths' },
+  });
+});
+
+test('deaths are counted over changes of leader too', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item: { ...item, requires: ['os=plan9'] } }, 0);
+  const members = [{ node: 'eva', guestSlots: 8, capabilities: ['os=plan9'], bytesPerMs: 100_000 }];
+  const other = create();
+  other.submitter.step({ kind: 'mesh', members }, 0);
+  other.submitter.step({ kind: 'execute', item: { ...item, requires: ['os=plan9'] } }, 0);
+  const effects: SubmitterEffect[] = [];
+  for (let i = 0; i < claimLimits.deathsMax; i++) {
+    const term = 10 + i;
+    state(other, claimed({ generation: 1, term, counter: 1 }, `n${i}`), i * 100);
+    effects.push(...other.submitter.step({ kind: 'absent', node: `n${i}` }, i * 100 + 10));
+    effects.push(...state(other, ready(), i * 100 + 50));
+  }
+  // This node cannot run it itself.
+  expect(effects).toContainEqual({
+    kind: 'answer',
+    request: 'me/1',
+    answer: { kind: 'failed', reason: 'tooManyDeaths' },
+  });
+});
+
+test('an executor whose faults repeat is named in what is offered from then on', () => {
+  const world = create();
+  const seen: SubmitterEffect[] = [];
+  for (let i = 0; i < offloadLimits.faultsToDrain; i++) {
+    const request = `me/f${i}`;
+    world.submitter.step({ kind: 'execute', item: { ...item, request } }, i);
+    const after: Setback = { executor: 'eva', reason: 'executorFault' };
+    seen.push(...state(world, { ...ready(after), request } as RequestState, i));
+  }
+  expect(seen).toContainEqual(expect.objectContaining({ kind: 'drained', node: 'eva', reason: 'faults' }));
+  const members = ['eva', 'ben'].map((node) => ({ node, guestSlots: 8, capabilities: [], bytesPerMs: 100_000 }));
+  world.submitter.step({ kind: 'mesh', members }, 10);
+  const offered = sent(world.submitter.step({ kind: 'execute', item }, 11), 'submit');
+  expect(offered).toMatchObject({ message: { items: [{ avoid: ['eva'] }] } });
+  expect(world.submitter.drained()).toEqual([expect.objectContaining({ node: 'eva' })]);
+});
+
+test('what is offered already is offered anew without an executor that was drained since', () => {
+  const world = create();
+  const members = ['eva', 'ben'].map((node) => ({ node, guestSlots: 8, capabilities: [], bytesPerMs: 100_000 }));
+  world.submitter.step({ kind: 'mesh', members }, 0);
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, ready(), 1);
+  const drained = world.submitter.step({ kind: 'drain', node: 'eva', drained: true }, 2);
+  expect(sent(drained, 'submit')).toMatchObject({ message: { items: [{ request: 'me/1', avoid: ['eva'] }] } });
+});
+
+test('a forged result is refused at once, counts against its executor, and the action runs here', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, claimed(token), 1);
+  handOver(world, token, 10);
+  const effects = world.submitter.step({ kind: 'fetched', fetch: 1, outcome: undefined, lied: true }, 20);
+  expect(sent(effects, 'handOverRefused')).toMatchObject({ to: 'eva' });
+  expect(kindsOf(effects)).toContain('runOwn');
+});
+
+test('what neither this node nor any member can run ends at once', () => {
+  const world = create({ free: 4 });
+  const effects = world.submitter.step({ kind: 'execute', item: { ...item, requires: ['os=plan9'] } }, 0);
+  expect(effects).toContainEqual({ kind: 'answer', request: 'me/1', answer: { kind: 'failed', reason: 'unmatched' } });
+});
+
+test('inputs that are gone here end the action with that reason', () => {
+  const world = create({ free: 1 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  expect(ownEnded(world, 5, { outcome: undefined, reason: 'inputsMissing' })).toContainEqual({
+    kind: 'answer',
+    request: 'me/1',
+    answer: { kind: 'failed', reason: 'inputsMissing' },
+  });
+});
+
+test('retries of many requests at once are spread, and bounded by what this node may spend', () => {
+  const world = create();
+  const amount = 200;
+  for (let i = 0; i < amount; i++) world.submitter.step({ kind: 'execute', item: { ...item, request: `me/${i}` } }, 0);
+  const atOnce: SubmitterEffect[] = [];
+  for (let i = 0; i < amount; i++) {
+    const request = `me/${i}`;
+    state(world, { ...claimed({ ...token, counter: i + 1 }), request } as RequestState, 1);
+    const under = { kind: 'succeeded' as const, shard: 0, request, result: outcome.result, executor: 'eva', token };
+    atOnce.push(...state(world, under, 2));
+    const fetch = atOnce.findLast((effect) => effect.kind === 'fetchOutputs');
+    world.leader = undefined;
+    // Nobody has the result, and there is nobody to ask for other holders.
+    atOnce.push(...world.submitter.step({ kind: 'fetched', fetch: fetch?.fetch ?? 0, outcome: undefined }, 3));
+    world.leader = 'lea';
+  }
+  // Beyond the budget it is this node that works.
+  expect(count(atOnce, 'runOwn')).toBe(amount - submitterLimits.retryBurst);
+  const offers: number[] = [];
+  for (let nowMs = 500; nowMs <= 3_000; nowMs += 500) {
+    const submit = sent(world.submitter.step({ kind: 'wake' }, nowMs), 'submit');
+    if (submit?.kind === 'send' && submit.message.kind === 'submit') offers.push(submit.message.items.length);
+  }
+  expect(offers.reduce((sum, n) => sum + n, 0)).toBeLessThanOrEqual(submitterLimits.retryBurst * 3);
 });
