@@ -29,6 +29,7 @@ export interface Opened {
   readonly actions: PeerActions;
   readonly fetches: Fetches;
   readonly seeds: SeedJobs;
+  ask(peer: string, call: string, body: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
 }
 
 /** Throws INVALID_ARGUMENT or FAILED_PRECONDITION when the address of the data plane cannot be listened on. */
@@ -53,6 +54,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     calls: new Map([
       [resultsCall, (_, body) => actions.answer(body)],
       [tellCall, (_, body) => actions.take(body)],
+      ...(options.calls ?? []),
     ]),
     onUnreported: (digest) => tell(ports, digest, true),
     onReceived: (peer, digest) => tally.onReceived(peer, linkTo(peer), digest.sizeBytes),
@@ -71,8 +73,12 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       members: () => nearFirst(options.members(), ports.identity.peerId),
     }),
     fetches,
+    ...(options.registers && { registers: options.registers }),
     onStored: (key) => replication.add(key),
-    onFound: (_, from) => tally.onResult(from),
+    onFound(key, from) {
+      tally.onResult(from);
+      options.onFound?.(key, from);
+    },
     onRefused: (peer, reason) => onLog('warning', `${peer}: ${reason}`),
     onIncomplete: (reason) => onLog('info', reason),
   });
@@ -111,7 +117,14 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       await sharing.close();
     },
   };
-  return { tier, blobs: sharing.blobs, actions, fetches, seeds };
+  return {
+    tier,
+    blobs: sharing.blobs,
+    actions,
+    fetches,
+    seeds,
+    ask: (peer, call, body, signal) => client.call(peer, call, body, { signal, urgency: 'seed' }),
+  };
 
   async function tellPeer(peer: string, told: Uint8Array, signal: AbortSignal): Promise<void> {
     await client.call(peer, tellCall, told, { signal, urgency: 'seed' });

@@ -6,7 +6,8 @@ import type { Member } from '../../mesh/core/membership/membership.ts';
 import type { Digest } from '../../protos/digest.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { Tier, TierPorts } from '../mesh/tier.ts';
-import type { ActionCache } from '../storage/action-cache.ts';
+import type { DataSource } from '../../mesh/net/data/server.ts';
+import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import type { Store } from '../storage/store.ts';
 import type { FetchOptions } from './fetches.ts';
@@ -14,6 +15,7 @@ import * as limits from './limits.ts';
 import type { Opened } from './open-tier.ts';
 import type { PeerActions } from './peer-actions.ts';
 import { switchedStore } from './peer-store.ts';
+import type { Registers } from './registers.ts';
 import type { SeedReport, SeedRequest } from './seed-jobs.ts';
 import { createTally, type Tally } from './tally.ts';
 import { type SandboxClass, type Trust, withVoucher } from './vouching.ts';
@@ -30,6 +32,12 @@ export interface PeerTierOptions {
   readonly uploadBytesPerSecond?: number | undefined;
   /** Nodes of the site that hold a result of this one, itself included; 1 when absent. */
   readonly replicas?: number;
+  /** Further questions that members may ask of this node, by name. */
+  readonly calls?: DataSource['calls'];
+  /** A result was found at a member. */
+  readonly onFound?: (key: ActionKey, from: string) => void;
+  /** The coordinators, while somebody speaks to them for this node. */
+  readonly registers?: () => Registers | undefined;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;
 }
 
@@ -42,6 +50,8 @@ export interface PeerTier {
   /** Gets from the mesh what is not here; resolves to what cannot be had, once the rest is stored. */
   bring(digests: readonly Digest[], options?: FetchOptions): Promise<Digest[]>;
   open(ports: TierPorts): Promise<Tier>;
+  /** Asks a member one of its `calls`. Throws FAILED_PRECONDITION while this node is alone. */
+  ask(peer: string, call: string, body: Uint8Array, options: { readonly signal: AbortSignal }): Promise<Uint8Array>;
   /** Seeds what the owner asks for. Throws FAILED_PRECONDITION while this node is alone. */
   seed(request: SeedRequest): Promise<SeedReport>;
   tally(): Tally;
@@ -66,6 +76,11 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
       else await store.actions.put(key, withVoucher(result, vouched));
     },
     tally: () => tally.now(),
+
+    async ask(peer, call, body, { signal }) {
+      if (opened) return await opened.ask(peer, call, body, signal);
+      throw new StatusError('FAILED_PRECONDITION', 'this node is in no mesh yet; see potluck join --help');
+    },
 
     async seed(request) {
       if (opened) return await opened.seeds.handle(request);
