@@ -122,6 +122,8 @@ export const claimLimits = {
   backoffMs: 500,
   /** The longest wait before a retry. */
   backoffMaxMs: 10_000,
+  /** Who failed with an action gets it again only when nobody else took it for so long. */
+  shunMs: 2_000,
   /** What a submitter has for retries to begin with, and at most, in thousandths of a retry. */
   retryBudgetPerMille: 20_000,
   /** What each new action adds to that: one retry for ten actions, so that a fleet-wide fault is no storm. */

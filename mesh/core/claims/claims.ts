@@ -363,7 +363,9 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function retryLater(task: Task, attempt: number, after: Setback, nowMs: number): void {
     const [oldest] = task.waiters.values();
     if (oldest && !budgets.spend(oldest.node)) return endTask(task, 'tooManyRetries', after);
-    makeReady(task, nowMs + backoffMs(attempt, rng), after, nowMs);
+    const readyAtMs = nowMs + backoffMs(attempt, rng);
+    task.shunnedUntilMs.set(after.executor, readyAtMs + limits.shunMs);
+    makeReady(task, readyAtMs, after, nowMs);
   }
 
   /** The executor is lost with the claim; a reservation had not started and counts for nothing. */

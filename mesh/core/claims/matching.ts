@@ -43,7 +43,7 @@ export function createMatching(table: TaskTable, port: MatchingPort): Matching {
   function steal(pull: WaitingPull, nowMs: number): boolean {
     let longest: Task | undefined;
     for (const task of table.reserved) {
-      if (task.claim?.executor === pull.node || !fits(task, pull)) continue;
+      if (task.claim?.executor === pull.node || !fits(task, pull, nowMs)) continue;
       if (!longest || task.expectedMs > longest.expectedMs) longest = task;
     }
     if (!longest) return false;
@@ -76,7 +76,7 @@ export function createMatching(table: TaskTable, port: MatchingPort): Matching {
     offer(task, nowMs) {
       let chosen: WaitingPull | undefined;
       for (const pull of pulls.values()) {
-        if (pull.untilMs <= nowMs || !fits(task, pull)) continue;
+        if (pull.untilMs <= nowMs || !fits(task, pull, nowMs)) continue;
         if (!chosen || preference(task, pull) > preference(task, chosen)) chosen = pull;
       }
       if (!chosen) return;

@@ -50,7 +50,7 @@ export function createReadyQueue(): ReadyQueue {
     let fitting = 0;
     for (const task of tasks.values()) {
       if (fitting >= claimLimits.affinityWindow) break;
-      if (task.readyAtMs > nowMs || !fits(task, pull)) continue;
+      if (task.readyAtMs > nowMs || !fits(task, pull, nowMs)) continue;
       fitting++;
       const overlap = overlapOf(task, pull);
       if (overlap > chosenOverlap) {
@@ -122,7 +122,8 @@ export function createReadyQueue(): ReadyQueue {
 }
 
 /** Whether the executor may and can run it; somebody who waits for it must be willing to let it. */
-export function fits(task: Task, pull: WaitingPull): boolean {
+export function fits(task: Task, pull: WaitingPull, nowMs: number): boolean {
+  if (nowMs < (task.shunnedUntilMs.get(pull.node) ?? 0)) return false;
   if (task.spaceBytes > pull.freeBytes) return false;
   const waiters = [...task.waiters.values()];
   if (!waiters.some(({ node, avoid }) => node === pull.node || (!pull.ownOnly && !avoid.includes(pull.node)))) {

@@ -67,6 +67,7 @@ export function createTaskTable(): TaskTable {
         deaths: 0,
         retries: 0,
         inputsMissing: 0,
+        shunnedUntilMs: new Map(),
       };
       tasks.set(task.id, task);
       return task;

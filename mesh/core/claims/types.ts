@@ -105,6 +105,8 @@ export interface Task {
   retries: number;
   /** Executors that could not get its inputs. */
   inputsMissing: number;
+  /** Who failed with it; others come first until then. */
+  readonly shunnedUntilMs: Map<NodeId, number>;
 }
 
 /** An executor that asked for work and has room left. */

@@ -227,7 +227,7 @@ test('a result that nobody promised to keep is not committed, and who waits fetc
   const claim = claimOf('a');
   const short = [{ holder: 'eve', storeGeneration: 1, pinnedForMs: limits.promiseMsMin - 1 }];
   const gone = [{ holder: 'zoe', storeGeneration: 1, pinnedForMs: limits.promiseMsMin }];
-  from('eve', { kind: 'commit', claim: refOf(claim), result: 'r1', promises: [...short, ...gone] });
+  from('eve', { kind: 'commit', claim: refOf(claim), result: 'r1', cacheable: true, promises: [...short, ...gone] });
   expect(proposal()).toBeUndefined();
   expect(of('committed')).toMatchObject([{ outcome: 'notPromised' }]);
   // Its outputs are as good as any other run's while they last, so whoever waits is sent there.
@@ -641,4 +641,151 @@ test('no order of messages gives one action to two executors at once, nor accept
     { numRuns: 300, seed: 11 },
   );
   for (const [what, count] of Object.entries(observed)) expect(count, what).toBeGreaterThan(50);
+});
+
+const stay = { stay: true, request: 'req-stay' };
+
+test('an action that runs at its submitter already is granted to it at once, and to nobody else', () => {
+  pull('eve', { slots: 4 });
+  submit('ann', item('a', stay));
+  expect(granted('ann')).toMatchObject([{ stay: true, reserved: false, submitter: 'ann' }]);
+  expect(granted('eve')).toEqual([]);
+  // Whoever asks for the same action merges with it.
+  submit('ben', item('a', { request: 'req-ben' }));
+  expect(states('ben')).toEqual(['req-ben claimed']);
+});
+
+test('who runs an action that others only wait for gets its claim, also when it was reserved', () => {
+  submit('ben', item('a', { request: 'req-ben' }));
+  pull('eve', { slots: 0, reservations: 1 });
+  expect(granted('eve')).toMatchObject([{ reserved: true }]);
+  submit('ann', item('a', stay));
+  expect(of('revoked')).toMatchObject([{ claims: [{ reason: 'stolen' }] }]);
+  // Its outputs go to who waited first.
+  expect(granted('ann')).toMatchObject([{ stay: true, submitter: 'ben', request: 'req-ben' }]);
+});
+
+test('an action that runs elsewhere is not granted to who started it later', () => {
+  claimOf('a');
+  nowMs += 700;
+  submit('ben', item('a', { ...stay, request: 'req-ben' }));
+  expect(granted()).toEqual([]);
+  expect(of('requestState')).toMatchObject([{ states: [{ kind: 'claimed', executor: 'eve', ageMs: 700 }] }]);
+});
+
+test('a run that was given back is free for all, until its submitter says that it runs it again', () => {
+  submit('ann', item('a', stay));
+  const [claim] = granted('ann');
+  from('ann', { kind: 'giveBack', claims: [refOf(claim as GrantedClaim)] });
+  expect(granted()).toEqual([]);
+  pull('eve');
+  expect(granted('eve')).toHaveLength(1);
+  submit('ann', item('a', stay));
+  expect(granted('ann')).toEqual([]);
+});
+
+test('after a take-over nobody who stays is granted what others may be running still', () => {
+  tell({ kind: 'unlead', shard: 0 });
+  tell({ kind: 'lead', shard: 0, generation: 1, term: 3 });
+  submit('ann', item('a', { ...stay, reoffer: true }));
+  expect(granted()).toEqual([]);
+  const seen = elapse(limits.rebuildMs);
+  expect(seen.some((effect) => effect.kind === 'granted' && effect.executor === 'ann')).toBe(true);
+});
+
+test('executors that every waiter avoids get nothing; one that trusts them is enough', () => {
+  pull('eve');
+  submit('ann', item('a', { avoid: ['eve'] }));
+  expect(granted()).toEqual([]);
+  submit('ben', item('a', { request: 'req-ben' }));
+  pull('eve');
+  expect(granted('eve')).toHaveLength(1);
+});
+
+test('a submitter that offers again changes whom it avoids', () => {
+  submit('ann', item('a', { avoid: ['eve'] }));
+  pull('eve');
+  expect(granted()).toEqual([]);
+  submit('ann', item('a'));
+  pull('eve');
+  expect(granted('eve')).toHaveLength(1);
+});
+
+test('who failed with an action gets it again only when nobody else takes it', () => {
+  const claim = claimOf('a');
+  from('eve', { kind: 'fail', claim: refOf(claim), reason: 'executorFault' });
+  expect(of('requestState')).toMatchObject([{ states: [{ kind: 'ready', after: { executor: 'eve' } }] }]);
+  pull('eve');
+  elapse(limits.backoffMs + 10);
+  expect([...claims.tasks.values()][0]?.claim).toBeUndefined();
+  elapse(limits.shunMs);
+  expect([...claims.tasks.values()][0]?.claim?.executor).toBe('eve');
+});
+
+test('an outcome that must not be stored ends all who wait, and none who come later', () => {
+  const claim = claimOf('a');
+  submit('ben', item('a', { request: 'req-ben' }));
+  commit('eve', claim, 'r1', false);
+  expect(proposal()).toBeUndefined();
+  const finished = { kind: 'finished', result: 'r1', executor: 'eve' };
+  expect(of('requestState')).toMatchObject([{ states: [finished] }, { states: [finished] }]);
+  submit('fay', item('a', { request: 'req-fay' }));
+  expect(states('fay')).toEqual(['req-fay ready']);
+});
+
+test('an outcome that must not be stored is not proposed under a token of the leader before either', () => {
+  const claim = claimOf('a');
+  tell({ kind: 'unlead', shard: 0 });
+  tell({ kind: 'lead', shard: 0, generation: 1, term: 3 });
+  commit('eve', claim, 'r1', false);
+  expect(proposal()).toBeUndefined();
+  expect(of('committed')).toMatchObject([{ outcome: 'lost' }]);
+});
+
+test('inputs that nobody could get end the action with that reason', () => {
+  submit('ann', item('a'));
+  for (const node of ['eve', 'fay']) {
+    pull(node);
+    if (granted(node).length === 0) elapse(limits.backoffMaxMs);
+    const claim = [...claims.tasks.values()][0]?.claim;
+    if (!claim) throw new Error('nothing granted');
+    const ref = { shard: 0, key: keyOf('a'), token: claim.token };
+    from(claim.executor, { kind: 'fail', claim: ref, reason: 'inputsMissing' });
+  }
+  expect(states('ann')).toEqual(['req-a ended inputsMissing']);
+});
+
+test('a fault of the whole fleet is no storm: many submitters cost few runs each', () => {
+  const perNode = 40;
+  const nodes = 10;
+  let runs = 0;
+  for (let n = 0; n < nodes; n++) {
+    const items = Array.from({ length: perNode }, (_, i) => item(`${n}-${i}`));
+    submit(`s${n}`, ...items);
+  }
+  const fail = (seen: readonly ClaimsEffect[]): void => {
+    const grants = seen.flatMap((effect) => (effect.kind === 'granted' ? [effect] : []));
+    runs += grants.length;
+    for (const { key, token, shard, executor } of grants) {
+      from(executor, { kind: 'fail', claim: { shard, key, token }, reason: 'executorFault' });
+    }
+  };
+  for (let round = 0; round < 400 && claims.tasks.size > 0; round++) {
+    for (let e = 0; e < 8; e++) {
+      pull(`e${e}`, { slots: 4 });
+      fail(effects);
+    }
+    fail(elapse(500));
+  }
+  expect(claims.tasks.size).toBe(0);
+  // Each action once, and what the budgets of all submitters allow beyond that.
+  const retries = (nodes * (limits.retryBudgetPerMille + perNode * limits.retryEarnedPerMille)) / 1_000;
+  expect(runs).toBeLessThanOrEqual(nodes * perNode + retries);
+});
+
+test('an executor gets actions of its own clients before those of others', () => {
+  submit('ann', item('a', { invocation: 'anna builds' }));
+  submit('eve', item('b', { invocation: 'eva builds' }));
+  pull('eve');
+  expect(granted('eve')).toMatchObject([{ key: keyOf('b') }]);
 });
