@@ -15,7 +15,11 @@ import { invite } from './invite.ts';
 import { issuerAdd, issuerRemove } from './issuer.ts';
 import { join } from './join.ts';
 import { leave } from './leave.ts';
+import { lend } from './lend.ts';
+import { owner } from './owner.ts';
+import { pause } from './pause.ts';
 import { peers } from './peers.ts';
+import { resume } from './resume.ts';
 import { revoke } from './revoke.ts';
 import { run } from './run/command.ts';
 import { simCommands } from './sim.ts';
@@ -34,6 +38,7 @@ export const commands: readonly Command[] = [
   run,
   ...[builds, buildsShow, explainAction, top],
   ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave, seed, drain, undrain],
+  ...[pause, resume, lend, owner],
   ...[cacheStats, cacheGc, cacheVerify],
   doctor,
   ...simCommands,

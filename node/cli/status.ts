@@ -2,10 +2,12 @@
 import { loadConfig } from '../config/load.ts';
 import type { ExecutionStatus, NodeStatus } from '../create-node.ts';
 import type { CoordinationStatus } from '../mesh/coordination-status.ts';
+import type { OwnerStatus } from '../owner/requests.ts';
 import { settingValues, valueOf } from './args.ts';
 import { type Command, jsonFlag, settingFlags } from './command.ts';
 import { exitCodes } from './exit-codes.ts';
 import { count, formatBytes, formatDuration, formatTable, printable } from './format.ts';
+import { lentText, welcomeText } from './lending.ts';
 import { print } from './terminal.ts';
 
 const settingsRead = settingFlags('http', 'bearer-token-file', 'tls-cert', 'tls-key');
@@ -64,6 +66,7 @@ function describe(status: NodeStatus): string[] {
     ...(execution ? executionRows(execution) : [['Execution', 'off: this node only caches']]),
     ...meshRows(status.mesh),
     ...(status.mesh?.state === 'connected' && status.sharing ? sharingRows(status.sharing) : []),
+    ...(status.owner ? [lendingRow(status.owner)] : []),
   ];
   const problems = status.recentProblems
     .slice(-problemsShownMax)
@@ -108,6 +111,11 @@ function coordinationRow({ shards, led, voting, leaderless, formedByForce }: Coo
     ...(formedByForce > 0 ? [`formed anew ${count(formedByForce, 'time')}`] : []),
   ];
   return ['Coordination', parts.join('; ')];
+}
+
+function lendingRow(owner: OwnerStatus): string[] {
+  const nobody = owner.paused || owner.when === 'never';
+  return ['Guests', nobody ? lentText(owner) : `${lentText(owner)}; ${welcomeText(owner)}`];
 }
 
 function sharingRows(sharing: NonNullable<NodeStatus['sharing']>): string[][] {
