@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Digest, DigestFunction } from '../../protos/digest.ts';
 import { fileNameOf, shardOf } from './entry-key.ts';
 import type { FsFile, FsPort } from './fs-port.ts';
+import * as limits from './limits.ts';
 
 interface TempFile {
   readonly path: string;
@@ -89,28 +90,26 @@ export function createBlobFiles({ fs, dataDir, sync, onNewDirectory }: BlobFiles
   };
 }
 
-/** At most one sync of a directory runs and one waits; everyone who came before the waiting one starts shares it. */
+/**
+ * Few syncs of directories run at once, and those that wait are shared by everyone who wants the same directory: a journal
+ * makes all names durable that were given before, so the later ones find little to do.
+ */
 function sharedSync(fs: FsPort): (path: string) => Promise<void> {
-  const running = new Map<string, Promise<void>>();
-  const next = new Map<string, Promise<void>>();
-  const start = (path: string): Promise<void> => {
-    const sync = fs.syncDir(path).finally(() => running.delete(path));
-    running.set(path, sync);
-    return sync;
+  const waiting = new Map<string, PromiseWithResolvers<void>>();
+  let running = 0;
+  const run = async (): Promise<void> => {
+    running += 1;
+    for (const [path, { resolve, reject }] of waiting) {
+      waiting.delete(path);
+      await fs.syncDir(path).then(resolve, reject);
+    }
+    running -= 1;
   };
   return (path) => {
-    const current = running.get(path);
-    if (!current) return start(path);
-    const waiting =
-      next.get(path) ??
-      current
-        .catch(() => {})
-        .then(() => {
-          next.delete(path);
-          return start(path);
-        });
-    next.set(path, waiting);
-    return waiting;
+    const outcome = waiting.get(path) ?? Promise.withResolvers<void>();
+    waiting.set(path, outcome);
+    if (running < limits.directorySyncs) void run();
+    return outcome.promise;
   };
 }
 

@@ -29,6 +29,11 @@ export interface DiskStoreOptions {
   readonly counters: Counters;
 }
 
+interface FileOptions extends CallOptions {
+  /** The file is written and closed; its name and its entry in the index are not durable yet. */
+  readonly onClosed?: () => void;
+}
+
 export interface DiskStore extends BlobStore, Pick<LocalBlobStore, 'findByHash' | 'pin' | 'putChunked'> {
   /** Stores bytes known to hash to `digest`, in the index. */
   storeInline(digest: Digest, bytes: Uint8Array): Promise<void>;
@@ -68,11 +73,18 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     }
   }
 
-  async function landFile(digest: Digest, path: string, file: FsFile, lease: Lease): Promise<void> {
+  async function landFile(
+    digest: Digest,
+    path: string,
+    file: FsFile,
+    lease: Lease,
+    onClosed?: () => void,
+  ): Promise<void> {
     const name = blobName(digest);
     let isMoved = false;
     try {
       const stat = await syncAndClose(file);
+      onClosed?.();
       // A list that lacks a chunk by now would be taken for the blob.
       reading.isHeld(digest);
       await residency.land(name, async () => {
@@ -107,7 +119,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
   async function storeFile(
     digest: Digest,
     write: (file: FsFile) => Promise<boolean>,
-    signal?: AbortSignal,
+    { signal, onClosed }: FileOptions = {},
   ): Promise<void> {
     const lease = await space.reserve(fileNeed(digest), label(digest), signal && { signal });
     let temp: Awaited<ReturnType<BlobFiles['createTemp']>> | undefined;
@@ -116,7 +128,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       if (await write(temp.file)) {
         const { path, file } = temp;
         temp = undefined;
-        await landFile(digest, path, file, lease);
+        await landFile(digest, path, file, lease, onClosed);
       }
     } finally {
       if (temp) {
@@ -159,7 +171,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
             });
             return !hasLanded;
           },
-          signal,
+          { ...(signal && { signal }) },
         );
       }
     } finally {
@@ -169,8 +181,8 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
     }
   }
 
-  async function putBytes(digest: Digest, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
+  async function putBytes(digest: Digest, bytes: Uint8Array, options: FileOptions = {}): Promise<void> {
+    options.signal?.throwIfAborted();
     if (reading.touch(digest)) return;
     if (bytes.byteLength !== digest.sizeBytes) {
       throw new StatusError('INVALID_ARGUMENT', `blob ${digestKey(digest)}: ${bytes.byteLength} bytes came`);
@@ -182,7 +194,7 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
       );
     }
     if (isSmall(digest)) return storeInline(digest, bytes);
-    await storeFile(digest, (file) => file.append([bytes]).then(() => true), signal);
+    await storeFile(digest, (file) => file.append([bytes]).then(() => true), options);
   }
 
   async function put(digest: Digest, content: AsyncIterable<Uint8Array>, { signal }: CallOptions = {}): Promise<void> {
@@ -327,20 +339,26 @@ export function createDiskStore(options: DiskStoreOptions): DiskStore {
 
     async putMany(blobs, { signal } = {}) {
       const outcomes: (Error | undefined)[] = new Array<undefined>(blobs.length);
-      const storeAt = async (at: number): Promise<void> => {
+      const storeAt = async (at: number, onClosed?: () => void): Promise<void> => {
         const { digest, bytes } = blobs[at] as (typeof blobs)[number];
-        await putBytes(digest, bytes, signal).catch((error: unknown) => {
-          outcomes[at] = toStatusError(error, label(digest));
-        });
+        await putBytes(digest, bytes, { ...(signal && { signal }), ...(onClosed && { onClosed }) }).catch(
+          (error: unknown) => {
+            outcomes[at] = toStatusError(error, label(digest));
+          },
+        );
+        onClosed?.();
       };
       const indices = [...blobs.keys()];
-      // Small ones meet in few transactions when all are offered at once; files are bounded by their handles.
+      // Small ones meet in few transactions when all are offered at once; of files only those that are open are bounded, so
+      // that names and transactions are made durable for many together.
       const small = indices.filter((at) => isSmall((blobs[at] as (typeof blobs)[number]).digest));
       const large = indices.filter((at) => !isSmall((blobs[at] as (typeof blobs)[number]).digest)).values();
+      const storing = small.map((at) => storeAt(at));
       const worker = async (): Promise<void> => {
-        for (const at of large) await storeAt(at);
+        for (const at of large) await new Promise<void>((onClosed) => storing.push(storeAt(at, onClosed)));
       };
-      await Promise.all([...small.map(storeAt), ...Array.from({ length: limits.putManyFiles }, worker)]);
+      await Promise.all(Array.from({ length: limits.putManyFiles }, worker));
+      await Promise.all(storing);
       return outcomes;
     },
 

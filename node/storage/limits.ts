@@ -49,6 +49,8 @@ export const writeGatherBytes = 512 * 1024;
 export const syncAheadBytes = 64 * 1024 * 1024;
 /** Files of one `putMany` written at a time. */
 export const putManyFiles = 32;
+/** Directories synced at a time. */
+export const directorySyncs = 2;
 /** Files hashed at a time by `verify`. */
 export const verifyFiles = 2;
 /** Files remembered as hashed since this process started. */

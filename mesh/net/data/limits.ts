@@ -51,6 +51,8 @@ export const batchBlobBytesMax = 1024 * 1024;
 export const batchBytesMax = 32 * 1024 * 1024;
 /** The text of a batch's request: its digests, a line each. */
 export const batchRequestBytesMax = batchBlobsMax * 160;
+/** Blobs of a batch read at a time. */
+export const batchReadsAhead = 16;
 /** Bytes of small blobs gathered into one write. */
 export const batchWriteBytes = 256 * 1024;
 /** Body and answer of a call. */

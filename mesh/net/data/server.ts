@@ -319,8 +319,15 @@ function createRouter(options: DataServerOptions) {
       await upload.pace(gathered.byteLength, signal);
       await write(response, gathered, signal);
     };
-    for (const digest of digests) {
-      const content = await source.get(digest, { signal });
+    // Files are opened and read one step after another; several at once keep the disk busy.
+    const ahead: Promise<Uint8Array | undefined>[] = [];
+    for (const at of digests.keys()) {
+      while (ahead.length < limits.batchReadsAhead && at + ahead.length < digests.length) {
+        const reading = source.get(digests[at + ahead.length] as Digest, { signal });
+        reading.catch(() => {});
+        ahead.push(reading);
+      }
+      const content = await ahead.shift();
       frames.push(wire.frameHead(content !== undefined));
       framesBytes += 1;
       if (content) {
