@@ -23,37 +23,44 @@ export function createErrands<Events>(
   },
 ): Errands<Events> {
   type Part = keyof Events;
+  type Step = (event: Events[Part]) => void;
+  // Arrays instead of maps: every event of every machine passes here.
   const parts = Object.keys(steps) as Part[];
-  const dueMs = new Map<Part, number>(parts.map((part) => [part, Number.POSITIVE_INFINITY]));
-  const queue: { readonly to: Part; readonly event: Events[Part] }[] = [];
+  const stepOf = parts.map((part) => steps[part] as Step);
+  const dueMs = parts.map(() => Number.POSITIVE_INFINITY);
+  const to: Part[] = [];
+  const events: Events[Part][] = [];
   const wake = { kind: 'wake' } as Events[Part];
 
-  function firstDue(nowMs: number): Part | undefined {
-    for (const [part, atMs] of dueMs) if (atMs <= nowMs) return part;
-    return undefined;
+  function firstDue(nowMs: number): number {
+    for (let i = 0; i < dueMs.length; i++) if ((dueMs[i] as number) <= nowMs) return i;
+    return -1;
   }
 
   return {
-    add: (to, event) => void queue.push({ to, event }),
-    wakeAt: (part, atMs) => void dueMs.set(part, atMs),
+    add(part, event) {
+      to.push(part);
+      events.push(event);
+    },
+    wakeAt(part, atMs) {
+      dueMs[parts.indexOf(part)] = atMs;
+    },
     settle(nowMs, more) {
       for (let turns = 0; ; turns++) {
         assert(turns < limits.turnsMax, 'the machines of a node keep each other busy without time passing');
-        for (let i = 0; i < queue.length; i++) {
-          const { to, event } = queue[i] as (typeof queue)[number];
-          steps[to](event);
-        }
-        queue.length = 0;
+        for (let i = 0; i < to.length; i++) (steps[to[i] as Part] as Step)(events[i] as Events[Part]);
+        to.length = 0;
+        events.length = 0;
         if (more?.()) continue;
         const due = firstDue(nowMs);
-        if (due === undefined) return;
-        dueMs.set(due, Number.POSITIVE_INFINITY);
-        steps[due](wake);
+        if (due < 0) return;
+        dueMs[due] = Number.POSITIVE_INFINITY;
+        (stepOf[due] as Step)(wake);
       }
     },
     nextMs() {
       let next = Number.POSITIVE_INFINITY;
-      for (const atMs of dueMs.values()) next = Math.min(next, atMs);
+      for (let i = 0; i < dueMs.length; i++) next = Math.min(next, dueMs[i] as number);
       return next;
     },
   };

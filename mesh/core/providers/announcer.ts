@@ -187,13 +187,15 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
     sweep = { region: 0, checked, compared };
   }
 
-  /** Takes the sweep one region on; returns how many places it gave rise to tell. */
-  function sweepRegion(running: Sweep, ring: Ring): number {
+  /** Takes the sweep one region on; returns how many places it looked at, and gave rise to tell. */
+  function sweepRegion(running: Sweep, ring: Ring): { readonly looked: number; readonly told: number } {
     const { region } = running;
     const before = rings[region];
     const lists = new Map([...running.compared.keys()].map((node) => [node, [] as Place[]]));
+    let looked = 0;
     let told = 0;
     own.eachIn(region, (place) => {
+      looked += 1;
       const now = keepers(ring, place);
       if (before && before !== ring) {
         const then = keepers(before, place);
@@ -222,7 +224,7 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
       for (const place of places) tell(node, place, true);
       told += places.length;
     }
-    return told;
+    return { looked, told };
   }
 
   function onSweep(): void {
@@ -231,7 +233,13 @@ export function createAnnouncer(context: Context, generation: number, held: Iter
     const nowMs = context.nowMs();
     if (!sweep) startSweep();
     const running = sweep as Sweep;
-    const told = sweepRegion(running, ring);
+    // Regions in which nothing is to be told cost no time of their own: a node with few blobs is done in one step.
+    let [looked, told] = [0, 0];
+    while (told === 0 && looked < limits.lookedPerStep && running.region < limits.regions) {
+      const part = sweepRegion(running, ring);
+      looked += part.looked;
+      told += part.told;
+    }
     sweepAtMs = nowMs + Math.max(limits.sweepStepMs, Math.trunc((told * 1_000) / limits.sweptPlacesPerSecond));
     if (running.region < limits.regions) return;
     sweep = undefined;

@@ -35,6 +35,8 @@ export const absentMs = 60_000;
 export const sweptPlacesPerSecond = 20_000;
 /** Shortest time between two regions of a sweep. */
 export const sweepStepMs = 20;
+/** Places looked at in one step of a sweep in which nothing has to be told: about a millisecond. */
+export const lookedPerStep = 1_024;
 /** Keepers whose regions are compared in one sweep. */
 export const comparedKeepers = 64;
 /** One keeper, drawn at random, is checked this often even when nothing seems wrong. */

@@ -42,6 +42,8 @@ function attributes(index: number): Attributes {
     wired: true,
     coordinator: 'eligible',
     storeGeneration: 1,
+    guestSlots: 0,
+    capabilities: [],
   };
 }
 

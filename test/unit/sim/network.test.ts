@@ -59,21 +59,17 @@ test('a node that moved is reached again by whom it wrote to, or once it was ann
   expect(network.open(2, 1)).toBe(true);
 });
 
-test('transfers queue for the uplink', () => {
-  const { engine, network } = create();
+test('what flows at once shares the link, and stands still while there is no way', () => {
+  const links = { up: [110_000, 110_000, 110_000], down: [110_000, 110_000, 110_000], site: [0, 0, 0], pipe: 4_000 };
+  const { engine, network } = create({ links });
   const ends: number[] = [];
-  for (let i = 0; i < 2; i++) {
-    network.transfer(
-      0,
-      1,
-      110_000_000,
-      () => ends.push(engine.nowUs()),
-      () => ends.push(-1),
-    );
-  }
+  for (let i = 0; i < 2; i++) network.flow(0, 1, 110_000_000, () => ends.push(engine.nowUs()));
+  engine.runUntil(1_000_000);
+  network.block(1, 0, true);
+  engine.runUntil(2_000_000);
+  network.block(1, 0, false);
   engine.runUntil(10_000_000);
-  expect(ends[0]).toBeGreaterThan(1_000_000);
-  expect(ends[1]).toBeGreaterThan(2_000_000);
+  expect(ends).toEqual([3_000_000, 3_000_000]);
 });
 
 test('a pause does not show on the clock, a suspend does, and a rate changes what is still to come only', () => {
