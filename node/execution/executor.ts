@@ -6,6 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
+import type { NodeId, RequestId } from '../../mesh/core/ids.ts';
 import type { Digest } from '../../protos/digest.ts';
 import {
   type ExecuteResponse,
@@ -14,7 +15,6 @@ import {
 import type { Operation } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { RetryInfoSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
-import type { RequestId } from '../../mesh/core/ids.ts';
 import type { InlineHints } from '../reapi/action-cache.ts';
 import { queueFullRetryMs } from './limits.ts';
 import type { LogRegistry, LogWriter } from './log-streams.ts';
@@ -54,6 +54,8 @@ export interface ActionContext {
   readonly mnemonic: string;
   readonly target: string;
   readonly skipCacheLookup: boolean;
+  /** Members that should not run it, while anybody else can. */
+  readonly avoid?: readonly NodeId[];
 }
 
 /** A run that is handed to the mesh. */

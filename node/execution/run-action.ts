@@ -7,6 +7,7 @@ import {
   ExecutedActionMetadataSchema,
   type ExecuteResponse,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import type { VouchedResult } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
 import type { Digest } from '../../protos/digest.ts';
 import { type Code, StatusError, toStatusError } from '../../protos/status.ts';
 import type { RunControl } from '../../sandbox/run-control.ts';
@@ -32,6 +33,8 @@ export interface RunReport {
   readonly retriable: boolean;
   readonly error: StatusError | undefined;
   readonly phaseMs: ReadonlyMap<RunPhase, number>;
+  /** The result as it was signed, of a run in the mesh. */
+  readonly vouched?: VouchedResult;
 }
 
 export interface RunPorts {

@@ -39,6 +39,7 @@ export function reportOf(handed: HandedResult, source: string, times: Times): Ru
     retriable: false,
     error,
     phaseMs: new Map(),
+    vouched: handed.vouched,
   };
 }
 

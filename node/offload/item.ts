@@ -18,7 +18,7 @@ export function itemOf(
   shards: number,
 ): ExecuteItem {
   const { action, command, digest } = prepared;
-  const { instance, invocation, priority, mnemonic, target, skipCacheLookup } = context;
+  const { instance, invocation, priority, mnemonic, target, skipCacheLookup, avoid } = context;
   const key = actionName({ instance, action: digest });
   const properties = (action.platform ?? command.platform)?.properties ?? [];
   const [output = ''] = [...command.outputPaths, ...command.outputFiles, ...command.outputDirectories];
@@ -34,6 +34,7 @@ export function itemOf(
     inputBytes: root.bytes,
     doNotCache: action.doNotCache,
     skipCacheLookup,
+    ...(avoid && { avoid }),
     expectedMs: 0,
     // Without metadata the program stands for what it does.
     mnemonic: mnemonic || (command.arguments[0] ?? ''),
