@@ -31,10 +31,11 @@ import { createPreparer, type Preparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
 import type { MeshNode, MeshNodeOptions } from './mesh/mesh-node.ts';
 import { type MeshStatus, peersOf } from './mesh/status.ts';
-import { createOffload } from './offload/offload.ts';
+import { createOffload, type Offload } from './offload/offload.ts';
 import { createOwnerWatch } from './owner/owner-watch.ts';
 import type { OwnerStatus } from './owner/requests.ts';
 import type { PeerTier } from './peers/peer-tier.ts';
+import type { Registers } from './peers/registers.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
 import { createMetrics, type Metrics } from './metrics/metrics.ts';
@@ -145,9 +146,19 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
 
   const checkInstance = checkInstances(config.instances);
   let mesh: MeshNode | undefined;
+  let offload: Offload | undefined;
   const platform = createPlatformOffer(config.platformProperties, () => lentElsewhere(mesh));
   const logs = createLogStreams();
-  const peers = config.mesh && (await openPeers(config, config.mesh, store, log, () => mesh));
+  const peers =
+    config.mesh &&
+    (await openPeers(
+      config,
+      config.mesh,
+      store,
+      log,
+      () => mesh,
+      () => offload?.current()?.registers,
+    ));
   const blobs = peers?.blobs ?? store.blobs;
   const builds = createBuilds({
     dataDir: config.dataDir,
@@ -189,7 +200,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       onLog: log,
     });
   if (owner) parts.defer(() => owner.close());
-  const offload =
+  offload =
     sandbox &&
     peers &&
     owner &&
@@ -250,6 +261,11 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     parts.defer(() => opened.close());
   }
 
+  // A run that is offered to the mesh is looked up there by whoever gets it.
+  const here = peers && builds.results.observe(peers.known);
+  const executeLookups: Pick<ActionCache, 'get'> = {
+    get: (key, options) => ((offload?.isAwake() && here) || actions).get(key, options),
+  };
   const cacheServices = createCacheServices({
     blobs,
     actions,
@@ -259,7 +275,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
-    ? bindExecution({ preparer, blobs, actions, executor, clock, checkInstance, metrics })
+    ? bindExecution({ preparer, blobs, actions: executeLookups, executor, clock, checkInstance, metrics })
     : [];
   const assetServices = config.remoteAsset
     ? createRemoteAsset({
@@ -389,6 +405,7 @@ async function openPeers(
   store: Store,
   onLog: (level: LogLevel, message: string) => void,
   meshNode: () => MeshNode | undefined,
+  registers: () => Registers | undefined,
 ): Promise<PeerTier> {
   const { createPeerTier } = await import('./peers/peer-tier.ts');
   return createPeerTier({
@@ -399,6 +416,7 @@ async function openPeers(
     trust: mesh.trust,
     uploadBytesPerSecond: mesh.uploadBytesPerSecond,
     replicas: mesh.replicas,
+    registers,
     onLog,
   });
 }
@@ -438,7 +456,7 @@ function sandboxBlobs(blobs: LocalBlobStore): SandboxBlobs {
 interface ExecutionParts {
   readonly preparer: Preparer;
   readonly blobs: LocalBlobStore;
-  readonly actions: ActionCache;
+  readonly actions: Pick<ActionCache, 'get'>;
   readonly executor: Executor;
   readonly clock: Clock;
   readonly checkInstance: InstanceCheck;

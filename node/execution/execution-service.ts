@@ -39,7 +39,7 @@ export interface ExecutionServiceOptions {
   readonly executor: Executor;
   readonly preparer: Preparer;
   readonly blobs: BlobStore;
-  readonly actions: ActionCache;
+  readonly actions: Pick<ActionCache, 'get'>;
   readonly clock: Clock;
   readonly checkInstance: InstanceCheck;
   readonly onLookup?: (instance: string, outcome: 'hit' | 'miss' | 'skipped') => void;

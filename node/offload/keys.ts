@@ -16,12 +16,6 @@ export function actionOf(name: ActionName): ActionKey {
 
 export const blobName: (digest: Digest) => BlobKey = digestKey;
 
-/** Throws INVALID_ARGUMENT for a text that no `blobName` made. */
-export function blobOf(name: BlobKey): Digest {
-  const [fn = '', hash = '', size = ''] = name.split('/');
-  return digestFrom(fn, hash, size, name);
-}
-
 function digestFrom(fn: string, hash: string, size: string, name: string): Digest {
   if (!Object.hasOwn(digestFunctions, fn) || !/^\d{1,16}$/.test(size)) {
     throw new StatusError('INVALID_ARGUMENT', `"${name.slice(0, 100)}" names no blob`);

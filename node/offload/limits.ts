@@ -28,3 +28,6 @@ export const logQuestionsMax = 256;
 export const invocationIdleMs = 15 * 60_000;
 /** Invocations are looked at this often. */
 export const invocationSweepMs = 60_000;
+
+/** Registers asked for in one question to the machine. */
+export const lookupKeysMax = 512;

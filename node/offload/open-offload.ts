@@ -4,6 +4,7 @@ import { createInputTrees } from '../../sandbox/input-tree.ts';
 import type { OfferedRun } from '../execution/executor.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';
+import type { Registers } from '../peers/registers.ts';
 import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole, type Trust } from '../peers/vouching.ts';
 import { StatusError } from '../../protos/status.ts';
@@ -12,11 +13,13 @@ import { createHeldTrees } from './item.ts';
 import { createInvocations } from './invocations.ts';
 import { createLogRelay, logChannel } from './log-relay.ts';
 import type { OffloadOptions } from './offload.ts';
+import { createRegisters } from './registers.ts';
 import { createRequests } from './requests.ts';
 import { createResults, type HandedResult } from './results.ts';
 import { createRuns } from './runs.ts';
 
 export interface OpenOffload extends Offloading {
+  readonly registers: Registers;
   run(offered: OfferedRun): Promise<RunReport>;
 }
 
@@ -36,6 +39,11 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     onBroken: (reason) => onLog('warning', reason),
   });
   const hold = (handed: HandedResult): Promise<boolean> => promises.hold(handed.name, handed.closure);
+  const registers = createRegisters({
+    local,
+    hold: (name, digests) => promises.hold(name, digests),
+    deliver: ports.deliver,
+  });
   const invocations = createInvocations({
     clock,
     onEnded: (invocation) => ports.deliver({ kind: 'invocationEnded', invocation }),
@@ -106,6 +114,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
   }
 
   return {
+    registers,
     holds: () => heldTrees.sketch(),
     async run(offered) {
       using _ = invocations.enter(offered.context.invocation);
@@ -127,7 +136,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
         case 'note':
           return onNote(work.note);
         case 'lookedUp':
-          return;
+          return registers.perform(work);
         default:
           work satisfies never;
       }
@@ -135,6 +144,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     async close() {
       clearImmediate(attaching);
       attached?.[Symbol.dispose]();
+      registers.close();
       requests.close();
       await runs.close();
       invocations.close();

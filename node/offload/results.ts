@@ -5,6 +5,7 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type BlobKey, compareTokens, type NodeId, type Token } from '../../mesh/core/ids.ts';
 import type { Outcome } from '../../mesh/core/agents/messages.ts';
+import { parseDigestKey } from '../../mesh/net/data/wire.ts';
 import type { Digest } from '../../protos/digest.ts';
 import type { ActionResult } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { type VouchedResult, VouchedResultSchema } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
@@ -15,7 +16,7 @@ import type { Ending, SandboxClass, Vouching } from '../peers/vouching.ts';
 import type { ActionKey } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createResultClosures } from '../storage/result-closure.ts';
-import { blobName, blobOf } from './keys.ts';
+import { blobName } from './keys.ts';
 import * as limits from './limits.ts';
 
 /** A result that was checked, and whose closure is here. */
@@ -151,7 +152,7 @@ export function createResults({ local, bring, vouching, self }: ResultsOptions):
       if (known && (await local.missing(known.closure)).length === 0) {
         return { kind: 'here', handed: keep(known) };
       }
-      const digest = blobOf(expected.name);
+      const digest = parseDigestKey(expected.name);
       if (digest.sizeBytes > limits.resultBytesMax) return { kind: 'lie', reason: 'it is too large for a result' };
       if ((await bring([digest], options)).length > 0) return { kind: 'absent', reason: 'nobody has it' };
       const bytes = await local.get(digest);

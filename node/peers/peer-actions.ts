@@ -3,6 +3,8 @@
  * here is looked for at members, checked, and served once all its blobs are here (rule 2: presence is a promise).
  */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { ResultEntry } from '../../mesh/core/registers/types.ts';
+import { parseDigestKey } from '../../mesh/net/data/wire.ts';
 import { type Digest, digestKey } from '../../protos/digest.ts';
 import type { ActionResult } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import {
@@ -11,12 +13,14 @@ import {
   type VouchedResult,
   VouchedResultSchema,
 } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
-import { StatusError } from '../../protos/status.ts';
+import { digestOf } from '../../protos/hasher.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import { createResultClosures } from '../storage/result-closure.ts';
 import type { Fetches } from './fetches.ts';
 import * as limits from './limits.ts';
+import type { Registers } from './registers.ts';
 import { fromWireKey, type ResultFinder } from './result-finder.ts';
 import { apart, keyOf, type SandboxClass, type Vouching, withoutVoucher, withVoucher } from './vouching.ts';
 
@@ -25,6 +29,8 @@ export interface PeerActionsOptions {
   readonly blobs: Pick<BlobStore, 'get' | 'missing'>;
   readonly vouching: Vouching;
   readonly finder: ResultFinder;
+  /** The coordinators, while somebody speaks to them for this node. */
+  readonly registers?: () => Registers | undefined;
   readonly fetches: Pick<Fetches, 'fetch'>;
   /** A result of this node's own was stored. */
   readonly onStored?: (key: ActionKey) => void;
@@ -54,6 +60,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     blobs,
     vouching,
     finder,
+    registers = () => undefined,
     fetches,
     onStored = () => {},
     onFound = () => {},
@@ -78,31 +85,63 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     return true;
   }
 
+  /** Keeps what a member told, if it is believed and all that it names can be had. */
+  async function accept(key: ActionKey, from: string, vouched: VouchedResult): Promise<ActionResult | undefined> {
+    const what = `the result of action ${digestKey(key.action)}`;
+    const checked = vouching.check(key, vouched);
+    if (checked.refused !== undefined) {
+      if (!checked.isLie) return undefined;
+      finder.bench(from);
+      onRefused(from, `its result of action ${digestKey(key.action)} was not taken: ${checked.refused}`);
+      return undefined;
+    }
+    const { result, executor } = checked;
+    const hints = [...new Set([from, executor.peerId])];
+    try {
+      if (!(await bring(result, key.action.fn, hints))) {
+        onIncomplete(`${what} is known to ${from}, but its blobs did not come`);
+        return undefined;
+      }
+      await local.put(key, withVoucher(result, vouched));
+    } catch (error) {
+      // A result that names nonsense, or blobs that went while it was stored, is no result.
+      if (!(error instanceof StatusError)) throw error;
+      onIncomplete(`${what} from ${from} was not kept: ${error.reason}`);
+      return undefined;
+    }
+    onFound(key, from, executor.peerId);
+    return result;
+  }
+
+  /** What the coordinators say, fetched from who holds it. */
+  async function fromRegister(key: ActionKey, { result, executor, holders }: ResultEntry) {
+    const digest = parseDigestKey(result);
+    if (digest.sizeBytes > limits.resultBytesMax) return undefined;
+    const hints = [...new Set([executor, ...holders.map(({ holder }) => holder)])];
+    const bytes = (await blobs.get(digest)) ?? ((await fetches.fetch(digest, { hints })) && (await blobs.get(digest)));
+    const vouched = bytes ? parseVouched(bytes) : undefined;
+    return vouched && (await accept(key, executor, vouched));
+  }
+
   async function lookFor(key: ActionKey): Promise<ActionResult | undefined> {
-    for await (const { from, vouched } of finder.find(key)) {
-      const checked = vouching.check(key, vouched);
-      if (checked.refused !== undefined) {
-        if (!checked.isLie) continue;
-        finder.bench(from);
-        onRefused(from, `its result of action ${digestKey(key.action)} was not taken: ${checked.refused}`);
-        continue;
+    const looked = registers()?.lookUp(key);
+    // Members are asked meanwhile: what was made while nobody led its shard is in no register.
+    const copies = finder.find(key)[Symbol.asyncIterator]();
+    const firstCopy = looked && copies.next();
+    const register = (await looked)?.register;
+    if (register?.kind === 'result') {
+      const result = await fromRegister(key, register);
+      if (result) {
+        void copies.return?.();
+        return result;
       }
-      const { result, executor } = checked;
-      const hints = [...new Set([from, executor.peerId])];
-      try {
-        if (!(await bring(result, key.action.fn, hints))) {
-          onIncomplete(`the result of action ${digestKey(key.action)} is known to ${from}, but its blobs did not come`);
-          continue;
-        }
-        await local.put(key, withVoucher(result, vouched));
-      } catch (error) {
-        // A result that names nonsense, or blobs that went while it was stored, is no result.
-        if (!(error instanceof StatusError)) throw error;
-        onIncomplete(`the result of action ${digestKey(key.action)} from ${from} was not kept: ${error.reason}`);
-        continue;
-      }
-      onFound(key, from, executor.peerId);
-      return result;
+    }
+    const dropped = register?.kind === 'tombstone' ? register.result : undefined;
+    for (let next = await (firstCopy ?? copies.next()); !next.done; next = await copies.next()) {
+      const { from, vouched } = next.value;
+      if (dropped !== undefined && nameOf(key, vouched) === dropped) continue;
+      const result = await accept(key, from, vouched);
+      if (result) return result;
     }
     return undefined;
   }
@@ -131,8 +170,13 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
       get,
       async put(key, result, callOptions) {
         const own = withoutVoucher(result);
-        await local.put(key, withVoucher(own, vouching.vouch(key, own, sandboxClass)), callOptions);
+        const vouched = vouching.vouch(key, own, sandboxClass);
+        await local.put(key, withVoucher(own, vouched), callOptions);
         onStored(key);
+        // In the background: the client has what it came for.
+        registers()
+          ?.publish(key, own, vouched)
+          .catch((error: unknown) => onIncomplete(`a result was not published: ${toStatusError(error).reason}`));
       },
     }),
 
@@ -181,4 +225,17 @@ async function inTime<T>(work: Promise<T>): Promise<T | undefined> {
   const late = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => late.resolve(undefined), limits.bringMs);
   return await Promise.race([work, late.promise]).finally(() => clearTimeout(timer));
+}
+
+/** The name under which registers know a result. */
+function nameOf({ action }: ActionKey, vouched: VouchedResult): string {
+  return digestKey(digestOf(action.fn, toBinary(VouchedResultSchema, vouched)));
+}
+
+function parseVouched(bytes: Uint8Array): VouchedResult | undefined {
+  try {
+    return fromBinary(VouchedResultSchema, bytes);
+  } catch {
+    return undefined;
+  }
 }

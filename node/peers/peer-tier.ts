@@ -18,7 +18,7 @@ import { switchedStore } from './peer-store.ts';
 import type { Registers } from './registers.ts';
 import type { SeedReport, SeedRequest } from './seed-jobs.ts';
 import { createTally, type Tally } from './tally.ts';
-import { type SandboxClass, type Trust, withVoucher } from './vouching.ts';
+import { apart, type SandboxClass, type Trust, withVoucher } from './vouching.ts';
 
 export interface PeerTierOptions {
   readonly store: Pick<Store, 'blobs' | 'actions' | 'held' | 'watch'>;
@@ -45,6 +45,8 @@ export interface PeerTier {
   readonly blobs: LocalBlobStore;
   /** The action cache for results that come in this way. */
   actions(sandboxClass: SandboxClass): ActionCache;
+  /** The action cache without the mesh: what is here, as clients see it. */
+  readonly known: ActionCache;
   /** Keeps a result whose word was checked or signed, and hands it on where copies are wanted. */
   keep: PeerActions['keep'];
   /** Gets from the mesh what is not here; resolves to what cannot be had, once the rest is stored. */
@@ -70,6 +72,13 @@ export function createPeerTier(options: PeerTierOptions): PeerTier {
         get: (key, callOptions) => current().get(key, callOptions),
         put: (key, result, callOptions) => current().put(key, result, callOptions),
       };
+    },
+    known: {
+      ...store.actions,
+      async get(key, callOptions) {
+        const stored = await store.actions.get(key, callOptions);
+        return stored && apart(stored).result;
+      },
     },
     async keep(key, result, vouched) {
       if (opened) await opened.actions.keep(key, result, vouched);
