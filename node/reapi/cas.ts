@@ -13,6 +13,7 @@ import {
   BatchUpdateBlobsResponseSchema,
   Compressor_Value,
   type ContentAddressableStorage,
+  type Digest as WireDigest,
   type DigestFunction_Value,
   FindMissingBlobsResponseSchema,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
@@ -86,14 +87,18 @@ export function createCas(
       const zstd = request.acceptableCompressors.includes(Compressor_Value.ZSTD);
       let roomBytes: number = limits.responseBytesMax;
       const responses = [];
-      for (const wire of request.digests) {
+      // What is not here is asked of other members; several at once travel together.
+      const ahead: Promise<Uint8Array | undefined>[] = [];
+      for (const [at, wire] of request.digests.entries()) {
+        while (ahead.length < limits.batchReadsAhead && at + ahead.length < request.digests.length) {
+          ahead.push(readAt(at + ahead.length));
+        }
         const response = create(BatchReadBlobsResponse_ResponseSchema, { digest: wire });
         responses.push(response);
         roomBytes -= entryOverheadBytes + wire.hash.length;
         try {
-          const digest = fromWireDigest(wire, request.digestFunction);
-          const bytes = await blobs.get(digest, { signal });
-          if (!bytes) throw new StatusError('NOT_FOUND', `blob ${digest.hash}/${digest.sizeBytes} is not held here`);
+          const bytes = await ahead.shift();
+          if (!bytes) throw new StatusError('NOT_FOUND', `blob ${wire.hash}/${wire.sizeBytes} is not held here`);
           const packed = zstd && bytes.byteLength >= compressibleBytesMin ? compressBlob(bytes) : undefined;
           const data = packed && packed.byteLength < bytes.byteLength ? packed : bytes;
           if (data.byteLength > roomBytes) {
@@ -108,6 +113,16 @@ export function createCas(
         }
       }
       return create(BatchReadBlobsResponseSchema, { responses });
+
+      function readAt(at: number): Promise<Uint8Array | undefined> {
+        const reading = (async () => {
+          const digest = fromWireDigest(request.digests[at] as WireDigest, request.digestFunction);
+          return await blobs.get(digest, { signal });
+        })();
+        // It is looked at in its turn.
+        reading.catch(() => {});
+        return reading;
+      }
     },
 
     getTree: createGetTree(blobs, checkInstance),

@@ -59,6 +59,8 @@ export const limits = {
   batchBytesMax: 4_000_000,
   /** Blobs of one batch read: an answer that says why one is not there takes some 300 bytes. */
   batchReadBlobsMax: 12_000,
+  /** Of them, blobs read, or asked of other members, at a time. */
+  batchReadsAhead: 128,
   /** Sum of what the compressed blobs of one batch call unpack to. */
   batchUnpackedBytesMax: 64 * MiB,
   /** Directories in one message of GetTree, and in one tree. */

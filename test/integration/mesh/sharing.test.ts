@@ -1,5 +1,12 @@
+import { create } from '@bufbuild/protobuf';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { digestKey } from '../../../protos/digest.ts';
+import { createCas } from '../../../node/reapi/cas.ts';
+import type { CallContext } from '../../../node/reapi/handler.ts';
+import { digestKey, toWireDigest } from '../../../protos/digest.ts';
+import {
+  BatchReadBlobsRequestSchema,
+  type BatchReadBlobsResponse,
+} from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { chunksOf, randomBlob, readAll } from '../../contract/blobs.ts';
 import { createSharingMesh, type SharingNode } from '../../support/sharing-nodes.ts';
 
@@ -106,4 +113,16 @@ describe('when a member dies while it serves', () => {
     );
     expect([true, 'missing', 'NOT_FOUND']).toContain(outcome);
   });
+});
+
+test('what a client reads in one batch is asked for in few requests', async () => {
+  const [anna, ben] = [await open(), await open()];
+  const blobs = Array.from({ length: 300 }, () => randomBlob(1_000));
+  await anna.store.blobs.putMany(blobs);
+  const cas = createCas(ben.sharing.blobs, () => {}, 1e9);
+  const request = create(BatchReadBlobsRequestSchema, { digests: blobs.map(({ digest }) => toWireDigest(digest)) });
+  const reply = await cas.batchReadBlobs(request, { signal: new AbortController().signal } as CallContext);
+  const { responses } = reply as BatchReadBlobsResponse;
+  expect(responses.map(({ data }) => Buffer.from(data))).toEqual(blobs.map(({ bytes }) => Buffer.from(bytes)));
+  expect(anna.served.length).toBeLessThan(30);
 });
