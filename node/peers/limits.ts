@@ -28,6 +28,9 @@ export const writesAhead = 2;
 /** Small blobs stored together, and bytes of them. */
 export const storedTogether = 512;
 export const storedTogetherBytes = 4 * 1024 * 1024;
+/** What came and went is said at most this often, and of whom by name. */
+export const transferLogMs = 5_000;
+export const transferLogPeers = 4;
 /** Progress is reported this often. */
 export const progressMs = 100;
 /** A busy holder that names no time is asked again after this. */

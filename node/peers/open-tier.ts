@@ -20,6 +20,7 @@ import { createSeedJobs, type SeedJobs } from './seed-jobs.ts';
 import { seed } from './seeding.ts';
 import { shareBlobs } from './sharing.ts';
 import type { Counting, Link } from './tally.ts';
+import { createTransferLog } from './transfer-log.ts';
 import { createUploadGate } from './upload-gate.ts';
 import { createVouching } from './vouching.ts';
 
@@ -43,6 +44,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
   const listen = parseHostPort(options.listen);
   if (!listen) throw new StatusError('INVALID_ARGUMENT', `"${options.listen}" is no address for the data plane`);
   const linkTo = (peer: string): Link => linkBetween(options.members(), ports.identity.peerId, peer);
+  const log = createTransferLog((text) => onLog('info', text));
   const gate = createUploadGate((event) => ports.deliver(event));
   const sharing = await shareBlobs({
     local: store.blobs,
@@ -57,8 +59,14 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       ...(options.calls ?? []),
     ]),
     onUnreported: (digest) => tell(ports, digest, true),
-    onReceived: (peer, digest) => tally.onReceived(peer, linkTo(peer), digest.sizeBytes),
-    onServed: ({ peer, blobs, bytes }) => tally.onServed(linkTo(peer), blobs, bytes),
+    onReceived(peer, digest) {
+      tally.onReceived(peer, linkTo(peer), digest.sizeBytes);
+      log.received(peer, digest.sizeBytes);
+    },
+    onServed({ peer, blobs, bytes }) {
+      tally.onServed(linkTo(peer), blobs, bytes);
+      log.served(peer, blobs, bytes);
+    },
     onRefused: (address, reason) => onLog('info', `refused a connection from ${address}: ${reason}`),
     uploadLimits: () => uploadLimits,
     gate,
@@ -115,6 +123,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
       await replication.close();
       await seeds.close();
       await sharing.close();
+      log.close();
     },
   };
   return {
