@@ -36,7 +36,7 @@ export const progressMs = 100;
 /** A busy holder that names no time is asked again after this. */
 export const busyMs = 100;
 
-/** Results asked for in one call, and how long further ones are waited for before it is sent. */
+/** Results asked for in one call, and how long further ones are waited for before it is sent while others are under way. */
 export const resultsPerCall = 512;
 export const resultGatherMs = 1;
 /**

@@ -57,6 +57,8 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
   const { client, members, nowMs = () => performance.now() } = options;
   const paused = new Map<string, Pause>();
   let gathered: Asked[] = [];
+  /** Calls under way. */
+  let calls = 0;
 
   function pause(peer: string, firstMs: number, maxMs: number): void {
     const before = paused.get(peer);
@@ -70,7 +72,10 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
     try {
       const signal = AbortSignal.timeout(limits.resultBudgetMs);
       const body = toBinary(ResultsRequestSchema, request);
-      const answer = await client.call(peer, resultsCall, body, { signal, urgency: 'build' });
+      calls += 1;
+      const answer = await client
+        .call(peer, resultsCall, body, { signal, urgency: 'build' })
+        .finally(() => (calls -= 1));
       const { results } = fromBinary(ResultsResponseSchema, answer);
       if (results.length !== asked.length)
         throw new StatusError('DATA_LOSS', 'another number of answers than questions');
@@ -114,7 +119,9 @@ export function createResultFinder(options: ResultFinderOptions): ResultFinder {
     async *find(key) {
       if (members().length === 0) return;
       const asked: Asked = { key, told: [], isOver: false, changed: Promise.withResolvers() };
-      if (gathered.length === 0) setTimeout(flush, limits.resultGatherMs);
+      // A build that asks for one at a time does not wait for others to come.
+      if (gathered.length === 0 && calls === 0) setImmediate(flush);
+      else if (gathered.length === 0) setTimeout(flush, limits.resultGatherMs);
       gathered.push(asked);
       for (let at = 0; ; at += 1) {
         while (at === asked.told.length && !asked.isOver) await asked.changed.promise;
