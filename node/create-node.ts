@@ -236,6 +236,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       worker,
       logs,
       offering: offload,
+      record,
       limits: { ...schedulerLimits, slots: config.slots },
       onEvent: (event) => {
         metrics.onExecution(event);

@@ -176,6 +176,7 @@ export function createBuilds(options: BuildsOptions): Builds {
       case 'guestFrozen':
       case 'guestEnded':
       case 'lied':
+      case 'commitRefused':
         return;
       default:
         event satisfies never;

@@ -23,6 +23,8 @@ export interface OffloadTally {
   };
   /** Commits under an old claim that this node refused as leader of a shard. */
   readonly staleRefused: number;
+  /** Commits of this node's own runs that a leader did not accept. */
+  readonly commitsRefused: number;
   /** Results of members that were refused for not being what they should be. */
   readonly lies: number;
 }
@@ -47,7 +49,7 @@ export function createOffloadTally(): OffloadCounting {
   const answered = { 'hit-local': 0, 'hit-peer': 0, here: 0, peer: 0, joined: 0, uploaded: 0 };
   const guests = { started: 0, succeeded: 0, failed: 0, frozen: 0 };
   const running = new Map<string, { readonly submitter: string; readonly sinceMs: number; frozen: boolean }>();
-  let [failed, stayed, offered, claimsLost, staleRefused, lies] = [0, 0, 0, 0, 0, 0];
+  let [failed, stayed, offered, claimsLost, staleRefused, commitsRefused, lies] = [0, 0, 0, 0, 0, 0, 0];
   const sources = { cache: 'hit-local', 'peer-cache': 'hit-peer', here: 'here', peer: 'peer' } as const;
 
   return {
@@ -91,6 +93,9 @@ export function createOffloadTally(): OffloadCounting {
         case 'lied':
           lies += 1;
           return;
+        case 'commitRefused':
+          commitsRefused += 1;
+          return;
         case 'client':
         case 'submitted':
         case 'progress':
@@ -110,6 +115,7 @@ export function createOffloadTally(): OffloadCounting {
       claimsLost,
       guests: { ...guests },
       staleRefused,
+      commitsRefused,
       lies,
     }),
     guests: (atMs) =>

@@ -15,6 +15,8 @@ import {
 import type { Operation } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { RetryInfoSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
+import type { RecordedEvent } from '../builds/events.ts';
+import type { NamedAction } from '../offload/events.ts';
 import type { InlineHints } from '../reapi/action-cache.ts';
 import { queueFullRetryMs } from './limits.ts';
 import type { LogRegistry, LogWriter } from './log-streams.ts';
@@ -60,6 +62,8 @@ export interface ActionContext {
 
 /** A run that is handed to the mesh. */
 export interface OfferedRun {
+  /** How records name the run, all of its attempts together. */
+  readonly run: string;
   /** Unique; made anew for each attempt. */
   readonly request: RequestId;
   readonly prepared: PreparedAction;
@@ -89,6 +93,8 @@ export interface ExecutorOptions extends RunPorts {
   /** Where runs go while the mesh is awake. */
   readonly offering?: RunOffering | undefined;
   readonly onEvent?: (event: ExecutionEvent) => void;
+  /** Told what becomes of each action. */
+  readonly record?: (event: RecordedEvent) => void;
 }
 
 interface ExecutionTicket {
@@ -159,7 +165,7 @@ interface OperationEntry {
 
 export function createExecutor(options: ExecutorOptions): Executor {
   const { clock, logs, offering } = options;
-  const onEvent = options.onEvent ?? (() => {});
+  const { onEvent = () => {}, record = () => {} } = options;
   const scheduler = createScheduler(options.limits);
   const operations = new Map<string, OperationEntry>();
   const runs = new Map<string, Run>();
@@ -248,6 +254,7 @@ export function createExecutor(options: ExecutorOptions): Executor {
     let report: RunReport;
     if (offeredTo) {
       report = await offeredTo.run({
+        run: run.id,
         request: randomUUID(),
         prepared,
         context: ticket.context,
@@ -265,6 +272,7 @@ export function createExecutor(options: ExecutorOptions): Executor {
     } else {
       run.startedAtMs = beganAtMs;
       run.worker = options.worker;
+      record({ kind: 'progress', atMs: beganAtMs, run: run.id, stage: 'executing', node: undefined });
       report = await runAction(options, {
         prepared,
         instance,
@@ -280,14 +288,18 @@ export function createExecutor(options: ExecutorOptions): Executor {
     const startedAtMs = run.startedAtMs ?? clock.nowMs();
     run.response = report.response;
     run.startedAtMs = undefined;
+    const endedAtMs = clock.nowMs();
+    const retried = report.retriable && attempt < options.limits.attemptsMax;
+    if (retried) record({ kind: 'retried', atMs: endedAtMs, run: run.id, why: report.error?.reason ?? '' });
+    else if (!offeredTo || report.retriable) record(endedHere(run, report, startedAtMs, endedAtMs));
     onEvent({
       kind: 'run-ended',
       instance,
       action: ticket.action,
       outcome: report.outcome,
-      retried: report.retriable && attempt < options.limits.attemptsMax,
+      retried,
       queuedMs: startedAtMs - queuedAtMs,
-      runMs: clock.nowMs() - startedAtMs,
+      runMs: endedAtMs - startedAtMs,
       phaseMs: report.phaseMs,
       error: report.error,
     });
@@ -359,6 +371,9 @@ export function createExecutor(options: ExecutorOptions): Executor {
         }
         throw verdict.reason === 'queue-full' ? queueFull() : shuttingDown();
       }
+      const atMs = clock.nowMs();
+      const named = namedAction(ticket.action, ticket.context);
+      record({ kind: joined ? 'joined' : 'submitted', atMs, run: run.id, ...named });
       if (joined) onEvent({ kind: 'merged', instance });
       return watch(entry);
     },
@@ -407,6 +422,33 @@ export function createExecutor(options: ExecutorOptions): Executor {
       response: undefined,
     };
   }
+}
+
+export function namedAction(action: Digest, context: ActionContext): NamedAction {
+  const { instance, invocation, mnemonic, target } = context;
+  return { action, instance, invocation, mnemonic, target };
+}
+
+/** A run that no mesh answered. */
+function endedHere({ id, ticket, queuedAtMs }: Run, report: RunReport, startedAtMs: number, endedAtMs: number) {
+  return {
+    kind: 'ended',
+    atMs: endedAtMs,
+    run: id,
+    ...namedAction(ticket.action, ticket.context),
+    outcome: report.outcome,
+    source: 'here',
+    node: undefined,
+    token: undefined,
+    error: report.error?.reason,
+    times: {
+      queuedMs: startedAtMs - queuedAtMs,
+      runMs: report.phaseMs.get('running') ?? 0,
+      handOverMs: 0,
+      totalMs: endedAtMs - queuedAtMs,
+    },
+    result: undefined,
+  } as const;
 }
 
 /** Opaque to clients; the instance in front keeps names of different instances apart. */

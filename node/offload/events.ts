@@ -88,6 +88,14 @@ export type BuildEvent =
       readonly runMs: number;
       readonly error: string | undefined;
     }
+  /** What ran here under a claim was not accepted. */
+  | {
+      readonly kind: 'commitRefused';
+      readonly atMs: number;
+      readonly action: Digest;
+      readonly instance: string;
+      readonly outcome: string;
+    }
   /** A member handed over a result that is not what it should be; it was refused. */
   | {
       readonly kind: 'lied';

@@ -1,4 +1,5 @@
 /** Running actions through a mesh that is awake: the parts, wired. */
+import type { ActionKey as ActionName } from '../../mesh/core/ids.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { createInputTrees } from '../../sandbox/input-tree.ts';
 import type { OfferedRun } from '../execution/executor.ts';
@@ -7,15 +8,17 @@ import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloadin
 import type { Registers } from '../peers/registers.ts';
 import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole, type Trust } from '../peers/vouching.ts';
-import { StatusError } from '../../protos/status.ts';
+import { StatusError, toStatusError } from '../../protos/status.ts';
 import { bringInputs } from './inputs.ts';
+import { actionName, actionOf } from './keys.ts';
+import * as limits from './limits.ts';
 import { createHeldTrees } from './item.ts';
 import { createInvocations } from './invocations.ts';
 import { createLogRelay, logChannel } from './log-relay.ts';
 import type { OffloadOptions } from './offload.ts';
 import { createRegisters } from './registers.ts';
 import { createRequests } from './requests.ts';
-import { createResults, type HandedResult } from './results.ts';
+import { createResults, type HandedResult, outcomeOf } from './results.ts';
 import { createRuns } from './runs.ts';
 
 export interface OpenOffload extends Offloading {
@@ -39,6 +42,8 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     onBroken: (reason) => onLog('warning', reason),
   });
   const hold = (handed: HandedResult): Promise<boolean> => promises.hold(handed.name, handed.closure);
+  /** What ran here and is not committed yet. */
+  const uncommitted = new Map<ActionName, HandedResult>();
   const registers = createRegisters({
     local,
     hold: (name, digests) => promises.hold(name, digests),
@@ -60,7 +65,14 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       heldTrees.add(brought.root);
       return brought;
     },
-    hold,
+    async hold(handed) {
+      if (outcomeOf(handed).cacheable) uncommitted.set(actionName(handed.key), handed);
+      for (const oldest of uncommitted.keys()) {
+        if (uncommitted.size <= limits.resultsKept) break;
+        uncommitted.delete(oldest);
+      }
+      return await hold(handed);
+    },
     ownRequest: (request) => requests.own(request),
     deliver: ports.deliver,
     onGuest({ instance, action }, submitter, change) {
@@ -106,11 +118,34 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     });
   });
 
+  /** Accepted under its claim: from now on this node tells the result to whoever asks, also when nobody leads its shard. */
+  function keepAccepted(name: ActionName): void {
+    const handed = uncommitted.get(name);
+    uncommitted.delete(name);
+    if (!handed) return;
+    peers.keep(handed.key, handed.result, handed.vouched).catch((error: unknown) => {
+      onLog('info', `the result of action ${name} was not kept: ${toStatusError(error).reason}`);
+    });
+  }
+
   function onNote(note: Extract<OffloadWork, { readonly kind: 'note' }>['note']): void {
-    if (note.kind === 'pinned') promises.onPinned(note.blob);
-    if (note.kind !== 'decided') return;
-    const { request: run, where, hereMs = Infinity, elsewhereMs = Infinity, why } = note;
-    record({ kind: 'decided', atMs: clock.nowMs(), run, where, hereMs, elsewhereMs, why });
+    const atMs = clock.nowMs();
+    switch (note.kind) {
+      case 'pinned':
+        return promises.onPinned(note.blob);
+      case 'decided': {
+        const { request, where, hereMs = Infinity, elsewhereMs = Infinity, why } = note;
+        const run = requests.runOf(request);
+        return run === undefined ? undefined : record({ kind: 'decided', atMs, run, where, hereMs, elsewhereMs, why });
+      }
+      case 'committed': {
+        const key = actionOf(note.key);
+        if (note.outcome !== 'accepted') record({ kind: 'commitRefused', atMs, ...key, outcome: note.outcome });
+        else keepAccepted(note.key);
+        return;
+      }
+      default:
+    }
   }
 
   return {

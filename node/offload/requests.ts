@@ -8,7 +8,7 @@ import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
 import type { Clock } from '../execution/clock.ts';
-import type { OfferedRun } from '../execution/executor.ts';
+import { namedAction, type OfferedRun } from '../execution/executor.ts';
 import type { PlatformOffer } from '../execution/platform.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { OffloadWork } from '../mesh/offloading.ts';
@@ -50,6 +50,8 @@ export interface Requests {
   run(offered: OfferedRun): Promise<RunReport>;
   perform(work: RequestWork): void;
   own(request: RequestId): OwnRequest | undefined;
+  /** How records name the run of a request. */
+  runOf(request: RequestId): string | undefined;
   open(): number;
   /** Gives every request back: whoever offered them tries again, here. */
   close(): void;
@@ -147,12 +149,14 @@ export function createRequests(options: RequestsOptions): Requests {
     handed: HandedResult | undefined,
     source: AnswerSource,
   ): void {
+    // It is tried again: that is not the end.
+    if (report.retriable) return;
     const nowMs = clock.nowMs();
     const ran = handed?.result.executionMetadata?.virtualExecutionDuration;
     record({
       kind: 'ended',
       atMs: nowMs,
-      run: request.id,
+      run: request.offered.run,
       ...request.named,
       outcome: report.outcome,
       source,
@@ -182,7 +186,7 @@ export function createRequests(options: RequestsOptions): Requests {
 
   function progress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void {
     const nowMs = clock.nowMs();
-    record({ kind: 'progress', atMs: nowMs, run: request.id, stage, node });
+    record({ kind: 'progress', atMs: nowMs, run: request.offered.run, stage, node });
     const isExecuting = stage === 'executing' && node !== undefined;
     if (request.node !== node || !isExecuting) {
       request.following?.abort();
@@ -205,13 +209,12 @@ export function createRequests(options: RequestsOptions): Requests {
   return {
     async run(offered) {
       const { request: id, context, prepared, signal } = offered;
-      const { instance, invocation, mnemonic, target } = context;
-      const key: ActionKey = { instance, action: prepared.digest };
+      const key: ActionKey = { instance: context.instance, action: prepared.digest };
       const request: Request = {
         id,
         offered,
         key,
-        named: { action: prepared.digest, instance, invocation, mnemonic, target },
+        named: namedAction(prepared.digest, context),
         submittedAtMs: clock.nowMs(),
         done: Promise.withResolvers(),
         node: undefined,
@@ -230,7 +233,6 @@ export function createRequests(options: RequestsOptions): Requests {
           request.isRead = true;
           follow(request);
         });
-        record({ kind: 'submitted', atMs: request.submittedAtMs, run: id, ...request.named });
         signal.addEventListener('abort', cancel, { once: true });
         deliver({ kind: 'execute', item: itemOf(offered, root, options.platform, options.shards) });
         return await request.done.promise;
@@ -287,6 +289,7 @@ export function createRequests(options: RequestsOptions): Requests {
       };
     },
 
+    runOf: (id) => requests.get(id)?.offered.run,
     open: () => requests.size,
 
     close() {
