@@ -16,3 +16,5 @@ export const renewedMs = 60_000;
 export const renewalsKept = 256;
 /** A member that asks for all revocations gets them at most once in so long. */
 export const tellAllMs = 5_000;
+/** Whose membership was revoked is told so on its open connection, which is cut after this. */
+export const lastWordsMs = 200;

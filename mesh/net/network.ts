@@ -11,6 +11,7 @@ import type { PeerMessage } from '../core/peer.ts';
 import { createDoor } from './admission/door.ts';
 import {
   bodiesOf,
+  BrokenRule,
   type ControlBody,
   createSnapshotParts,
   decodeControl,
@@ -22,7 +23,7 @@ import { controlProtocol, createLinks } from './control/links.ts';
 import * as controlLimits from './control/limits.ts';
 import { openAddressBook } from './host/address-book.ts';
 import type { HostPort } from './host/addresses.ts';
-import { createHost, type HostOptions } from './host/host.ts';
+import { createHost, type Gossip, type HostOptions } from './host/host.ts';
 import { gossipBytesMax, rememberedMax } from './host/limits.ts';
 import { createReconnect, type Reconnect } from './host/reconnect.ts';
 import { certificateBytes, openDelegation } from './identity/certificate.ts';
@@ -97,6 +98,9 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const discovered = new Set<NodeId>();
   const toldAllMs = new Map<NodeId, number>();
   const snapshots = new Map<NodeId, SnapshotParts>();
+  /** Connections that end when their last words have arrived. */
+  const ending = new Map<NodeId, NodeJS.Timeout>();
+  let toldRevoked = false;
   /** One message may go to many: it is encoded once. */
   let encoded: { readonly message: PeerMessage; readonly frames: readonly Uint8Array[] } | undefined;
   const renewals = new Map<NodeId, { readonly certificate: Certificate; readonly atMs: number }>();
@@ -125,7 +129,6 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       links.connected(peer);
     },
     onDisconnected(peer) {
-      toldAllMs.delete(peer);
       snapshots.delete(peer);
       options.onDisconnected(peer);
     },
@@ -134,15 +137,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       if (discovered.size < rememberedMax) discovered.add(peer);
       reconnect?.heardOf(peer, addresses);
     },
-    onGossip(bytes) {
-      try {
-        const body = decodeControl(bytes);
-        if (body.case === 'revocations') takeRevocations(body.value.notices);
-        if (body.case === 'certificates') for (const one of body.value.certificates) roster.learn(one);
-      } catch {
-        // Not even a frame; whoever relayed it need not be its author.
-      }
-    },
+    onGossip: takeGossip,
   });
   const links = createLinks({
     host,
@@ -190,7 +185,22 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     return contacts;
   }
 
+  function takeGossip(bytes: Uint8Array): Gossip {
+    try {
+      const body = decodeControl(bytes);
+      if (body.case === 'revocations') return takeRevocations(body.value.notices) ? 'news' : 'known';
+      if (body.case !== 'certificates') return 'junk';
+      const { certificates } = body.value;
+      const fresh = certificates.slice(0, controlLimits.noticesMax).filter((one) => roster.learn(one));
+      return fresh.length > 0 ? 'news' : 'known';
+    } catch {
+      return 'junk';
+    }
+  }
+
   function onFrame(from: NodeId, body: Control['message']): void {
+    // Whose membership ended may still be connected, for a moment, to hear so.
+    if (!roster.get(from)) return;
     const message = messageIn(body, { self: identity.peerId, far: from }, partsOf(from));
     if (message) return options.onMessage(from, message);
     switch (body.case) {
@@ -200,13 +210,15 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
         if (body.value.summary !== identity.revocations.summary()) sendRevocations(from);
         return;
       case 'revocations':
-        return takeRevocations(body.value.notices);
+        takeRevocations(body.value.notices);
+        return;
       case 'renewRequest':
         return onRenewRequest(from);
       case 'renewed':
         return onRenewed(body.value.certificate && certificateBytes(body.value.certificate), body.value.certificate);
       case 'certificates':
-        if (body.value.certificates.length > controlLimits.noticesMax) throw new Error('too many certificates at once');
+        if (body.value.certificates.length > controlLimits.noticesMax)
+          throw new BrokenRule('too many certificates at once');
         for (const certificate of body.value.certificates) roster.learn(certificate);
         return;
       case 'delegation':
@@ -238,7 +250,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   }
 
   function takeContacts(from: NodeId, contacts: readonly Contact[]): void {
-    if (contacts.length > controlLimits.contactsMax) throw new Error(`${contacts.length} contacts at once`);
+    if (contacts.length > controlLimits.contactsMax) throw new BrokenRule(`${contacts.length} contacts at once`);
     for (const { peerId, addresses } of contacts) {
       if (peerId === identity.peerId || !roster.get(peerId)) continue;
       // What a member says of itself is news; what it says of others is a hint for those whom we do not know.
@@ -263,47 +275,59 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     if (bytes.byteLength <= gossipBytesMax) void host.gossip(bytes).catch(() => {});
   }
 
-  function takeRevocations(notices: readonly RevocationNotice[]): void {
-    if (notices.length > controlLimits.noticesMax) throw new Error(`${notices.length} revocations at once`);
+  /** Whether any of them was news. */
+  function takeRevocations(notices: readonly RevocationNotice[]): boolean {
+    if (notices.length > controlLimits.noticesMax) throw new BrokenRule(`${notices.length} revocations at once`);
     try {
-      identity.addRevocations(notices);
+      return identity.addRevocations(notices).length > 0;
     } catch (error) {
       // Whoever sent them is not to blame for this disk.
       onLog(
         'warning',
         `revocations hold until the next start only: ${error instanceof Error ? error.message : String(error)}`,
       );
+      return true;
     }
   }
 
   function sendRevocations(to: NodeId): void {
     // Few bytes ask for many: a member is told all at most so often.
-    if (nowMs() - (toldAllMs.get(to) ?? Number.NEGATIVE_INFINITY) < limits.tellAllMs) return;
+    const oldestMs = nowMs() - limits.tellAllMs;
+    for (const [peer, atMs] of toldAllMs) if (atMs < oldestMs) toldAllMs.delete(peer);
+    if (toldAllMs.has(to)) return;
     toldAllMs.set(to, nowMs());
     for (const notices of inFrames(identity.revocations.all(), (notice) => noticeBytes(notice).byteLength)) {
       links.send(to, { case: 'revocations', value: { notices } });
     }
   }
 
-  /** Made here or heard from somebody: whoever lost its membership is cut, everybody else is told. */
+  /** Made here or heard from somebody: whoever lost its membership hears why and is cut, everybody else is told. */
   function onRevocations(fresh: readonly RevocationNotice[]): void {
-    cutEnded();
     for (const notices of inFrames(fresh, (notice) => noticeBytes(notice).byteLength)) {
       spread({ case: 'revocations', value: { notices } });
     }
+    cutEnded(limits.lastWordsMs);
+    if (identity.isRevoked(identity.peerId) && !toldRevoked) {
+      toldRevoked = true;
+      onLog('warning', 'this node was revoked: the others refuse it from now on; join again with a new invitation');
+    }
   }
 
-  function cutEnded(): void {
+  function cutEnded(afterMs = 0): void {
     for (const peer of host.connected()) {
-      if (!roster.get(peer)) end(peer, identity.isRevoked(peer) ? 'revoked' : 'over');
+      if (roster.get(peer) || ending.has(peer)) continue;
+      const reason = identity.isRevoked(peer) ? 'revoked' : 'over';
+      onLog('warning', `cut the connection with ${peer}: its membership is ${reason}`);
+      options.onEnded(peer, reason);
+      if (afterMs === 0) host.cut(peer, `its membership is ${reason}`);
+      else ending.set(peer, setTimeout(() => cut(peer, `its membership is ${reason}`), afterMs).unref());
     }
     for (const [peer] of book.peers()) if (identity.isRevoked(peer)) book.forget(peer);
   }
 
-  function end(peer: NodeId, reason: 'revoked' | 'over'): void {
-    host.cut(peer, `its membership is ${reason}`);
-    onLog('warning', `cut the connection with ${peer}: its membership is ${reason}`);
-    options.onEnded(peer, reason);
+  function cut(peer: NodeId, reason: string): void {
+    ending.delete(peer);
+    host.cut(peer, reason);
   }
 
   function tend(): void {
@@ -392,6 +416,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     async close() {
       clearInterval(tendTimer);
       clearInterval(saveTimer);
+      for (const timer of ending.values()) clearTimeout(timer);
       stopListening();
       await reconnect?.close();
       await links.close();

@@ -120,7 +120,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     onConnected: introduce,
     onDisconnected: () => {},
     onRoundTrip: (node, roundTripMs) => driver.deliver({ kind: 'roundTrip', node, roundTripMs }),
-    onEnded: (peer) => expel(peer),
+    onEnded: expelEnded,
     onLog,
   });
   parts.defer(() => network.close());
@@ -139,6 +139,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
   for (const event of reported) driver.deliver(event);
   for (const peer of network.connected()) introduce(peer);
 
+  parts.defer(identity.onRevocations(expelEnded));
   let suspendedMs = clock.suspendedMs();
   let reachedAt = network.addresses().join(' ');
   const tendTimer = setInterval(tend, limits.factsMs).unref();
@@ -164,6 +165,7 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
       suspendedMs = clock.suspendedMs();
       network.hurry();
     }
+    expelEnded();
     const before = machine.membership.self().attributes;
     const attributes = attributesOf(facts());
     const changed = (Object.keys(attributes) as (keyof typeof attributes)[]).some(
@@ -184,14 +186,17 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     else tier?.perform(effect);
   }
 
-  /** Whose membership ended is gone at once: nobody waits for probes that it may still answer others. */
-  function expel(peer: NodeId): void {
-    const known = machine.membership.get(peer);
-    if (!known) return;
-    const dead = { record: known.record, verdict: 'dead', by: identity.peerId } as const;
-    // Once to suspect it, and once to believe it.
-    const message = { kind: 'sync', reply: false, rumours: [dead, dead] } as const;
-    driver.deliver({ kind: 'message', from: identity.peerId, message });
+  /** Whose membership ended is gone at once: nobody waits for probes, which it may still answer to others. */
+  function expelEnded(): void {
+    const ended = [...machine.membership.members()].filter(
+      ({ record, status }) => (status === 'alive' || status === 'suspect') && !roster.get(record.id),
+    );
+    for (const { record } of ended) {
+      const dead = { record, verdict: 'dead', by: identity.peerId } as const;
+      // As though it said so itself; once to be suspected, and once to be believed.
+      const message = { kind: 'sync', reply: false, rumours: [dead, dead] } as const;
+      driver.deliver({ kind: 'message', from: record.id, message });
+    }
   }
 
   function onNote(note: PeerNote): void {
@@ -200,8 +205,9 @@ export async function startActiveMesh(options: ActiveMeshOptions): Promise<Activ
     if (note.kind !== 'member' || note.member.record.id === identity.peerId) return;
     const { record, status } = note.member;
     if (status === note.before || status === 'suspect') return;
-    // A connection that is open all the same leads nowhere: its far end has moved, or answers nobody.
-    if (status === 'dead') network.reset(record.id);
+    // A connection that is open all the same leads nowhere: its far end has moved, or answers nobody. That of a former member
+    // ends by itself, after it has heard why.
+    if (status === 'dead' && roster.get(record.id)) network.reset(record.id);
     const name = roster.get(record.id)?.name;
     const who = name ? `${name} (${record.id})` : record.id;
     if (status === 'alive' && note.before !== 'suspect') onLog('info', `${who} is in the mesh`);

@@ -5,7 +5,7 @@
 import { noise } from '@chainsafe/libp2p-noise';
 import { yamux } from '@chainsafe/libp2p-yamux';
 import { keys } from '@libp2p/crypto';
-import { gossipsub, StrictNoSign } from '@libp2p/gossipsub';
+import { gossipsub, StrictNoSign, TopicValidatorResult } from '@libp2p/gossipsub';
 import { identify, identifyPush } from '@libp2p/identify';
 import type { Connection, Stream } from '@libp2p/interface';
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht';
@@ -41,8 +41,11 @@ export interface HostOptions {
   readonly onDisconnected: (peer: NodeId) => void;
   /** Somebody who may be a member, heard of on the local network. */
   readonly onDiscovered: (peer: NodeId, addresses: readonly string[]) => void;
-  readonly onGossip: (bytes: Uint8Array) => void;
+  /** `news` is passed on to others, `known` is not, and `junk` counts against whoever sent it. */
+  readonly onGossip: (bytes: Uint8Array) => Gossip;
 }
+
+export type Gossip = 'news' | 'known' | 'junk';
 
 export interface Host {
   /** Begins to listen. Throws FAILED_PRECONDITION when the address cannot be listened on. */
@@ -161,9 +164,10 @@ export async function createHost(options: HostOptions): Promise<Host> {
   node.addEventListener('peer:discovery', ({ detail }) => {
     options.onDiscovered(detail.id.toString(), texts(detail.multiaddrs));
   });
-  node.services.gossip.addEventListener('message', ({ detail }) => {
-    if (detail.topic === topic && detail.data.byteLength <= limits.gossipBytesMax) options.onGossip(detail.data);
-  });
+  // It is judged before it is passed on, so that nobody spreads junk through others.
+  node.services.gossip.topicValidators.set(topic, (_, { data }) =>
+    data.byteLength > limits.gossipBytesMax ? gossipResults.junk : gossipResults[options.onGossip(data)],
+  );
   return {
     async start() {
       try {
@@ -223,6 +227,12 @@ export async function createHost(options: HostOptions): Promise<Host> {
     },
   };
 }
+
+const gossipResults = {
+  news: TopicValidatorResult.Accept,
+  known: TopicValidatorResult.Ignore,
+  junk: TopicValidatorResult.Reject,
+} as const satisfies Record<Gossip, TopicValidatorResult>;
 
 /** A DNS label of our own for each mesh, so that several on one network do not meet. */
 export function serviceTag(meshId: string): string {

@@ -56,6 +56,8 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
   const heard = new Map<string, Map<string, Heard>>();
   let revoked = new Set<NodeId>();
   let removals = new Map<NodeId, Removal>();
+  /** Few bytes ask for a comparison; it is a hash over everything. */
+  let summary: string | undefined;
 
   function open(notice: RevocationNotice): Opened | undefined {
     const claimed = notice.revocation && parse(RevocationSchema, notice.revocation.payload);
@@ -81,6 +83,7 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
   function derive(): void {
     revoked = new Set();
     removals = new Map();
+    summary = undefined;
     for (const { revocation } of [...(heard.get('') ?? [])].sort(bySerial).map(([, one]) => one)) {
       if (revocation.what.case !== 'issuer') continue;
       const { peerId, throughSerial, kept, lastRevocation } = revocation.what.value;
@@ -105,6 +108,15 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
       .flatMap(([, notices]) => [...notices].sort(bySerial).map(([, one]) => one));
   }
 
+  function summarize(): string {
+    const hash = createHash('sha256');
+    for (const { notice, delegationSerial } of inOrder()) {
+      // Not the signatures: who signs the same statement twice would make two sets of one.
+      hash.update(notice.revocation?.payload ?? '').update(`${delegationSerial};`);
+    }
+    return hash.digest('hex').slice(0, 32);
+  }
+
   return {
     add(received) {
       const notice = bare(received);
@@ -127,14 +139,7 @@ export function createRevocations(mesh: Mesh, verifier: Verifier): Revocations {
       return true;
     },
     all: () => inOrder().map(({ notice }) => notice),
-    summary() {
-      const hash = createHash('sha256');
-      for (const { notice, delegationSerial } of inOrder()) {
-        // Not the signatures: who signs the same statement twice would make two sets of one.
-        hash.update(notice.revocation?.payload ?? '').update(`${delegationSerial};`);
-      }
-      return hash.digest('hex').slice(0, 32);
-    },
+    summary: () => (summary ??= summarize()),
     lastSerial: (issuer) =>
       [...(heard.get(issuer)?.values() ?? [])].reduce(
         (max, { revocation: { serial } }) => (serial > max ? serial : max),

@@ -8,7 +8,7 @@ import { afterEach, expect, test } from 'vitest';
 import type { MemberStatus } from '../../../mesh/core/membership/records.ts';
 import { join } from '../../../mesh/net/admission/joining.ts';
 import { openIdentity } from '../../../mesh/net/identity/identity.ts';
-import { foundMesh, invite } from '../../../mesh/net/identity/issuer.ts';
+import { foundMesh, invite, revoke } from '../../../mesh/net/identity/issuer.ts';
 import { newKey } from '../../../mesh/net/identity/keys.ts';
 import { recordSigner } from '../../../mesh/net/identity/records.ts';
 import { type ActiveMesh, startActiveMesh } from '../../../node/mesh/active-mesh.ts';
@@ -125,6 +125,14 @@ test('one that leaves has left', async () => {
   const { anna, ben } = await twoNodes();
   await stop(ben, 'left');
   await until(() => seen(anna, ben) === 'left');
+});
+
+test('one whose membership is revoked is gone from every view at once, and hears why', async () => {
+  const { anna, ben } = await twoNodes();
+  revoke(anna.identity, ben.identity.peerId);
+  expect(seen(anna, ben)).toBe('dead');
+  await until(() => statusOf(ben).revoked);
+  await until(() => anna.network.connected().length === 0);
 });
 
 test('a mesh whose port is taken costs the node nothing but the mesh, and one process holds it', async () => {

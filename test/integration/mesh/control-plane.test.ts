@@ -2,6 +2,7 @@ import { createSocket } from 'node:dgram';
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import type { PeerMessage } from '../../../mesh/core/peer.ts';
 import { membershipMs } from '../../../mesh/net/identity/limits.ts';
 import { revoke } from '../../../mesh/net/identity/issuer.ts';
 import { until } from '../../support/until.ts';
@@ -128,15 +129,19 @@ test('a membership is renewed from half of its life on, and is cut when it has e
   expect(anna.log.some((line) => line.includes('membership is over'))).toBe(true);
 });
 
-test('a member that speaks nonsense is cut, and the others are not bothered', async () => {
+test.each<readonly [string, PeerMessage]>([
+  ['about blobs', { kind: 'whoHas', seq: 1, places: [0.5] }],
+  ['about registers', { kind: 'lookup', id: 1, shard: 0, keys: [''], fresh: false }],
+  ['about shards', { kind: 'askShards', shards: [1_000_000] }],
+  ['about claims', { kind: 'renewRequests', requests: new Array(20_000).fill({ shard: 0, request: 'r' }) }],
+])('a member that speaks nonsense %s is cut, and the others are not bothered', async (_, nonsense) => {
   await using meeting = createMeeting();
   const anna = await meeting.found('anna');
   const ben = await meeting.joinThrough(anna, 'ben');
   await until(() => anna.network.connected().includes(ben.peer));
-  const endless = { kind: 'whoHas', seq: 1, places: [0.5] } as const;
-  ben.network.send(anna.peer, endless);
+  ben.network.send(anna.peer, nonsense);
   await until(() => anna.log.some((line) => line.includes('broke the protocol')));
-  expect(anna.messages.some(({ message }) => message.kind === 'whoHas')).toBe(false);
+  expect(anna.messages.some(({ message }) => message.kind === nonsense.kind)).toBe(false);
 });
 
 test('parcels reach their channel', async () => {
