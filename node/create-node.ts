@@ -10,9 +10,17 @@ import { join } from 'node:path';
 import { Execution } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { Operations } from '../protos/gen/google/longrunning/operations_pb.ts';
 import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
+import { StatusError } from '../protos/status.ts';
 import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
 import { createInputTrees, type InputTrees } from '../sandbox/input-tree.ts';
 import type { SandboxBlobs } from '../sandbox/sandbox.ts';
+import { type Audit, type AuditMesh, createAudit } from './builds/audit/audit.ts';
+import { noAudits } from './builds/audit/auditor.ts';
+import { denounceCall } from './builds/audit/denouncing.ts';
+import { withoutDropped } from './builds/audit/dropping.ts';
+import { openLedger } from './builds/audit/ledger.ts';
+import * as auditLimits from './builds/audit/limits.ts';
+import { auditInvocation, createReexecute } from './builds/audit/reexecute.ts';
 import { createBuilds } from './builds/builds.ts';
 import type { RecordedEvent } from './builds/events.ts';
 import { observeCalls } from './builds/observed-calls.ts';
@@ -34,7 +42,7 @@ import { type MeshStatus, peersOf } from './mesh/status.ts';
 import { createOffload, type Offload } from './offload/offload.ts';
 import { createOwnerWatch } from './owner/owner-watch.ts';
 import type { OwnerStatus } from './owner/requests.ts';
-import type { PeerTier } from './peers/peer-tier.ts';
+import type { PeerTier, PeerTierOptions } from './peers/peer-tier.ts';
 import type { Registers } from './peers/registers.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
@@ -136,29 +144,36 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   let draining = false;
 
   await using parts = new AsyncDisposableStack();
-  const store = await openStore({
+  const onDisk = await openStore({
     dataDir: config.dataDir,
     sizeLimitBytes: config.cacheSizeBytes,
     durability: config.durability,
     onWarning: (text) => log('warning', text),
   });
-  parts.defer(() => store.close());
+  parts.defer(() => onDisk.close());
+  const ledger = openLedger(join(config.dataDir, 'audit.jsonl'), (reason) => log('warning', reason));
+  const store: Store = { ...onDisk, actions: withoutDropped(onDisk.actions, ledger) };
+  let audit: Audit | undefined;
 
   const checkInstance = checkInstances(config.instances);
   let mesh: MeshNode | undefined;
   let offload: Offload | undefined;
-  const platform = createPlatformOffer(config.platformProperties, () => lentElsewhere(mesh));
+  const platform = createPlatformOffer(
+    config.platformProperties,
+    () => lentElsewhere(mesh),
+    () => offload?.current()?.offers ?? [],
+  );
   const logs = createLogStreams();
   const peers =
     config.mesh &&
-    (await openPeers(
-      config,
-      config.mesh,
+    (await openPeers(config, config.mesh, {
       store,
-      log,
-      () => mesh,
-      () => offload?.current()?.registers,
-    ));
+      members: () => [...(mesh?.active()?.machine.membership.members() ?? [])],
+      registers: () => offload?.current()?.registers,
+      calls: new Map([[denounceCall, async (peer, body) => (await audit?.take(peer, body)) ?? new Uint8Array()]]),
+      onFound: (key, from) => builds.results.onFound(key, from),
+      onLog: log,
+    }));
   const blobs = peers?.blobs ?? store.blobs;
   const builds = createBuilds({
     dataDir: config.dataDir,
@@ -170,7 +185,11 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   });
   parts.defer(() => builds.close());
   const counts = createOffloadTally();
+  let lastEventMs = 0;
   const record = (event: RecordedEvent): void => {
+    if ('invocation' in event && event.invocation === auditInvocation) return;
+    lastEventMs = clock.nowMs();
+    if (event.kind === 'lookedUp' && event.outcome === 'hit') audit?.onHit(event);
     counts.record(event);
     builds.record(event);
   };
@@ -224,6 +243,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     store: () => store.stats(),
     load: () => executor?.load() ?? new Map(),
     offload: () => counts.now(),
+    audits: () => audit?.status().audits ?? noAudits,
     ...(peers && { sharing: () => peers.tally() }),
   });
   parts.defer(() => metrics.close());
@@ -260,6 +280,29 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     });
     mesh = opened;
     parts.defer(() => opened.close());
+  }
+
+  if (executor) {
+    const ran = executor;
+    const made = createAudit({
+      percent: config.auditPercent,
+      clock,
+      ledger,
+      stored: store.actions,
+      blobs,
+      builds,
+      reexecute: createReexecute({ preparer, executor: ran, offering: () => offload?.current(), clock }),
+      trust: config.mesh?.trust ?? 'members',
+      peers,
+      mesh: () => auditMesh(mesh),
+      isIdle: () => {
+        const isBusy = [...ran.load().values()].some(({ queued, executing }) => queued + executing > 0);
+        return !isBusy && clock.nowMs() - lastEventMs >= auditLimits.idleMs && !isOwnerThere(owner?.status());
+      },
+      onLog: log,
+    });
+    audit = made;
+    parts.defer(() => made.close());
   }
 
   // A run that is offered to the mesh is looked up there by whoever gets it.
@@ -320,6 +363,10 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     offload: counts.now(),
     recentProblems: recent.list(),
   });
+  const auditOf = (): Audit => {
+    if (audit) return audit;
+    throw new StatusError('FAILED_PRECONDITION', 'this node runs no actions (slots: 0), and so audits none');
+  };
   const top = (): TopFrame => {
     const { state, execution, sharing } = status();
     const active = mesh?.active();
@@ -353,6 +400,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
             build: (id) => builds.show(id),
             explain: (action) => builds.explain(action),
             top,
+            audits: () => auditOf().status(),
+            audit: (action, begin) => (begin ? auditOf().begin(action) : auditOf().job(action)),
           },
           onRequest: (report) => metrics.onHttp(report),
         });
@@ -403,23 +452,30 @@ function* lentElsewhere(mesh: MeshNode | undefined): Generator<readonly string[]
 async function openPeers(
   config: NodeConfig,
   mesh: MeshConfig,
-  store: Store,
-  onLog: (level: LogLevel, message: string) => void,
-  meshNode: () => MeshNode | undefined,
-  registers: () => Registers | undefined,
+  ports: Pick<PeerTierOptions, 'store' | 'members' | 'registers' | 'calls' | 'onFound' | 'onLog'>,
 ): Promise<PeerTier> {
   const { createPeerTier } = await import('./peers/peer-tier.ts');
   return createPeerTier({
-    store,
+    ...ports,
     capacityBytes: config.cacheSizeBytes,
     listen: mesh.dataListen,
-    members: () => [...(meshNode()?.active()?.machine.membership.members() ?? [])],
     trust: mesh.trust,
     uploadBytesPerSecond: mesh.uploadBytesPerSecond,
     replicas: mesh.replicas,
-    registers,
-    onLog,
   });
+}
+
+function auditMesh(mesh: MeshNode | undefined): AuditMesh | undefined {
+  const active = mesh?.active();
+  if (!active) return undefined;
+  const { identity, driver, members } = active;
+  const alive = (): string[] => members().flatMap(({ record, status }) => (status === 'alive' ? [record.id] : []));
+  return { identity, members: alive, deliver: (event) => driver.deliver(event) };
+}
+
+/** Whether the owner of this machine would notice work that nobody asked for. */
+function isOwnerThere(owner: OwnerStatus | undefined): boolean {
+  return owner?.when === 'idle' && owner.reading !== null && !owner.guestsWelcome;
 }
 
 /** Resolves when the work is done or the time is over. */

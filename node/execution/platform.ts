@@ -85,15 +85,18 @@ export interface PlatformOffer {
 /**
  * @param configured - what the operator says this node has, beside what it finds out itself
  * @param elsewhere - the capabilities of members that take others' actions
+ * @param inMesh - what this node offers as a member, beside all that
  */
 export function createPlatformOffer(
   configured: readonly PlatformProperty[],
   elsewhere: () => Iterable<readonly string[]> = () => [],
+  inMesh: () => readonly string[] = () => [],
 ): PlatformOffer {
   const properties = [...machineProperties(), ...configured];
   const keyOf = ({ name, value }: { name: string; value: string }): string => `${name}=${value}`;
   const held = new Set(heldByEveryNode.map(keyOf));
-  const offered = new Set(properties.map(keyOf));
+  const ofMachine = new Set(properties.map(keyOf));
+  const offered = { has: (key: string): boolean => ofMachine.has(key) || inMesh().includes(key) };
   const asked = (wanted: readonly Platform_Property[]): string[] =>
     wanted
       .filter(({ name }) => !anyValue.has(name))
@@ -120,7 +123,7 @@ export function createPlatformOffer(
       const theirs = [...new Set(members.flat())].filter((key) => !offered.has(key)).sort();
       throw new StatusError(
         'FAILED_PRECONDITION',
-        `no worker has the platform ${lacking.join(', ')}; this node offers ${[...offered].join(', ')}` +
+        `no worker has the platform ${lacking.join(', ')}; this node offers ${[...ofMachine, ...inMesh()].join(', ')}` +
           (theirs.length > 0 ? `; members offer beside that ${theirs.join(', ')}` : '') +
           ' (started with --platform NAME=VALUE a node offers more)',
       );

@@ -8,6 +8,7 @@ import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloadin
 import type { Registers } from '../peers/registers.ts';
 import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole, type Trust } from '../peers/vouching.ts';
+import { digestKey } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { bringInputs } from './inputs.ts';
 import { actionName, actionOf } from './keys.ts';
@@ -23,6 +24,8 @@ import { createRuns } from './runs.ts';
 
 export interface OpenOffload extends Offloading {
   readonly registers: Registers;
+  /** What this node offers to actions as a member. */
+  readonly offers: readonly string[];
   run(offered: OfferedRun): Promise<RunReport>;
 }
 
@@ -75,6 +78,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     },
     ownRequest: (request) => requests.own(request),
     deliver: ports.deliver,
+    onFailed: (key, reason) => onLog('info', `action ${digestKey(key.action)} could not be run: ${reason}`),
     onGuest({ instance, action }, submitter, change) {
       const atMs = clock.nowMs();
       if (change.kind === 'started') record({ kind: 'guestStarted', atMs, action, instance, submitter });
@@ -150,6 +154,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
 
   return {
     registers,
+    offers: trusted.offers,
     holds: () => heldTrees.sketch(),
     async run(offered) {
       using _ = invocations.enter(offered.context.invocation);

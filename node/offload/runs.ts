@@ -44,6 +44,8 @@ export interface RunsOptions {
   readonly hold: (handed: HandedResult) => Promise<boolean>;
   readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
   readonly deliver: (event: RunEvent) => void;
+  /** A sentence, for the operator of this machine. */
+  readonly onFailed: (key: ActionKey, reason: string) => void;
   readonly onGuest?: (key: ActionKey, submitter: NodeId, change: GuestChange) => void;
 }
 
@@ -185,6 +187,7 @@ export function createRuns(options: RunsOptions): Runs {
       report(run, { kind: 'ran', run: run.id, outcome: outcomeOf(handed), runMs });
     } catch (thrown) {
       const error = toStatusError(thrown, 'running the action');
+      if (!run.abort.signal.aborted) options.onFailed(run.key, error.reason);
       report(run, { kind: 'runFailed', run: run.id, reason: isMissing(error) ? 'inputsMissing' : 'executorFault' });
       ended = undefined;
     } finally {
@@ -199,6 +202,7 @@ export function createRuns(options: RunsOptions): Runs {
   /** There is no result. Of a guest it is never said that its action cannot run: its submitter has checked that. */
   function fail(run: Run, own: OwnRequest | undefined, guest: boolean, ended: RunReport): void {
     if (run.abort.signal.aborted) return;
+    options.onFailed(run.key, ended.error?.reason ?? 'for no reason that is known');
     const isTold = own?.failed(ended) ?? false;
     const isMissingInputs = ended.error !== undefined && isMissing(ended.error);
     const isInvalid = !guest && isTold && !isMissingInputs;

@@ -1,5 +1,5 @@
 /** Whole nodes in this process that are one mesh on loopback, with clients. */
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { join } from '../../../mesh/net/admission/joining.ts';
@@ -85,6 +85,22 @@ export async function openOffice(...desks: readonly Desk[]): Promise<Office> {
   await until(() => nodes.every((node) => isReady(node, nodes.length)), 60_000);
   const open = parts.move();
   return { nodes, [Symbol.asyncDispose]: () => open.disposeAsync() };
+}
+
+/** The platform of an action that only this node may run. */
+export function only({ peerId }: OfficeNode) {
+  return { platform: { properties: [{ name: 'potluck-node', value: peerId }] } };
+}
+
+/** Processes of this machine with a text in their command line. */
+export async function processesWith(text: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (commandLine.includes(text)) found.push(pid);
+  }
+  return found;
 }
 
 /** It sees the others, and every shard has a leader that it knows. */
