@@ -155,7 +155,9 @@ function bubblewrapRunner(
         // is over. bubblewrap itself, killed too early, could leave it behind.
         let looks = 0;
         let giveUp: NodeJS.Timeout | undefined;
+        let hastened: Disposable | undefined;
         kill = () => {
+          hastened ??= group?.hasten();
           giveUp ??= setTimeout(() => abandon(launcher), killWaitMs);
           const init = initOf(noteFile);
           if (init !== undefined || looks++ > killLooksMax) killPid(init ?? child.pid);
@@ -170,7 +172,7 @@ function bubblewrapRunner(
         kill = () => {};
         over = true;
         const init = initOf(noteFile);
-        await endOf(init);
+        await endOf(init).finally(() => hastened?.[Symbol.dispose]());
         const outOfMemory = (group?.memoryKills() ?? 0) > memoryKills;
         if (killed) return { exitCode: killedExitCode, outOfMemory };
         const exitCode = exitCodeOf(code, signal);

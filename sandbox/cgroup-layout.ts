@@ -26,6 +26,8 @@ export interface Hierarchy {
   readonly controllers: readonly string[];
   readonly parent: string;
   readonly together: Settings;
+  /** Instead of `together`, while guests are to freeze or die: that takes processor time, of which they have next to none. */
+  readonly hastened: Settings;
   readonly settings: Settings;
 }
 
@@ -147,6 +149,13 @@ function legacyHierarchies(self: CgroupSelf, limits: CgroupLimits): Hierarchy[] 
       controllers,
       parent: parentOf(ownGroup(mount, path), self, limits),
       together: controllers.flatMap((name) => settings[name]?.together ?? []),
+      hastened:
+        guestMemoryBytes !== undefined && controllers.includes('cpu')
+          ? [
+              ['cpu.idle', 0, true],
+              ['cpu.shares', 1_024],
+            ]
+          : [],
       settings: controllers.flatMap((name) => settings[name]?.each ?? []),
     });
   }
@@ -186,6 +195,13 @@ function unifiedHierarchy(self: CgroupSelf, limits: CgroupLimits): Hierarchy[] {
       controllers,
       parent: parentOf(own, self, limits),
       together: controllers.flatMap((name) => settings[name]?.together ?? []),
+      hastened:
+        guestMemoryBytes !== undefined && controllers.includes('cpu')
+          ? [
+              ['cpu.idle', 0, true],
+              ['cpu.weight', 100],
+            ]
+          : [],
       settings: controllers.flatMap((name) => settings[name]?.each ?? []),
     },
   ];

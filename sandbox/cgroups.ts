@@ -34,6 +34,8 @@ export interface Cgroup extends Disposable {
   readonly joinFiles: readonly number[];
   /** `undefined` where the kernel freezes no groups. Killing a frozen process takes a thaw. */
   readonly freezer: Freezable | undefined;
+  /** Until disposed, what is in here and in the groups beside it gets its share of the processors, to freeze or to die. */
+  hasten(): Disposable;
   /** How often the kernel has killed here for want of memory; 0 where it does not say. */
   memoryKills(): number;
 }
@@ -56,6 +58,21 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
     readonly freezer: GroupFreezer | undefined;
   }[] = [];
   const files: number[] = [];
+  let hasteners = 0;
+
+  const weigh = (which: 'together' | 'hastened') => {
+    for (const hierarchy of hierarchies) {
+      if (hierarchy.hastened.length > 0) attempt(() => writeSettings(hierarchy.parent, hierarchy[which]));
+    }
+  };
+  const hasten = (): Disposable => {
+    if (hasteners++ === 0) weigh('hastened');
+    return {
+      [Symbol.dispose]: () => {
+        if (--hasteners === 0) weigh('together');
+      },
+    };
+  };
 
   let made = 0;
   const make = () => {
@@ -74,7 +91,7 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
       return openSync(path, 'w');
     });
     files.push(...joinFiles);
-    return { directories, joinFiles, freezer: freezerOf(directories) };
+    return { directories, joinFiles, freezer: freezerOf(directories, hasten) };
   };
 
   const cgroups: Cgroups = {
@@ -85,6 +102,7 @@ export function openCgroups({ limits, owner, self = readSelf() }: CgroupOptions)
       return {
         joinFiles: group.joinFiles,
         freezer: group.freezer,
+        hasten,
         memoryKills: () => memoryKills(group.directories),
         [Symbol.dispose]: () => {
           group.freezer?.release();
@@ -138,12 +156,13 @@ interface GroupFreezer extends Freezable {
   release(): void;
 }
 
-function freezerOf(directories: readonly string[]): GroupFreezer | undefined {
+function freezerOf(directories: readonly string[], hasten: () => Disposable): GroupFreezer | undefined {
   const file = freezerFile(directories);
   if (!file) return undefined;
   let frozenLast = false;
   const set = async (frozen: boolean) => {
     frozenLast = frozen;
+    using _ = frozen ? hasten() : undefined;
     if (!attempt(() => writeFileSync(file.path, file.words[frozen ? 0 : 1]))) return;
     // A process that waits for a disk freezes when that answers: the kernel goes on trying when nobody looks any more.
     const deadlineMs = performance.now() + freezeWaitMs;

@@ -108,6 +108,12 @@ test('version 1: guests have a group of groups of their own, with less, and one 
   expect(read('memory/potluck-77-a-guests/0/memory.limit_in_bytes')).toBe('1000000');
   expect(read('cpu/potluck-77-a-guests/cpu.shares')).toBe('2');
   expect(readdirSync(join(root, 'freezer'))).toEqual(['potluck-77-a-guests']);
+  // Freezing and dying take processor time: whoever is to do it gets some.
+  const [first, second] = [guests?.acquire().hasten(), guests?.acquire().hasten()];
+  first?.[Symbol.dispose]();
+  expect(read('cpu/potluck-77-a-guests/cpu.shares')).toBe('1024');
+  second?.[Symbol.dispose]();
+  expect(read('cpu/potluck-77-a-guests/cpu.shares')).toBe('2');
   own?.close();
   guests?.close();
 });

@@ -71,7 +71,7 @@ function watchOver(lend: LendConfig, options: Partial<OwnerWatchOptions> = {}) {
     told,
     attach: () => watch.attach((event) => told.push(event)),
     /** Lets time pass, with the machine as it is from now on. */
-    pass(ms: number, change: Partial<MachineReading> = {}) {
+    pass: (ms: number, change: Partial<MachineReading> = {}): void => {
       reading = { ...quiet, ...change };
       for (const endMs = nowMs + ms; ; ) {
         if (!timer || timer.atMs > endMs) {
