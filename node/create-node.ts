@@ -43,7 +43,6 @@ import { createOffload, type Offload } from './offload/offload.ts';
 import { createOwnerWatch } from './owner/owner-watch.ts';
 import type { OwnerStatus } from './owner/requests.ts';
 import type { PeerTier, PeerTierOptions } from './peers/peer-tier.ts';
-import type { Registers } from './peers/registers.ts';
 import type { Tally } from './peers/tally.ts';
 import { recentEventsMax } from './metrics/limits.ts';
 import { createMetrics, type Metrics } from './metrics/metrics.ts';
@@ -468,8 +467,9 @@ async function openPeers(
 function auditMesh(mesh: MeshNode | undefined): AuditMesh | undefined {
   const active = mesh?.active();
   if (!active) return undefined;
-  const { identity, driver, members } = active;
-  const alive = (): string[] => members().flatMap(({ record, status }) => (status === 'alive' ? [record.id] : []));
+  const { identity, driver } = active;
+  const alive = (): string[] =>
+    active.members().flatMap(({ record, status }) => (status === 'alive' ? [record.id] : []));
   return { identity, members: alive, deliver: (event) => driver.deliver(event) };
 }
 

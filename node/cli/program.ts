@@ -2,6 +2,7 @@
 import { ConfigError } from '../config/load.ts';
 import { StatusError } from '../../protos/status.ts';
 import { readArgs } from './args.ts';
+import { audit } from './audit.ts';
 import { builds, buildsShow } from './builds.ts';
 import { cacheGc, cacheStats, cacheVerify } from './cache.ts';
 import type { Command } from './command.ts';
@@ -36,7 +37,7 @@ export const commands: readonly Command[] = [
   up,
   status,
   run,
-  ...[builds, buildsShow, explainAction, top],
+  ...[builds, buildsShow, explainAction, top, audit],
   ...[invite, join, peers, issuerAdd, issuerRemove, revoke, leave, seed, drain, undrain],
   ...[pause, resume, lend, owner],
   ...[cacheStats, cacheGc, cacheVerify],

@@ -75,5 +75,7 @@ export interface NodeConfig {
   readonly remoteAsset: boolean;
   /** `undefined`: this node is on its own, whatever its data directory says. */
   readonly mesh?: MeshConfig | undefined;
+  /** Of cache hits, that are run again and compared while this node is idle; 0 audits nothing unasked. */
+  readonly auditPercent: number;
   readonly logFormat: 'text' | 'json';
 }

@@ -77,6 +77,7 @@ export async function loadConfig(sources: ConfigSources): Promise<NodeConfig> {
     validateHttpActionResults: read('http-action-results', 'checked') === 'checked',
     remoteAsset: read('remote-asset', 'off') === 'on',
     mesh: readMesh(),
+    auditPercent: read('audit-percent', 1),
     logFormat: read('log-format', 'text'),
   };
 

@@ -76,6 +76,11 @@ function parseReplicas(text: string): Parsed<number> {
   return value >= 1 && value <= replicasMax ? { value } : { problem: `is not a whole number from 1 to ${replicasMax}` };
 }
 
+function parsePercent(text: string): Parsed<number> {
+  const value = /^\d{1,3}(\.\d+)?$/.test(text.trim()) ? Number(text) : Number.NaN;
+  return value <= 100 ? { value } : { problem: 'is not a number from 0 to 100' };
+}
+
 /** Words that separate an instance name from the rest of a resource name; REAPI keeps them out of instance names. */
 const reserved = ['blobs', 'uploads', 'actions', 'actionResults', 'operations', 'capabilities', 'compressed-blobs'];
 
@@ -240,6 +245,11 @@ export const settings = {
     value: 'COUNT',
     about: "members' actions that run here at once, at most",
     fallback: 'as many as --slots',
+  }),
+  'audit-percent': setting(parsePercent, {
+    value: 'PERCENT',
+    about: 'of cache hits, that are run again while this node is idle and compared bit for bit; 0 for none',
+    fallback: '1',
   }),
   'log-format': setting(oneOf('text', 'json'), {
     value: 'text|json',

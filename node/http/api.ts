@@ -6,6 +6,9 @@ export interface ApiSources {
   build(id: string): Promise<object>;
   explain(action: string): Promise<object>;
   top(): object;
+  audits(): object;
+  /** How far the audit of an action is; `begin` starts one unless it is under way. */
+  audit(action: string, begin: boolean): Promise<object>;
 }
 
 const prefix = '/api/';
@@ -25,10 +28,13 @@ export function findApi(
   if (operand === undefined) {
     if (what === 'builds') return get(async () => ({ builds: await sources.builds() }));
     if (what === 'top') return get(() => sources.top());
+    if (what === 'audit') return get(() => sources.audits());
     return undefined;
   }
   if (what === 'builds') return get(() => sources.build(operand));
-  return what === 'explain' ? get(() => sources.explain(operand)) : undefined;
+  if (what === 'explain') return get(() => sources.explain(operand));
+  if (what !== 'audit') return undefined;
+  return { methods: ['GET', 'HEAD', 'POST'], answer: (method) => sources.audit(operand, method === 'POST') };
 }
 
 /** Throws INVALID_ARGUMENT. */

@@ -4,6 +4,7 @@
  * Numbers that others keep (store, scheduler) are read when the text is asked for; the rest is counted as it happens.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { AuditStatus } from '../builds/audit/auditor.ts';
 import type { OffloadTally } from '../builds/offload-tally.ts';
 import type { ExecutionEvent } from '../execution/executor.ts';
 import type { InstanceLoad } from '../execution/scheduler.ts';
@@ -21,6 +22,8 @@ export interface MetricsSources {
   readonly store: () => StoreStats;
   readonly load: () => ReadonlyMap<string, InstanceLoad>;
   readonly offload: () => OffloadTally;
+  /** Re-executions by how they ended. */
+  readonly audits: () => AuditStatus['audits'];
   /** What went over the mesh; `undefined` on a node that takes part in none. */
   readonly sharing?: () => Tally | undefined;
 }
@@ -47,6 +50,9 @@ export function createMetrics(sources: MetricsSources): Metrics {
   describeStore(registry, sources.store);
   if (sources.sharing) describeSharing(registry, sources.sharing);
   describeOffload(registry, sources.offload);
+  registry.read('counter', 'potluck_audits_total', 'Results that were audited, by what came out.', () =>
+    Object.entries(sources.audits()).map(([outcome, value]) => ({ labels: { outcome }, value })),
+  );
   const lag = describeProcess(registry, sources.version);
 
   registry.read('gauge', 'potluck_execution_slots', 'Actions that may run at once.', () => sources.slots);
@@ -228,6 +234,7 @@ function describeOffload(registry: Registry, offload: () => OffloadTally): void 
       'Commits under an old claim refused by this node as leader.',
       (t) => t.staleRefused,
     ],
+    ['own_commits_refused_total', 'Commits of this node, as executor, that a leader refused.', (t) => t.commitsRefused],
     ['lies_refused_total', 'Results of members refused for not being what they should be.', (t) => t.lies],
   ];
   for (const [name, help, read] of counters) registry.read('counter', `potluck_${name}`, help, () => read(offload()));

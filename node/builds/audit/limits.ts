@@ -17,3 +17,28 @@ export const namesBytesMax = 16 * 1024 * 1024;
 export const treeBytesMax = 64 * 1024 * 1024;
 /** Entries of all output directories of one result. */
 export const entriesMax = 100_000;
+
+/** Mismatches that are remembered, and with them the results that are not believed any more. */
+export const mismatchesMax = 2_000;
+
+/** Hits that wait for their audit; more are passed over. */
+export const waitingMax = 64;
+/** Actions that were audited lately, and for how long one is not sampled again. */
+export const auditedMax = 10_000;
+export const auditedForMs = 24 * 3_600_000;
+/** Nothing may have run or been asked for here for so long before an audit begins. */
+export const idleMs = 10_000;
+/** How often that is looked at while something waits. */
+export const idlePollMs = 2_000;
+/** Audits of sampled hits within an hour. */
+export const auditsPerHour = 120;
+/** A re-execution, with its fetches, takes no longer. */
+export const rerunMaxMs = 3_600_000;
+/** What was asked for by hand and how it ended. */
+export const jobsMax = 32;
+
+/** Denouncements that this node sends, and takes from one member, within an hour. */
+export const denouncementsPerHour = 60;
+/** Telling one member. */
+export const tellMs = 10_000;
+export const denouncementBytesMax = 4 * 1024 * 1024;

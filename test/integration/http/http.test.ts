@@ -203,7 +203,7 @@ test('a body that is refused midway does not block its connection', async () => 
     validateActionResults: true,
     maxBlobBytes: 100_000_000,
     metrics: () => '',
-    api: { builds: unused, build: unused, explain: unused, top: () => ({}) },
+    api: { builds: unused, build: unused, explain: unused, top: () => ({}), audits: () => ({}), audit: unused },
     status: unused,
   });
   try {

@@ -47,6 +47,7 @@ export const testConfig: Omit<NodeConfig, 'dataDir'> = {
   platformProperties: [],
   validateHttpActionResults: true,
   remoteAsset: false,
+  auditPercent: 0,
   logFormat: 'text',
 };
 

@@ -113,6 +113,7 @@ describe('sources', () => {
       site: 'berlin',
       lend: 'always',
       'lend-slots': '3',
+      'audit-percent': '2.5',
       'log-format': 'json',
     };
     expect(Object.keys(values).sort()).toEqual([...settingNames].sort());
@@ -144,6 +145,7 @@ describe('sources', () => {
       platformProperties: [{ name: 'a', value: 'b' }],
       validateHttpActionResults: false,
       remoteAsset: true,
+      auditPercent: 2.5,
       mesh: {
         listen: '127.0.0.1:3',
         dataListen: '127.0.0.1:4',

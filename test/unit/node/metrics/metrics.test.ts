@@ -35,11 +35,13 @@ const stats: StoreStats = {
   },
 };
 
+const audits = () => ({ same: 3, wrong: 1, nonDeterministic: 0, unconfirmed: 0, refuted: 0, impossible: 0 });
+
 function given() {
   const load = new Map([['main', { queued: 2, executing: 1 }]]);
   const counts = createOffloadTally();
   const offload = () => counts.now();
-  const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load, offload });
+  const metrics = createMetrics({ version: '1.2.3', slots: 4, store: () => stats, load: () => load, offload, audits });
   const samples = (): Map<string, number> => {
     const lines = metrics
       .text()
@@ -115,6 +117,7 @@ test('what went over the mesh is told by how far away members are', () => {
     load: () => new Map(),
     sharing: () => tally.now(),
     offload: () => createOffloadTally().now(),
+    audits,
   });
   tally.onReceived('anna', 'subnet', 100);
   tally.onReceived('ben', 'other', 7);
@@ -174,6 +177,7 @@ test('where actions ran, and what was done for others, is told without naming me
   expect(found.get('potluck_claims_lost_total')).toBe(1);
   expect(found.get('potluck_actions_failed_total')).toBe(1);
   expect(found.get('potluck_stale_commits_refused_total')).toBe(1);
+  expect(found.get('potluck_audits_total{outcome="wrong"}')).toBe(1);
   expect(metrics.text()).not.toMatch(/anna|ben"/);
   expect(counts.guests(9)).toEqual([]);
   metrics.close();
