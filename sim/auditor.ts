@@ -12,7 +12,7 @@ import type { Engine } from './engine.ts';
 import { resultOf, type SimNode } from './node.ts';
 
 /** Ids of the auditor's requests are above those of any peer. */
-export const auditIdMin = 2_000_000_000;
+const auditIdMin = 2 ** 50;
 const everyUs = 1_500_000;
 /** It keeps asking for a while, and then keeps quiet for a while, so that shards fall asleep between. */
 const busySecondsMax = 40;

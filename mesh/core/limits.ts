@@ -146,8 +146,10 @@ export const claimLimits = {
 
 /** What a node asks of registers outside of any claim. */
 export const deskLimits = {
-  /** The first number of its questions; those of the submitter, in the same messages, stay below. */
+  /** Its questions are numbered from here on; those of the submitter, in the same messages, stay below. */
   firstId: 1_000_000_000,
+  /** ...from a place drawn for each life, so far apart; all below the numbers of offers between histories. */
+  idsPerLife: 128,
   /** A read is answered after this with what is known: a few round trips, since a client waits. */
   lookupMs: 500,
   /** Reads at once; more are answered with nothing. */

@@ -111,6 +111,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     storeGeneration: disk,
     leaderOf: (shard) => coordination.leaderOf(shard),
     shardOf: (key) => shardOf(key, config.shards),
+    firstId: deskLimits.firstId + rng.fork('desk').next() * deskLimits.idsPerLife,
   });
 
   const errands = createErrands<Parts>({
@@ -406,10 +407,11 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'handOver':
       case 'stage':
         return errands.add('submitter', { kind: 'message', from, message });
+      // Each knows the numbers of its own questions; no two count from the same one.
       case 'lookedUp':
       case 'written':
       case 'redirect':
-        if (message.id > deskLimits.firstId) return errands.add('desk', { kind: 'message', message });
+        errands.add('desk', { kind: 'message', message });
         errands.add('submitter', { kind: 'message', from, message });
         return errands.add('coordination', { kind: 'message', from, message });
       default:

@@ -41,6 +41,8 @@ export interface DeskConfig {
   readonly storeGeneration: number;
   readonly leaderOf: (shard: ShardId) => NodeId | undefined;
   readonly shardOf: (key: ActionKey) => ShardId;
+  /** Another one in each life: what was asked before a restart is answered after it, now and then. */
+  readonly firstId: number;
 }
 
 interface Question {
@@ -71,7 +73,7 @@ export function createDesk(config: DeskConfig): Machine<DeskEvent, DeskEffect> {
   const questions = new Map<number, Lookup>();
   const lookups = new Set<Lookup>();
   const writes = new Map<number, Write>();
-  let nextId: number = limits.firstId;
+  let nextId = config.firstId;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let effects: DeskEffect[] = [];
 
