@@ -20,6 +20,7 @@ import {
   type SnapshotParts,
 } from './control/codec.ts';
 import { controlProtocol, createLinks } from './control/links.ts';
+import { createPromiseProofs } from './control/promise-proofs.ts';
 import * as controlLimits from './control/limits.ts';
 import { openAddressBook } from './host/address-book.ts';
 import type { HostPort } from './host/addresses.ts';
@@ -97,6 +98,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const parcels = new Map<string, (from: NodeId, body: Uint8Array) => void>();
   const discovered = new Set<NodeId>();
   const toldAllMs = new Map<NodeId, number>();
+  const proofs = createPromiseProofs(identity, roster);
   const snapshots = new Map<NodeId, SnapshotParts>();
   /** Connections that end when their last words have arrived. */
   const ending = new Map<NodeId, NodeJS.Timeout>();
@@ -202,7 +204,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     // Whose membership ended may still be connected, for a moment, to hear so.
     if (!roster.get(from)) return;
     const message = messageIn(body, { self: identity.peerId, far: from }, partsOf(from));
-    if (message) return options.onMessage(from, message);
+    if (message) return options.onMessage(from, proofs.arrived(from, message, body));
     switch (body.case) {
       case 'contacts':
         return takeContacts(from, body.value.contacts);
@@ -243,7 +245,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
 
   function sendMessage(to: NodeId, message: PeerMessage): void {
     if (encoded?.message !== message) {
-      const bodies = bodiesOf(message, { self: identity.peerId, far: to });
+      const bodies = bodiesOf(message, { self: identity.peerId, far: to }, proofs.leaving(to, message));
       encoded = { message, frames: bodies.map(encodeControl) };
     }
     links.sendFrames(to, encoded.frames);

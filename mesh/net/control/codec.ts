@@ -12,7 +12,7 @@ import { claimsIn, claimsOf } from './codec/claims.ts';
 import { keepingIn, keepingOf } from './codec/keeping.ts';
 import { providerIn, providerOf } from './codec/provider.ts';
 import { heartbeatsIn, raftIn, raftOf } from './codec/raft.ts';
-import { registersIn, registersOf } from './codec/registers.ts';
+import { type ProofOf, registersIn, registersOf } from './codec/registers.ts';
 import { shardsIn, shardsOf } from './codec/shards.ts';
 import type { SnapshotParts } from './codec/snapshots.ts';
 import { swimIn, swimOf } from './codec/swim.ts';
@@ -35,12 +35,17 @@ export function decodeControl(bytes: Uint8Array): Control['message'] {
   }
 }
 
-/** A machine's message, from this end of a link to the far one, as the bodies of frames: one, or the parts of a snapshot. */
-export function bodiesOf(message: PeerMessage, ends: Ends): readonly ControlBody[] {
-  return message.kind === 'raft' || message.kind === 'heartbeats' ? raftOf(message, ends) : [bodyOf(message)];
+/**
+ * A machine's message, from this end of a link to the far one, as the bodies of frames: one, or the parts of a snapshot.
+ * `proofOf` signs what holders promise, or passes their signatures on.
+ */
+export function bodiesOf(message: PeerMessage, ends: Ends, proofOf: ProofOf = unproven): readonly ControlBody[] {
+  return message.kind === 'raft' || message.kind === 'heartbeats' ? raftOf(message, ends) : [bodyOf(message, proofOf)];
 }
 
-function bodyOf(message: Exclude<PeerMessage, RaftTraffic>): ControlBody {
+const unproven: ProofOf = () => undefined;
+
+function bodyOf(message: Exclude<PeerMessage, RaftTraffic>, proofOf: ProofOf): ControlBody {
   switch (message.kind) {
     case 'ping':
     case 'ack':
@@ -77,9 +82,9 @@ function bodyOf(message: Exclude<PeerMessage, RaftTraffic>): ControlBody {
     case 'stage':
     case 'handedOver':
     case 'handOverRefused':
-      return { case: 'agents', value: agentsOf(message) };
+      return { case: 'agents', value: agentsOf(message, proofOf) };
     default:
-      return { case: 'claims', value: claimsOf(message) };
+      return { case: 'claims', value: claimsOf(message, proofOf) };
   }
 }
 

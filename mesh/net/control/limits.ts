@@ -57,5 +57,7 @@ export const capabilitiesMax = 64;
 export const sketchMax = 1_024;
 /** Executors that a submitter drained. */
 export const avoidMax = 16;
+/** Hand-overs whose promises are remembered until the commit; what is beyond that is committed with fewer promises. */
+export const proofsKept = 4_096;
 /** Between two looks whether everybody has answered. */
 export const settlePollMs = 5;

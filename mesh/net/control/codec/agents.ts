@@ -4,9 +4,9 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type * as wire from '../../../../protos/gen/potluck/mesh/v1/actions_pb.ts';
 import type { AgentMessage } from '../../../core/agents/messages.ts';
 import { BrokenRule, count, duration, keyIn, name, shardIn, tokenIn, tokenOf } from './checks.ts';
-import { promiseIn, promiseOf } from './registers.ts';
+import { type ProofOf, promiseIn, promiseOf } from './registers.ts';
 
-export function agentsOf(message: AgentMessage): MessageInitShape<typeof wire.AgentsSchema> {
+export function agentsOf(message: AgentMessage, proofOf: ProofOf): MessageInitShape<typeof wire.AgentsSchema> {
   assert(message.token, 'only a node itself hears of a run without a claim');
   const of = { key: message.key, token: tokenOf(message.token) };
   switch (message.kind) {
@@ -23,7 +23,8 @@ export function agentsOf(message: AgentMessage): MessageInitShape<typeof wire.Ag
       };
     case 'handedOver': {
       const { promise } = message;
-      return { ...of, message: { case: 'handedOver', value: promise ? { promise: promiseOf(promise) } : {} } };
+      const value = promise ? { promise: promiseOf(promise, proofOf(promise)) } : {};
+      return { ...of, message: { case: 'handedOver', value } };
     }
     case 'handOverRefused':
       return { ...of, message: { case: 'handOverRefused', value: {} } };

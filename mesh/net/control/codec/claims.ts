@@ -27,7 +27,7 @@ import {
   tokenIn,
   tokenOf,
 } from './checks.ts';
-import { promiseOf, promisesIn } from './registers.ts';
+import { type ProofOf, promiseOf, promisesIn } from './registers.ts';
 import { requestStateIn, requestStateOf } from './request-states.ts';
 
 /** Everything between submitters, executors and leaders, and what is gossiped of it. */
@@ -60,11 +60,11 @@ const hintStates = {
 
 type Init = NonNullable<MessageInitShape<typeof wire.ClaimsSchema>['message']>;
 
-export function claimsOf(message: ClaimTraffic): MessageInitShape<typeof wire.ClaimsSchema> {
-  return { message: bodyOf(message) };
+export function claimsOf(message: ClaimTraffic, proofOf: ProofOf): MessageInitShape<typeof wire.ClaimsSchema> {
+  return { message: bodyOf(message, proofOf) };
 }
 
-function bodyOf(message: ClaimTraffic): Init {
+function bodyOf(message: ClaimTraffic, proofOf: ProofOf): Init {
   switch (message.kind) {
     case 'submit':
       return { case: 'submit', value: { items: message.items.map(itemOf) } };
@@ -89,8 +89,9 @@ function bodyOf(message: ClaimTraffic): Init {
     case 'fail':
       return { case: 'fail', value: { claim: refOf(message.claim), reason: failures[message.reason] } };
     case 'commit': {
-      const { claim, result, cacheable, promises } = message;
-      return { case: 'commit', value: { claim: refOf(claim), result, cacheable, promises: promises.map(promiseOf) } };
+      const { claim, result, cacheable } = message;
+      const promises = message.promises.map((one) => promiseOf(one, proofOf(one)));
+      return { case: 'commit', value: { claim: refOf(claim), result, cacheable, promises } };
     }
     case 'register':
       return { case: 'register', value: { claims: message.claims.map(runningOf) } };

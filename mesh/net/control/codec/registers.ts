@@ -47,11 +47,19 @@ const outcomes = {
   mismatch: wire.ApplyOutcome.MISMATCH,
 } as const satisfies Record<ApplyOutcome, number>;
 
+/** A holder's signature under its promise, and until when it holds by the wall clock, in milliseconds since the epoch. */
+export interface Proof {
+  readonly proof: Uint8Array;
+  readonly endMs: number;
+}
+
+export type ProofOf = (promise: HolderPromise) => Proof | undefined;
+
 type RegisterInit = MessageInitShape<typeof wire.RegisterSchema>;
 type HolderInit = MessageInitShape<typeof wire.HolderSchema>;
 
-export function promiseOf({ holder, storeGeneration, pinnedForMs }: HolderPromise): HolderInit {
-  return { holder, storeGeneration: BigInt(storeGeneration), timeMs: pinnedForMs };
+export function promiseOf({ holder, storeGeneration, pinnedForMs }: HolderPromise, proof?: Proof): HolderInit {
+  return { holder, storeGeneration: BigInt(storeGeneration), timeMs: pinnedForMs, ...proof };
 }
 
 export function promiseIn({ holder, storeGeneration, timeMs }: wire.Holder): HolderPromise {
@@ -88,7 +96,7 @@ export function registerIn(register: wire.Register | undefined): Register {
 
 export function offeredOf(register: OfferedRegister): RegisterInit {
   if (register.kind === 'tombstone') return bareOf(register);
-  return { ...bareOf(register), holders: register.promises.map(promiseOf) };
+  return { ...bareOf(register), holders: register.promises.map((one) => promiseOf(one)) };
 }
 
 export function offeredIn(register: wire.Register | undefined): OfferedRegister {
@@ -122,7 +130,7 @@ export function commandOf(command: RegisterCommand): CommandInit {
   switch (command.kind) {
     case 'commit': {
       const { token, replaces, result, executor, promises } = command;
-      const value = { token: tokenOf(token), result, executor, promises: promises.map(promiseOf) };
+      const value = { token: tokenOf(token), result, executor, promises: promises.map((one) => promiseOf(one)) };
       return {
         key,
         command: { case: 'commit', value: { ...value, ...(replaces && { replaces: tokenOf(replaces) }) } },
@@ -130,7 +138,10 @@ export function commandOf(command: RegisterCommand): CommandInit {
     }
     case 'publish': {
       const { result, executor, promises } = command;
-      return { key, command: { case: 'publish', value: { result, executor, promises: promises.map(promiseOf) } } };
+      return {
+        key,
+        command: { case: 'publish', value: { result, executor, promises: promises.map((one) => promiseOf(one)) } },
+      };
     }
     case 'invalidate': {
       const { result, reason } = command;
@@ -186,7 +197,7 @@ export function registersOf(message: RegisterMessage): MessageInitShape<typeof w
       return { ...ends, message: { case: 'lookedUp', value: { found: message.found.map(foundOf) } } };
     case 'publish': {
       const { key, result, executor, promises } = message;
-      const command = { result, executor, promises: promises.map(promiseOf) };
+      const command = { result, executor, promises: promises.map((one) => promiseOf(one)) };
       return { ...ends, message: { case: 'publish', value: { key, command } } };
     }
     case 'invalidate': {
