@@ -28,6 +28,8 @@ export const writesAhead = 2;
 /** Small blobs stored together, and bytes of them. */
 export const storedTogether = 512;
 export const storedTogetherBytes = 4 * 1024 * 1024;
+/** Memory of such groups that waits to be used again. */
+export const groupsFreeMax = 4;
 /** What came and went is said at most this often, and of whom by name. */
 export const transferLogMs = 5_000;
 export const transferLogPeers = 4;

@@ -7,6 +7,7 @@ import { StatusError } from '../../protos/status.ts';
 import type { FetchEffect, FetchEvent, Part, PartOutcome, TransferOutcome } from '../../mesh/core/fetch/types.ts';
 import type { DataClient } from '../../mesh/net/data/client.ts';
 import { PeerError } from '../../mesh/net/data/errors.ts';
+import { createMemory } from '../../mesh/net/data/memory.ts';
 import { batchBlobBytesMax, batchBlobsMax, batchBytesMax } from '../../mesh/net/data/limits.ts';
 import { parseDigestKey } from '../../mesh/net/data/wire.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
@@ -42,6 +43,8 @@ export function createTransfers(options: TransfersOptions): Transfers {
   /** Blobs that come in ranges, one place for all of them. */
   const striped = new Map<string, Promise<ArrivingBlob>>();
   const closing: Promise<void>[] = [];
+  /** For the small blobs of one group, one behind the other. */
+  const memory = createMemory(limits.storedTogetherBytes + batchBlobBytesMax, limits.groupsFreeMax);
   /** Being stored now. */
   const landing = new Set<string>();
   /** Came wrong while readers followed it. What comes next may be wrong as well, so they wait for the verified whole. */
@@ -124,6 +127,8 @@ export function createTransfers(options: TransfersOptions): Transfers {
     let storing: Promise<void> = Promise.resolve();
     let blobs: { digest: Digest; bytes: Uint8Array }[] = [];
     let bytes = 0;
+    let place = memory.take();
+    const allocate = (sizeBytes: number): Uint8Array => place.subarray(bytes, bytes + sizeBytes);
     const store = async (some: typeof blobs): Promise<void> => {
       for (const { digest } of some) landing.add(digestKey(digest));
       const outcomes = await local.putMany(some);
@@ -133,16 +138,17 @@ export function createTransfers(options: TransfersOptions): Transfers {
       }
     };
     const flush = async (): Promise<void> => {
-      const some = blobs;
+      const [some, full] = [blobs, place];
       blobs = [];
       bytes = 0;
+      place = memory.take();
       // One group is stored while the next comes in.
       await storing;
-      storing = store(some);
+      storing = store(some).finally(() => memory.give(full));
       storing.catch(() => {});
     };
     try {
-      for await (const one of client.readMany(from, batch, { signal, urgency: 'build' })) {
+      for await (const one of client.readMany(from, batch, { signal, urgency: 'build', allocate })) {
         if (!one.bytes) {
           onPart(digestKey(one.digest), 'absent');
           continue;
@@ -155,6 +161,7 @@ export function createTransfers(options: TransfersOptions): Transfers {
     } finally {
       await flush();
       await storing;
+      memory.give(place);
     }
   }
 

@@ -22,6 +22,10 @@ export interface AskOptions {
   readonly urgency?: Urgency;
 }
 
+export interface ReadManyOptions extends AskOptions {
+  readonly allocate?: (sizeBytes: number) => Uint8Array;
+}
+
 export interface RemoteBlob extends AsyncDisposable {
   /** The holder has not verified the blob itself yet. */
   readonly isArriving: boolean;
@@ -37,8 +41,11 @@ export interface RemoteBlob extends AsyncDisposable {
 export interface DataClient {
   /** A part of a blob, or the whole. Throws a `PeerError`. */
   read(peer: string, digest: Digest, range: wire.Range | undefined, options?: AskOptions): Promise<RemoteBlob>;
-  /** Small blobs in the order of `digests`, as they come. Throws a `PeerError`, maybe after some. */
-  readMany(peer: string, digests: readonly Digest[], options?: AskOptions): AsyncIterable<wire.BatchBlob>;
+  /**
+   * Small blobs in the order of `digests`, as they come, each in memory that `allocate` gives for it when the one before was
+   * used. Throws a `PeerError`, maybe after some.
+   */
+  readMany(peer: string, digests: readonly Digest[], options?: ReadManyOptions): AsyncIterable<wire.BatchBlob>;
   /** Hands a blob over; resolves when the member has it for good. Throws a `PeerError`. */
   write(peer: string, digest: Digest, content: AsyncIterable<Uint8Array>, options?: AskOptions): Promise<void>;
   /** Asks a short question. Throws a `PeerError`. */
@@ -229,7 +236,7 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
       };
     },
 
-    async *readMany(peer, digests, options = {}) {
+    async *readMany(peer, digests, { allocate, ...options } = {}) {
       wire.checkBatch(digests);
       const answer = await ask(peer, {
         ...options,
@@ -239,7 +246,7 @@ export function createDataClient({ credentials, identity, addressesOf }: DataCli
       });
       try {
         await expectOk(peer, answer);
-        yield* wire.readFrames(digests, answer.bytes, memory.give);
+        yield* wire.readFrames(digests, answer.bytes, memory.give, allocate);
       } catch (error) {
         if (error instanceof PeerError || !(error instanceof StatusError)) throw error;
         throw new PeerError('lied', peer, error.reason, { cause: error });

@@ -90,11 +90,14 @@ export interface BatchBlob {
 /**
  * Reads the frames for `digests` from chunks, each of which is `done` with before the next is asked for. Throws
  * INVALID_ARGUMENT for anything else, and for a stream that goes on or ends early.
+ *
+ * @param allocate - memory for the bytes of one blob
  */
 export async function* readFrames(
   digests: readonly Digest[],
   chunks: AsyncIterable<Uint8Array>,
   done: (chunk: Uint8Array) => void = () => {},
+  allocate: (sizeBytes: number) => Uint8Array = (sizeBytes) => Buffer.allocUnsafeSlow(sizeBytes),
 ): AsyncGenerator<BatchBlob, void, undefined> {
   const iterator = chunks[Symbol.asyncIterator]();
   let chunk: Uint8Array = new Uint8Array();
@@ -120,7 +123,7 @@ export async function* readFrames(
         continue;
       }
       if (head !== held) throw broken('a frame is of no known kind');
-      const bytes = Buffer.allocUnsafeSlow(digest.sizeBytes);
+      const bytes = allocate(digest.sizeBytes);
       for (let filled = 0; filled < bytes.byteLength; ) {
         if (!(at < chunk.byteLength || (await fill()))) throw broken('it ends within a blob');
         const part = chunk.subarray(at, at + bytes.byteLength - filled);
