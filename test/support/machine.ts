@@ -30,6 +30,8 @@ export interface Machine extends AsyncDisposable {
   sees(): Promise<number>;
   /** Bytes of whole blobs that came from others since its node started. */
   receivedBytes(): Promise<number>;
+  /** How many actions of its own clients ran on other machines since its node started. */
+  ranElsewhere(): Promise<number>;
 }
 
 export interface MachineOptions {
@@ -98,6 +100,7 @@ export function createMachine({ name, dataDir, lab, host = name, args = [], env 
     client: () => openActionClient(socket('grpc')),
     sees: async () => (await status()).mesh.members.alive,
     receivedBytes: async () => (await status()).sharing?.receivedBytes ?? 0,
+    ranElsewhere: () => node().metric('potluck_actions_total', { source: 'peer' }),
     async [Symbol.asyncDispose]() {
       await running?.[Symbol.asyncDispose]();
     },

@@ -1,5 +1,6 @@
 /** Machines with real nodes that are one mesh already, in a network lab or on loopback addresses. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { allMeet, createMachine, type Machine } from './machine.ts';
@@ -24,6 +25,8 @@ export interface MachineMeshOptions {
   readonly where: 'lab' | 'loopback';
   /** Of a machine, in a lab; by default all are in one. */
   readonly subnetOf?: (name: string) => string;
+  /** Bytes of a disk of its own for its data directory; only a machine in a lab can have one. */
+  readonly diskBytesOf?: (name: string) => number | undefined;
   /** Further environment of its node. */
   readonly envOf?: (name: string) => NodeJS.ProcessEnv;
 }
@@ -31,7 +34,7 @@ export interface MachineMeshOptions {
 /** Resolves when everybody sees everybody. */
 export async function openMachineMesh(options: MachineMeshOptions): Promise<MachineMesh> {
   await using parts = new AsyncDisposableStack();
-  const { where, subnetOf = () => 'office', envOf = () => ({}) } = options;
+  const { where, subnetOf = () => 'office', envOf = () => ({}), diskBytesOf = () => undefined } = options;
   const names = Object.keys(options.machines);
   const isLab = where === 'lab' && labMissing() === undefined;
   const lab = isLab
@@ -40,6 +43,14 @@ export async function openMachineMesh(options: MachineMeshOptions): Promise<Mach
   const dir = await mkdtemp(join(tmpdir(), 'potluck-mesh-'));
   parts.defer(() => rm(dir, { recursive: true, force: true, maxRetries: 5 }));
   const alone = ['--mesh-discovery', 'off', '--mesh-listen', '127.0.0.1:0', '--mesh-data-listen', '127.0.0.1:0'];
+  for (const name of names) {
+    const sizeBytes = diskBytesOf(name);
+    if (!lab || sizeBytes === undefined) continue;
+    const path = join(dir, name);
+    await mkdir(path);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes},mode=0700`, 'potluck-test', path]);
+    parts.defer(() => void execFileSync('umount', ['--lazy', path]));
+  }
   const machines = names.map((name) => {
     const args = [...(lab ? [] : alone), ...(options.machines[name] ?? [])];
     return parts.use(createMachine({ name, dataDir: join(dir, name), lab, args, env: envOf(name) }));
