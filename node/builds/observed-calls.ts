@@ -1,15 +1,18 @@
 /** Listens at the door: what clients of the action cache and of execution say of themselves and of their actions. */
+import { anyUnpack } from '@bufbuild/protobuf/wkt';
 import type { Digest } from '../../protos/digest.ts';
 import { fromWireDigest } from '../../protos/digest.ts';
 import {
   ActionCache,
+  ExecuteResponseSchema,
   Execution,
   type RequestMetadata,
 } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
+import type { Operation } from '../../protos/gen/google/longrunning/operations_pb.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { Clock } from '../execution/clock.ts';
 import type { NamedAction } from '../offload/events.ts';
-import type { BoundService, CallContext, ServiceHandlers } from '../reapi/handler.ts';
+import type { BoundService, CallContext, Reply, ServiceHandlers } from '../reapi/handler.ts';
 import type { RecordedEvent } from './events.ts';
 import { type RecentResults, runMsOf } from './recent-results.ts';
 
@@ -72,19 +75,34 @@ function observeCache(
 
 function observeExecution(
   inner: ServiceHandlers<typeof Execution>,
-  { record }: ObservedCallsOptions,
+  { record, results, clock }: ObservedCallsOptions,
 ): Pick<ServiceHandlers<typeof Execution>, 'execute'> {
   return {
     async *execute(request, context) {
+      const askedMs = clock.nowMs();
       let isFirst = true;
       for await (const operation of inner.execute(request, context)) {
         // By then the run is known, and with it the build that the client belongs to.
-        if (isFirst) recordClient(record, context);
+        if (isFirst) {
+          if (isCached(operation)) {
+            const action = fromWireDigest(request.actionDigest, request.digestFunction, 'action_digest');
+            const named = nameAction(action, request.instanceName, context.requestMetadata);
+            const from = results.foundAt(named, askedMs);
+            record({ kind: 'lookedUp', atMs: clock.nowMs(), outcome: 'hit', from, ...named });
+          }
+          recordClient(record, context);
+        }
         isFirst = false;
         yield operation;
       }
     },
   };
+}
+
+/** Answered at once, with a result that was known. */
+function isCached(operation: Reply<Operation>): boolean {
+  if ('wire' in operation || !operation.done || operation.result.case !== 'response') return false;
+  return anyUnpack(operation.result.value, ExecuteResponseSchema)?.cachedResult ?? false;
 }
 
 function recordClient(record: ObservedCallsOptions['record'], { requestMetadata }: CallContext): void {

@@ -250,6 +250,7 @@ function contextOf(request: ExecuteRequest, { requestMetadata, peer }: CallConte
   return {
     instance: request.instanceName,
     invocation: text(requestMetadata?.toolInvocationId) || peer,
+    isUnnamed: !requestMetadata?.toolInvocationId,
     priority: request.executionPolicy?.priority ?? 0,
     mnemonic: text(requestMetadata?.actionMnemonic),
     target: text(requestMetadata?.targetId),

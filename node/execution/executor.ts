@@ -51,6 +51,8 @@ export type ExecutionEvent =
 export interface ActionContext {
   readonly instance: string;
   readonly invocation: string;
+  /** The client named no invocation; its address stands there. */
+  readonly isUnnamed?: boolean;
   readonly priority: number;
   /** Of the client's RequestMetadata; empty when it says nothing. */
   readonly mnemonic: string;
@@ -425,8 +427,8 @@ export function createExecutor(options: ExecutorOptions): Executor {
 }
 
 export function namedAction(action: Digest, context: ActionContext): NamedAction {
-  const { instance, invocation, mnemonic, target } = context;
-  return { action, instance, invocation, mnemonic, target };
+  const { instance, invocation, isUnnamed, mnemonic, target } = context;
+  return { action, instance, invocation: isUnnamed ? '' : invocation, mnemonic, target };
 }
 
 /** A run that no mesh answered. */
