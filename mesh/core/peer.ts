@@ -446,6 +446,10 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
 
   function apply(event: PeerEvent): void {
     switch (event.kind) {
+      case 'start':
+        // What coordination wrote while it was made comes first: records leave in the order of their numbers.
+        errands.add('coordination', { kind: 'wake' });
+        return errands.add('sharing', event);
       case 'message':
         return onMessage(event.from, event.message);
       case 'wake':

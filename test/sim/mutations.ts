@@ -17,8 +17,11 @@ export interface Mutation {
 
 const claims = 'mesh/core/claims/claims.ts';
 const registers = 'mesh/core/registers/registers.ts';
-const executor = 'mesh/core/agents/executor.ts';
+const rebuilding = 'mesh/core/claims/rebuilding.ts';
+const handingOver = 'mesh/core/agents/executor/handing-over.ts';
+const yielding = 'mesh/core/agents/executor/yielding.ts';
 const submitter = 'mesh/core/agents/submitter.ts';
+const fetching = 'mesh/core/agents/submitter/fetching.ts';
 const membership = 'mesh/core/membership/membership.ts';
 const promises = 'mesh/core/promises/promises.ts';
 const driver = 'node/mesh/driver.ts';
@@ -183,7 +186,7 @@ export const mutations: readonly Mutation[] = [
     name: 'claim adopted after another was issued',
     edits: [
       {
-        file: claims,
+        file: rebuilding,
         find: 'const taken = known?.claim !== undefined && known.claim.executor !== from;',
         replace: 'const taken = false;',
       },
@@ -208,10 +211,10 @@ export const mutations: readonly Mutation[] = [
     name: 'commit before outputs are promised',
     edits: [
       {
-        file: executor,
-        find: "    run.phase = 'promising';\n    effects.push({ kind: 'pinOutputs', run: run.run, outcome });",
+        file: handingOver,
+        find: "      port.emit({ kind: 'pinOutputs', run: run.run, outcome });",
         replace:
-          '    run.promises.push({ holder: self, storeGeneration: config.storeGeneration, pinnedForMs: 7_200_000 });\n    commit(run, 0);',
+          '      run.promises.push({ holder: self, storeGeneration: config.storeGeneration, pinnedForMs: 7_200_000 });\n      commit(run, nowMs);',
       },
     ],
     seed: 1,
@@ -328,19 +331,13 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'guests welcome while the owner is there',
-    edits: [{ file: executor, find: 'return guests && !ownerPresent;', replace: 'return guests;' }],
+    edits: [{ file: yielding, find: 'const welcome = allowed && !ownerPresent;', replace: 'const welcome = allowed;' }],
     seed: 1,
     checker: 'owner-first',
   },
   {
     name: 'guests not frozen when the owner returns',
-    edits: [
-      {
-        file: executor,
-        find: "if (run.phase === 'running') effects.push({ kind: wasWelcome ? 'thaw' : 'freeze', run: run.run });",
-        replace: "if (run.phase === 'running' && wasWelcome) effects.push({ kind: 'thaw', run: run.run });",
-      },
-    ],
+    edits: [{ file: yielding, find: "else if (run.phase === 'running') port.freeze(run);", replace: '' }],
     seed: 2,
     checker: 'owner-first',
   },
@@ -348,19 +345,19 @@ export const mutations: readonly Mutation[] = [
     name: 'client answered although a later claim was heard of',
     edits: [
       {
-        file: submitter,
-        find: 'if (fetch?.handOver && compareTokens(fetch.handOver.token, token) < 0) dropFetch(fetch);',
-        replace: 'void fetch;',
+        file: fetching,
+        find: 'if (handOver && compareTokens(handOver, token) < 0) drop(request);',
+        replace: 'void handOver;',
       },
       {
-        file: submitter,
-        find: '      if (request.highest && compareTokens(fetch.handOver.token, request.highest) < 0) return;\n',
+        file: fetching,
+        find: '      if (request.highest && compareTokens(handOver, request.highest) < 0) return;\n',
         replace: '',
       },
       {
-        file: submitter,
-        find: 'if (request.highest && compareTokens(token, request.highest) < 0) {',
-        replace: 'if (request.highest && compareTokens(token, request.highest) < -1e9) {',
+        file: fetching,
+        find: 'const outdated = request?.highest !== undefined && compareTokens(token, request.highest) < 0;',
+        replace: 'const outdated = false;',
       },
     ],
     seed: 25,
@@ -370,9 +367,10 @@ export const mutations: readonly Mutation[] = [
     name: 'client answered before the outputs are at hand',
     edits: [
       {
-        file: submitter,
-        find: '    startFetch(request, from, { result: outcome.result, handOver: { from, token }, token }, nowMs);',
-        replace: "    answer(request, { kind: 'result', outcome, source: 'mesh', token }, false);",
+        file: fetching,
+        find: '      start(request, from, { result, handOver: token, token, executor: from, runMs, sizeBytes }, nowMs);',
+        replace:
+          "      void sizeBytes;\n      port.answer(request, { kind: 'result', outcome, source: 'mesh', token, executor: from }, runMs);",
       },
     ],
     seed: 1,
@@ -383,13 +381,8 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: submitter,
-        find: 'if (silentMs >= limits.meshBudgetMs + (request.accepted ? limits.silenceMs : 0)) runHere(request);',
-        replace: '',
-      },
-      {
-        file: submitter,
-        find: 'if (nowMs - request.startedAtMs >= limits.queueBudgetMs) runHere(request);',
-        replace: '',
+        find: 'if (request.local || !policy.canRunHere(request.item)) return;',
+        replace: "if (request.local || !policy.canRunHere(request.item) || why !== 'lastTry') return;",
       },
     ],
     seed: 322,
@@ -400,10 +393,14 @@ export const mutations: readonly Mutation[] = [
     edits: [
       {
         file: submitter,
-        find: 'return !request.accepted && nowMs - request.offeredAtMs >= limits.offerRetryMs;',
-        replace: 'return false;',
+        find: 'return request.local ? staysUnclaimed : !request.accepted;',
+        replace: 'return staysUnclaimed && request.givenUp !== undefined;',
       },
-      { file: submitter, find: 'if (event.leader !== undefined) offer(moved, nowMs);', replace: '' },
+      {
+        file: submitter,
+        find: '      } else if (!request.hedged && !(request.local && request.item.doNotCache)) outgoing.add(request);',
+        replace: '      }',
+      },
     ],
     calm: true,
     seed: 49,
