@@ -27,9 +27,9 @@ const fresh = (spec: ActionSpec): ActionSpec => ({
   script: `: ${process.pid}-${(serial += 1)}; ${spec.script}`,
 });
 /** One that only this node may run. */
-const at = (node: OfficeNode, spec: ActionSpec): ActionSpec => ({
+const at = (node: OfficeNode, spec: ActionSpec, timeoutSeconds = 60n): ActionSpec => ({
   ...fresh(spec),
-  action: { ...spec.action, ...only(node) },
+  action: { timeout: { seconds: timeoutSeconds, nanos: 0 }, ...only(node) },
 });
 
 function told(response: ExecuteResponse): MeshExecution | undefined {
@@ -106,9 +106,7 @@ describe('an action of a client here', () => {
   });
 
   test('that takes longer than it may is ended by who runs it', async () => {
-    const action = await anna.prepare(
-      at(ben, { script: 'echo begun; sleep 60', action: { timeout: { seconds: 1n, nanos: 0 } } }),
-    );
+    const action = await anna.prepare(at(ben, { script: 'echo begun; sleep 60' }, 1n));
     const response = await anna.execute(action, { inlineStdout: true }).response;
     expect(response.status?.message).toContain('longer than 1 s');
     expect(response.status?.code).toBe(4);
