@@ -174,6 +174,7 @@ export function createAuditor(options: AuditorOptions): Auditor {
     const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(limits.rerunMaxMs)]);
     const found = await options.known(key);
     if (!found) throw new StatusError('NOT_FOUND', 'no result of it is known here');
+    if (found.result.exitCode !== 0) throw new StatusError('FAILED_PRECONDITION', 'its command had failed');
     const self = options.self();
     const known = found.vouched ? knownRun(key, found.vouched) : unsignedRun(self, key, found.result);
     if (!known) throw new StatusError('DATA_LOSS', 'the result that is known is malformed');
@@ -183,9 +184,10 @@ export function createAuditor(options: AuditorOptions): Auditor {
     if (again.fingerprint === known.fingerprint) return { verdict: 'same' };
     const comparison = await compareResults(options.blobs, key.action.fn, found.result, first.result);
     // What fails now where it succeeded then shows trouble, and not which of the two is right.
-    const second = first.result.exitCode === 0 ? await confirm(key, [known, again], signal) : undefined;
+    const hasFailed = first.result.exitCode !== 0;
+    const second = hasFailed ? undefined : await confirm(key, [known, again], signal);
     const third = second && runOf(key, second);
-    const verdict = judge(self, known, again, third);
+    const verdict: Verdict = hasFailed ? { kind: 'unconfirmed' } : judge(self, known, again, third);
     const mismatch = mismatchOf(action, verdict, { known, again, third, toldBy: null }, comparison);
     conclude(key, found, known, verdict, mismatch, [first, second]);
     return { verdict: mismatch.verdict, mismatch };
