@@ -9,10 +9,13 @@ export function processesOf(marker: string): number[] {
   return [...found].filter((pid) => (readProcess(pid)?.state ?? 'Z') !== 'Z');
 }
 
-/** Stopped by a signal, or in a control group that is frozen; one that is over stands still too. */
+/**
+ * Stopped by a signal, or in a control group that is frozen; one that is over stands still too. bubblewrap only waits for
+ * the command, and is not stopped with it by a signal.
+ */
 export function isFrozen(pid: number): boolean {
   const state = readProcess(pid)?.state;
-  if (state === undefined || 'TtZX'.includes(state)) return true;
+  if (state === undefined || 'TtZX'.includes(state) || read(`/proc/${pid}/comm`).trim() === 'bwrap') return true;
   const lines = read(`/proc/${pid}/cgroup`).split('\n');
   const groupOf = (name: string) =>
     lines

@@ -1,4 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { type Process, processTree } from '../../../sandbox/processes.ts';
@@ -118,4 +121,20 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: on, g
     const next = await Promise.all(Array.from({ length: 4 }, () => on.sh('echo runs', { guest })));
     expect(next.map(({ stdout }) => stdout)).toEqual(Array.from({ length: 4 }, () => 'runs\n'));
   });
+});
+
+test.skipIf(!isolated)('what a killed node left frozen goes when a node starts', async () => {
+  const marker = newMarker();
+  const script = fileURLToPath(new URL('killed-node.ts', import.meta.url));
+  const node = spawn(process.execPath, [script, marker], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { PATH: process.env.PATH },
+  });
+  const [directory] = (await once(node.stdout, 'data')) as [Buffer];
+  const ended = once(node, 'exit');
+  node.kill('SIGKILL');
+  await ended;
+  await testSandbox();
+  await until(() => processesWith(`${marker}-guest`).length === 0);
+  rmSync(directory.toString().trim(), { recursive: true, force: true });
 });
