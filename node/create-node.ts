@@ -116,6 +116,8 @@ export interface ExecutionStatus {
   readonly isolation: 'bubblewrap' | 'none';
   readonly isolationReason: string;
   readonly limitsInForce: readonly string[];
+  /** What holds for actions of other members; empty where none can run. */
+  readonly guestLimitsInForce: readonly string[];
   readonly platform: readonly string[];
   readonly defaultTimeoutSeconds: number;
   readonly maxTimeoutSeconds: number;
@@ -159,7 +161,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   let offload: Offload | undefined;
   const platform = createPlatformOffer(
     config.platformProperties,
-    () => lentElsewhere(mesh),
+    () => offeredElsewhere(mesh),
     () => offload?.current()?.offers ?? [],
   );
   const logs = createLogStreams();
@@ -441,10 +443,10 @@ async function openMesh(options: MeshNodeOptions): Promise<MeshNode> {
   return openMeshNode(options);
 }
 
-/** What members offer that take guests now. */
-function* lentElsewhere(mesh: MeshNode | undefined): Generator<readonly string[]> {
+/** What members offer; one whose owner is there may take guests again in a minute. */
+function* offeredElsewhere(mesh: MeshNode | undefined): Generator<readonly string[]> {
   for (const { record, status } of mesh?.active()?.members() ?? []) {
-    if (status === 'alive' && record.attributes.guestSlots > 0) yield record.attributes.capabilities;
+    if (status === 'alive') yield record.attributes.capabilities;
   }
 }
 

@@ -67,6 +67,9 @@ function describe(status: NodeStatus): string[] {
     ...meshRows(status.mesh),
     ...(status.mesh?.state === 'connected' && status.sharing ? sharingRows(status.sharing) : []),
     ...(status.owner ? [lendingRow(status.owner)] : []),
+    ...(status.owner && execution?.guestLimitsInForce.length
+      ? [['Guest limits', execution.guestLimitsInForce.join('; ')]]
+      : []),
   ];
   const problems = status.recentProblems
     .slice(-problemsShownMax)
