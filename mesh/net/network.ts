@@ -256,7 +256,11 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     for (const { peerId, addresses } of contacts) {
       if (peerId === identity.peerId || !roster.get(peerId)) continue;
       // What a member says of itself is news; what it says of others is a hint for those whom we do not know.
-      if (peerId !== from && book.get(peerId)) continue;
+      if (peerId !== from && book.get(peerId)) {
+        // It may have moved; a try costs little, and the book keeps what it said of itself.
+        if (!host.isConnected(peerId)) reconnect?.heardOf(peerId, addresses.slice(0, limits.addressesPerContact));
+        continue;
+      }
       book.remember(peerId, addresses.slice(0, limits.addressesPerContact), peerId === from ? Date.now() : 0);
       const kept = book.get(peerId)?.addresses ?? [];
       void host.learn(peerId, kept).catch(() => {});

@@ -42,5 +42,9 @@ export const pauseMsMax = 60_000;
 export const pausesMax = 4_096;
 /** Dials of our own at once. */
 export const dialsAtOnce = 16;
+/** Those to whom somebody was just heard to be do not wait for those to addresses that may be old. */
+export const heardDialsAtOnce = 48;
+/** Addresses tried of those that are heard of one peer. */
+export const heardAddresses = 4;
 /** With so many members connected, the others are dialled when there is something to say to them. */
 export const connectedEnough = 64;

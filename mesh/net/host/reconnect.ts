@@ -9,7 +9,7 @@ import * as limits from './limits.ts';
 
 export interface ReconnectOptions {
   readonly host: Pick<Host, 'connect' | 'connectTo' | 'isConnected' | 'connected' | 'learn'>;
-  readonly book: AddressBook;
+  readonly book: Pick<AddressBook, 'peers'>;
   readonly self: NodeId;
   /** host:port. */
   readonly bootstrap: readonly string[];
@@ -20,7 +20,7 @@ export interface ReconnectOptions {
 }
 
 export interface Reconnect {
-  /** Dials a peer now, or soon when it failed a moment ago. */
+  /** A peer is said to be at these addresses now: they are dialled, unless that failed a moment ago. */
   heardOf(peer: NodeId, addresses: readonly string[]): void;
   /** The network may be another one now: every pause is over. */
   hurry(): void;
@@ -28,8 +28,9 @@ export interface Reconnect {
 }
 
 interface Pause {
-  failures: number;
-  untilMs: number;
+  readonly failures: number;
+  readonly sinceMs: number;
+  readonly untilMs: number;
 }
 
 export function createReconnect(options: ReconnectOptions): Reconnect {
@@ -60,8 +61,27 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
     });
   }
 
-  function attempt(target: string, work: (signal: AbortSignal) => Promise<void>): void {
-    if (closing.signal.aborted || running.has(target) || running.size >= limits.dialsAtOnce) return;
+  /**
+   * Each address by itself: libp2p tries those of one peer one after another, and joins what is dialled for a peer to what
+   * already runs, so that a machine that moved would be looked for at all its old addresses first.
+   */
+  function heardOf(peer: NodeId, addresses: readonly string[]): void {
+    if (peer === options.self || host.isConnected(peer) || options.isRevoked(peer)) return;
+    for (const address of addresses.slice(0, limits.heardAddresses)) {
+      // It was said just now, so what failed before that counts for little.
+      if (nowMs() - (pauses.get(address)?.sinceMs ?? Number.NEGATIVE_INFINITY) >= limits.pauseMsMin) {
+        pauses.delete(address);
+      }
+      attempt(address, async (signal) => void (await host.connectTo(address, { signal })), limits.heardDialsAtOnce);
+    }
+  }
+
+  function attempt(
+    target: string,
+    work: (signal: AbortSignal) => Promise<void>,
+    atOnce: number = limits.dialsAtOnce,
+  ): void {
+    if (closing.signal.aborted || running.has(target) || running.size >= atOnce) return;
     if ((pauses.get(target)?.untilMs ?? 0) > nowMs()) return;
     const timeout = AbortSignal.timeout(limits.dialMs);
     const done = work(AbortSignal.any([closing.signal, timeout])).then(
@@ -70,7 +90,8 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
         const failures = (pauses.get(target)?.failures ?? 0) + 1;
         const longest = Math.min(limits.pauseMsMax, limits.pauseMsMin * 2 ** (failures - 1));
         pauses.delete(target);
-        pauses.set(target, { failures, untilMs: nowMs() + longest * (0.5 + options.random() / 2) });
+        const sinceMs = nowMs();
+        pauses.set(target, { failures, sinceMs, untilMs: sinceMs + longest * (0.5 + options.random() / 2) });
         for (const oldest of pauses.keys()) {
           if (pauses.size <= limits.pausesMax) break;
           pauses.delete(oldest);
@@ -84,7 +105,7 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
   }
 
   return {
-    heardOf: dial,
+    heardOf,
     hurry() {
       pauses.clear();
       round();
