@@ -434,7 +434,8 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   /** The members learn what this machine lends now. */
   function announceLent(): void {
     const guestSlots = slots.guests && !ownerPresent ? Math.min(slots.slots, slots.guestSlots) : 0;
-    const capabilities = slots.capabilities
+    // They stay while merely the owner is there: what only this machine can run waits until it lends slots again.
+    const capabilities = (slots.guests ? slots.capabilities : [])
       .filter((text) => text.length <= limits.capabilityLengthMax)
       .slice(0, limits.capabilitiesMax);
     const same = capabilities.join() === lent.capabilities.join();

@@ -153,7 +153,6 @@ export function createRecorder(
         end: 'open',
       };
       spans.push(span);
-      ran.add(effect.request);
       running.set(runName(node, effect.run), span);
     },
     onRunEnd(node, run, end) {
@@ -165,8 +164,8 @@ export function createRecorder(
       running.delete(`${node.index} ${node.life() - 1} ${run}`);
       span.toMs = world.nowMs();
       span.end = end;
-      // Begun at once and stopped when somebody else had it already: what answers the request is the other's.
-      if (end === 'killed') ran.delete(span.request);
+      // One that began at once may be stopped when somebody else had it already: what answers it is the other's.
+      if (end === 'done') ran.add(span.request);
       if (end !== 'done' || actions.get(span.key)?.sim.doNotCache) return;
       const times = (completed.get(span.key) ?? 0) + 1;
       completed.set(span.key, times);

@@ -547,6 +547,10 @@ export function createMembership(config: MembershipConfig, restored: readonly Me
   return {
     step(event, nowMs) {
       effects = [];
+      if (!started && event.kind === 'attributes') {
+        attributes = event.attributes;
+        own = signer.sign({ id: self, incarnation, presence, attributes });
+      }
       if (!started && event.kind !== 'start') return effects;
       apply(event, nowMs);
       if (presence === 'here') {

@@ -145,7 +145,12 @@ test('what a machine lends is in its record: nothing while its owner is there', 
   // What the driver says of the machine leaves that alone.
   net.step('anna', { kind: 'attributes', attributes: { ...attributes, power: 'battery' } });
   net.run(3_000);
-  expect(net.attributesOf('anna', 'ben')).toMatchObject({ guestSlots: 0, power: 'battery' });
+  const capabilities = ['os=linux'];
+  expect(net.attributesOf('anna', 'ben')).toMatchObject({ guestSlots: 0, power: 'battery', capabilities });
+  // A machine that never lends offers nothing that anybody could wait for.
+  net.step('anna', { ...slots, guests: false });
+  net.run(3_000);
+  expect(net.attributesOf('anna', 'ben')).toMatchObject({ guestSlots: 0, capabilities: [] });
 });
 
 test('registers are read, filled and cleared without a claim', () => {
