@@ -232,6 +232,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       local: store.blobs,
       peers,
       trust: config.mesh?.trust ?? 'members',
+      servesBlobs: config.mesh?.uploadBytesPerSecond !== 0,
       owner,
       record,
       onLog: log,

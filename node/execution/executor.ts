@@ -70,6 +70,8 @@ export interface OfferedRun {
   readonly request: RequestId;
   readonly prepared: PreparedAction;
   readonly context: ActionContext;
+  /** The mesh failed it before: it runs on this node, if this node can run it at all. */
+  readonly onlyHere?: boolean;
   readonly queuedAtMs: number;
   readonly signal: AbortSignal;
   readonly stdout: LogWriter;
@@ -259,7 +261,9 @@ export function createExecutor(options: ExecutorOptions): Executor {
         run: run.id,
         request: randomUUID(),
         prepared,
-        context: ticket.context,
+        // Whatever result was found did not hold: it is not looked for again.
+        context: attempt > 1 ? { ...ticket.context, skipCacheLookup: true } : ticket.context,
+        onlyHere: attempt > 1,
         queuedAtMs,
         signal,
         stdout,

@@ -84,7 +84,7 @@ export interface PlatformOffer {
 
 /**
  * @param configured - what the operator says this node has, beside what it finds out itself
- * @param elsewhere - the capabilities of members that take others' actions
+ * @param elsewhere - the capabilities of members
  * @param inMesh - what this node offers as a member, beside all that
  */
 export function createPlatformOffer(

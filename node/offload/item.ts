@@ -4,7 +4,6 @@ import type { TreeSketch } from '../../mesh/core/claims/messages.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
 import type { OfferedRun } from '../execution/executor.ts';
-import type { PlatformOffer } from '../execution/platform.ts';
 import { actionName } from './keys.ts';
 import * as limits from './limits.ts';
 
@@ -14,13 +13,12 @@ type ExecuteItem = Extract<PeerEvent, { readonly kind: 'execute' }>['item'];
 export function itemOf(
   { request, prepared, context }: OfferedRun,
   root: InputDirectory,
-  platform: Pick<PlatformOffer, 'requires'>,
+  requires: readonly string[],
   shards: number,
 ): ExecuteItem {
   const { action, command, digest } = prepared;
   const { instance, invocation, priority, mnemonic, target, skipCacheLookup, avoid } = context;
   const key = actionName({ instance, action: digest });
-  const properties = (action.platform ?? command.platform)?.properties ?? [];
   const [output = ''] = [...command.outputPaths, ...command.outputFiles, ...command.outputDirectories];
   return {
     request,
@@ -28,7 +26,7 @@ export function itemOf(
     key,
     invocation,
     priority,
-    requires: platform.requires(properties),
+    requires,
     spaceBytes: limits.spaceBytes,
     inputs: sketchOf(root),
     inputBytes: root.bytes,

@@ -27,6 +27,8 @@ export interface OffloadOptions {
   readonly local: LocalBlobStore;
   readonly peers: Pick<PeerTier, 'bring' | 'keep'>;
   readonly trust: Trust;
+  /** Whether members may fetch from this node at all. */
+  readonly servesBlobs: boolean;
   readonly owner: Pick<OwnerWatch, 'attach'>;
   readonly record: (event: RecordedEvent) => void;
   readonly onLog: (level: 'info' | 'warning', message: string) => void;

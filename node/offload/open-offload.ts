@@ -7,7 +7,7 @@ import type { RunReport } from '../execution/run-action.ts';
 import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';
 import type { Registers } from '../peers/registers.ts';
 import { createPromiseHolder } from '../peers/promise-holder.ts';
-import { createVouching, publisherRole, type Trust } from '../peers/vouching.ts';
+import { createVouching, publisherRole } from '../peers/vouching.ts';
 import { digestKey } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { bringInputs } from './inputs.ts';
@@ -90,11 +90,16 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     send: (to, body) => ports.sendParcel(to, logChannel, body),
     runOf: (key) => runs.followable(key),
   });
-  const trusted = trustedPlatform(identity, options.trust);
+  const trusted = trustedPlatform(identity, options);
   const requests = createRequests({
     self,
     shards: identity.mesh.shards,
-    platform: { requires: (wanted) => [...options.platform.requires(wanted), ...trusted.requires].sort() },
+    requires({ prepared: { action, command }, onlyHere }) {
+      const wanted = (action.platform ?? command.platform)?.properties ?? [];
+      const required = options.platform.requires(wanted);
+      const here = onlyHere && required.every((key) => options.platform.capabilities.includes(key));
+      return [...new Set([...required, ...(here ? [trusted.node] : trusted.requires)])].sort();
+    },
     clock,
     results,
     async treeOf({ prepared, signal }) {
@@ -118,7 +123,9 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     attached = options.owner.attach((event) => {
       if (event.kind === 'owner') return ports.deliver(event);
       const capabilities = [...event.capabilities, ...trusted.offers].sort();
-      ports.deliver({ ...event, capabilities });
+      // Outputs of guests would not be handed out either.
+      const guests = event.guests && options.servesBlobs;
+      ports.deliver({ ...event, guests, capabilities });
     });
   });
 
@@ -194,13 +201,18 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
 }
 
 /**
- * Whose results are not believed need not run anything: the policy, said as what a node offers and an action asks for. The
- * same names let a client choose a node by its platform properties.
+ * Whose results are not believed need not run anything, and nobody can run what this node hands out no inputs for: the
+ * policy, said as what a node offers and an action asks for. The same names let a client choose a node by its platform
+ * properties.
  */
-function trustedPlatform({ peerId, certificate, verifyMember }: Identity, trust: Trust) {
+function trustedPlatform({ peerId, certificate, verifyMember }: Identity, { trust, servesBlobs }: OffloadOptions) {
   const isPublisher = verifyMember(peerId, certificate()).member?.roles.includes(publisherRole) ?? false;
   const node = `potluck-node=${peerId}`;
   const publisher = 'potluck-publisher=true';
-  const own = trust === 'publishers' && isPublisher ? publisher : node;
-  return { offers: [node, ...(isPublisher ? [publisher] : [])], requires: trust === 'members' ? [] : [own] };
+  const own = trust === 'publishers' && isPublisher && servesBlobs ? publisher : node;
+  return {
+    node,
+    offers: [node, ...(isPublisher ? [publisher] : [])],
+    requires: trust === 'members' && servesBlobs ? [] : [own],
+  };
 }

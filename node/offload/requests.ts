@@ -9,7 +9,6 @@ import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
 import type { Clock } from '../execution/clock.ts';
 import { namedAction, type OfferedRun } from '../execution/executor.ts';
-import type { PlatformOffer } from '../execution/platform.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { OffloadWork } from '../mesh/offloading.ts';
 import type { ActionKey } from '../storage/action-cache.ts';
@@ -28,7 +27,8 @@ type FetchOutputs = Extract<RequestWork, { readonly kind: 'fetchOutputs' }>;
 export interface RequestsOptions {
   readonly self: NodeId;
   readonly shards: number;
-  readonly platform: Pick<PlatformOffer, 'requires'>;
+  /** What an action asks of whoever runs it. */
+  readonly requires: (offered: OfferedRun) => readonly string[];
   readonly clock: Clock;
   readonly results: Results;
   /** The input tree of an action that was prepared. */
@@ -117,9 +117,18 @@ export function createRequests(options: RequestsOptions): Requests {
     options.onLie(node, `its result of action ${blobName(key.action)} was refused: ${reason}`);
   }
 
+  /** Nobody could get the inputs from this node. If they are here, it runs them itself; otherwise the client hears which are not. */
+  async function inputsMissing({ offered }: Request): Promise<RunReport> {
+    await offered.prepared.pin();
+    return failedReport(new StatusError('UNAVAILABLE', 'members could not fetch the inputs from this node'), true);
+  }
+
   /** The answer as its client gets it. */
   async function reportFor(request: Request, answer: Answer): Promise<RunReport> {
-    if (answer.kind === 'failed') return failedReport(failureOf(answer.reason, request.problem));
+    if (answer.kind === 'failed') {
+      if (answer.reason === 'inputsMissing') return await inputsMissing(request);
+      return failedReport(failureOf(answer.reason, request.problem));
+    }
     const { outcome, source, token, executor } = answer;
     // Nearly always it was just brought, and all of it is here.
     const expected = { name: outcome.result, key: request.key, token };
@@ -178,7 +187,8 @@ export function createRequests(options: RequestsOptions): Requests {
     try {
       report = await reportFor(request, answer);
     } catch (thrown) {
-      report = failedReport(toStatusError(thrown, 'taking the result'), true);
+      const error = toStatusError(thrown, 'taking the result');
+      report = failedReport(error, error.code !== 'FAILED_PRECONDITION');
     }
     if (report.response.result === undefined) recordEnd(request, report, undefined, 'here');
     settle(request, report);
@@ -234,7 +244,7 @@ export function createRequests(options: RequestsOptions): Requests {
           follow(request);
         });
         signal.addEventListener('abort', cancel, { once: true });
-        deliver({ kind: 'execute', item: itemOf(offered, root, options.platform, options.shards) });
+        deliver({ kind: 'execute', item: itemOf(offered, root, options.requires(offered), options.shards) });
         return await request.done.promise;
       } catch (thrown) {
         return failedReport(toStatusError(thrown, 'offering the action'));
