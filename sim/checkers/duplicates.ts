@@ -1,20 +1,40 @@
-/** An action runs once; again only because of a fault. Without any fault there is no duplicate at all. */
-import { keyOf } from '../node.ts';
+/**
+ * An action runs to its end once; again only because of a fault. Without any fault there is no duplicate at all, but for
+ * races: two that want the same at the same moment may both begin at once, each on its own machine and without a claim,
+ * and the one that is likely to be done first does not stop.
+ */
+import { keyOf, type SimNode } from '../node.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** Runs that one fault, or one owner's return, can waste: a machine full of work, or the claims of the shards that it led. */
 const perFault = 24;
 
+interface Run {
+  readonly node: SimNode;
+  readonly key: string;
+  readonly claimed: boolean;
+  readonly fromMs: number;
+  toMs: number;
+}
+
+function nameOf(node: SimNode, run: number): string {
+  return `${node.index} ${run}`;
+}
+
 export const duplicates: CheckerFactory = (world, fail) => {
   const wanted = new Map<string, number>();
-  const runs = new Map<string, number>();
+  const runs = new Map<string, Run[]>();
+  const open = new Map<string, Run>();
+  const done = new Map<string, number>();
   const dropped = new Set<string>();
   const requestKeys = new Map<string, string>();
   let observed = 0;
   let twice = 0;
+  let raced = 0;
   return {
     name: 'duplicates',
     observed: () => observed,
+    sometimes: () => ({ 'began at once in two places': raced }),
     onExecute(_node, item, action) {
       requestKeys.set(item.request, item.key);
       // Who refuses the cache, looked for a cancelled action, or for one that fails, asks for a run of its own.
@@ -38,15 +58,39 @@ export const duplicates: CheckerFactory = (world, fail) => {
       dropped.add(write);
       wanted.set(note.key, (wanted.get(note.key) ?? 0) + 1);
     },
-    onRun(_node, effect) {
+    onRun(node, effect) {
+      const claimed = effect.token !== undefined;
+      const run = { node, key: effect.key, claimed, fromMs: world.nowMs(), toMs: Number.POSITIVE_INFINITY };
+      open.set(nameOf(node, effect.run), run);
+      const known = runs.get(effect.key);
+      if (known) known.push(run);
+      else runs.set(effect.key, [run]);
+    },
+    onRunEnd(node, number, end) {
+      const run = open.get(nameOf(node, number));
+      open.delete(nameOf(node, number));
+      if (!run) return;
+      run.toMs = world.nowMs();
+      const others = (runs.get(run.key) as Run[]).filter((other) => other !== run);
+      if (end !== 'done') {
+        runs.set(run.key, others);
+        return;
+      }
       observed += 1;
-      const count = (runs.get(effect.key) ?? 0) + 1;
-      runs.set(effect.key, count);
-      if (count <= (wanted.get(effect.key) ?? 0)) return;
+      const ended = (done.get(run.key) ?? 0) + 1;
+      done.set(run.key, ended);
+      if (ended <= (wanted.get(run.key) ?? 0)) return;
+      const isRace = others.some(
+        (other) => other.node !== run.node && !(other.claimed && run.claimed) && other.toMs > run.fromMs,
+      );
+      if (isRace) {
+        raced += 1;
+        return;
+      }
       twice += 1;
       const allowed = world.disturbances() * perFault;
       if (twice > allowed)
-        fail(`${effect.key} ran ${count} times; ${twice} duplicates after ${world.disturbances()} disturbances`);
+        fail(`${run.key} ran ${ended} times; ${twice} duplicates after ${world.disturbances()} disturbances`);
     },
   };
 };
