@@ -79,6 +79,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   /** Stops whatever the run does. What is already durable stays. */
   function stop(run: Run): void {
+    detachOwn(run);
     if (run.phase === 'running' || run.phase === 'fetching') emit({ kind: 'kill', run: run.run });
     runs.end(run);
   }
@@ -180,6 +181,26 @@ export function createExecutor(config: ExecutorConfig): Executor {
     while (ownQueue.length > 0 && freeSlots() > 0) runs.addOwn(ownQueue.shift() as OwnAction);
   }
 
+  /** What already runs here for somebody else is run once. */
+  function runOwn(own: OwnAction): void {
+    const running = runs.mergeable(own.key);
+    if (!running?.token || !own.isMergeable || running.own !== undefined || running.prefetch || !working(running)) {
+      ownQueue.push(own);
+      return;
+    }
+    running.own = own.request;
+    emit({ kind: 'ownClaimed', request: own.request, token: running.token });
+  }
+
+  /** A guest's run ends without an outcome: the own client that merged with it needs another. */
+  function detachOwn(run: Run): void {
+    const { own: request, key, spaceBytes } = run;
+    if (!run.guest || request === undefined) return;
+    run.own = undefined;
+    ownQueue.push({ request, key, spaceBytes, isMergeable: true });
+    emit({ kind: 'ownUnclaimed', request });
+  }
+
   function unqueue(request: RequestId): boolean {
     const at = ownQueue.findIndex((own) => own.request === request);
     if (at >= 0) ownQueue.splice(at, 1);
@@ -191,6 +212,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
     for (const run of [...runs.all()]) {
       if (run.own !== request) continue;
       run.own = undefined;
+      if (run.guest) continue;
       // Others may wait for it as well; who leads says so. Nobody can when there is no leader.
       if (run.token === undefined || run.leader === undefined) stop(run);
     }
@@ -215,9 +237,10 @@ export function createExecutor(config: ExecutorConfig): Executor {
       return giveBack(run);
     }
     const { own: request, key, spaceBytes } = run;
+    const isMergeable = !run.doNotCache;
     if (run.token) emit({ kind: 'ownUnclaimed', request });
     giveBack(run);
-    ownQueue.unshift({ request, key, spaceBytes });
+    ownQueue.unshift({ request, key, spaceBytes, isMergeable });
     ownBlockedUntilMs = nowMs + limits.roomRetryMs;
   }
 
@@ -240,6 +263,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
   }
 
   function failed(run: Run, reason: FailureReason): void {
+    detachOwn(run);
     const { own: request, token } = run;
     if (request !== undefined) emit({ kind: 'ownEnded', request, token, outcome: undefined, reason, runMs: 0 });
     if (token && run.leader !== undefined) send(run.leader, { kind: 'fail', claim: refOf(run), reason });
@@ -349,8 +373,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'goodbye':
         return onGoodbye();
       case 'runOwn':
-        ownQueue.push({ request: event.request, key: event.key, spaceBytes: event.spaceBytes });
-        return;
+        return runOwn(event);
       case 'stopOwn':
         return stopOwn(event.request);
       default:

@@ -149,9 +149,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   function queueHere(request: Request): void {
     if (request.local) return;
     request.local = 'queued';
-    const { request: id, key, spaceBytes } = request.item;
+    const { request: id, key, spaceBytes, doNotCache } = request.item;
     if (!request.hedged) sayProgress(request, 'queued', self);
-    emit({ kind: 'runOwn', request: id, key, spaceBytes });
+    emit({ kind: 'runOwn', request: id, key, spaceBytes, isMergeable: !doNotCache });
   }
 
   /** Runs it here whatever the policy said, if this machine can. */
@@ -239,7 +239,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       request.offered = true;
       const { mnemonic: _, family: __, inputBytes: ___, ...item } = request.item;
       const stay = request.local === 'running' && !request.hedged;
-      const avoid = policy.avoided(offloadItem(request));
+      const kept = policy.avoided(offloadItem(request));
+      // An item that is meant for others is not given back here.
+      const avoid = item.avoid?.includes(self) ? [...kept.slice(0, claimLimits.avoidMax - 1), self] : kept;
       const expectedMs = Math.round(policy.estimates.meanRunMs(request.item));
       const offer: SubmitItem = { ...item, expectedMs, reoffer: request.known, stay, avoid };
       const items = byLeader.get(request.leader);
@@ -526,6 +528,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (!request) return;
     hear(request, token, nowMs);
     Object.assign(request, { local: undefined, hedged: false, claimedBy: self, idleSinceMs: undefined });
+    sayProgress(request, 'executing', self);
+    // It merged with what runs here for somebody else: its leader has to know that it waits as well.
+    if (!request.offered && !request.item.doNotCache) outgoing.add(request);
   }
 
   function onOwnUnclaimed(id: RequestId): void {

@@ -126,7 +126,7 @@ export function fits(task: Task, pull: WaitingPull, nowMs: number): boolean {
   if (nowMs < (task.shunnedUntilMs.get(pull.node) ?? 0)) return false;
   if (task.spaceBytes > pull.freeBytes) return false;
   const waiters = [...task.waiters.values()];
-  if (!waiters.some(({ node, avoid }) => node === pull.node || (!pull.ownOnly && !avoid.includes(pull.node)))) {
+  if (!waiters.some(({ node, avoid }) => !avoid.includes(pull.node) && (node === pull.node || !pull.ownOnly))) {
     return false;
   }
   return task.requires.every((required) => pull.capabilities.has(required));

@@ -44,6 +44,8 @@ export interface OwnAction {
   readonly request: RequestId;
   readonly key: ActionKey;
   readonly spaceBytes: number;
+  /** The outcome of a run for somebody else does as well. */
+  readonly isMergeable: boolean;
 }
 
 export interface RunTable {

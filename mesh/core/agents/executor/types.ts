@@ -31,7 +31,14 @@ export type ExecutorEvent =
   /** This machine is about to suspend or stop. */
   | { readonly kind: 'goodbye' }
   /** Run this here without a claim: the own client cannot wait. */
-  | { readonly kind: 'runOwn'; readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }
+  | {
+      readonly kind: 'runOwn';
+      readonly request: RequestId;
+      readonly key: ActionKey;
+      readonly spaceBytes: number;
+      /** The outcome of a run for somebody else does as well. */
+      readonly isMergeable: boolean;
+    }
   | { readonly kind: 'stopOwn'; readonly request: RequestId }
   | { readonly kind: 'reserved'; readonly run: number }
   | { readonly kind: 'reserveRefused'; readonly run: number }

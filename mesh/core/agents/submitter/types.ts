@@ -78,7 +78,14 @@ export type SubmitterEffect =
   | { readonly kind: 'stopFetch'; readonly fetch: number }
   /** Keep the outputs for whoever was promised them; answered by `pinned` or `pinRefused` of the same fetch. */
   | { readonly kind: 'pinHandedOver'; readonly fetch: number; readonly result: BlobKey; readonly forMs: number }
-  | { readonly kind: 'runOwn'; readonly request: RequestId; readonly key: ActionKey; readonly spaceBytes: number }
+  | {
+      readonly kind: 'runOwn';
+      readonly request: RequestId;
+      readonly key: ActionKey;
+      readonly spaceBytes: number;
+      /** The outcome of a run for somebody else does as well. */
+      readonly isMergeable: boolean;
+    }
   | { readonly kind: 'stopOwn'; readonly request: RequestId }
   /** Where the request stands, for its operation; `node` is who has it, undefined while nobody does. */
   | {

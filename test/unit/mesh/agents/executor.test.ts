@@ -217,7 +217,7 @@ test('guests have no more slots than are lent, and own actions may have them all
 
 /** An action of an own client that stays, as far as it runs. */
 function stay(executor: Executor): readonly ExecutorEffect[] {
-  executor.step({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10 }, 1);
+  executor.step({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10, isMergeable: true }, 1);
   return executor.step({ kind: 'reserved', run: 1 }, 1);
 }
 const stayed: Partial<GrantedClaim> = { submitter: 'me', request: 'me/1', stay: true };
@@ -274,11 +274,31 @@ test('a run whose outcome must not be stored is handed over and finished, and pr
 test('own clients come before guests in the slots that become free', () => {
   const executor = create(1);
   start(executor);
-  executor.step({ kind: 'runOwn', request: 'me/2', key: 'sha256/ee/1/', spaceBytes: 10 }, 10);
+  executor.step({ kind: 'runOwn', request: 'me/2', key: 'sha256/ee/1/', spaceBytes: 10, isMergeable: true }, 10);
   const effects = executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20);
   expect(effects).toContainEqual({ kind: 'reserve', run: 2, spaceBytes: 10 });
   const slots = effects.filter((effect) => effect.kind === 'send' && effect.message.kind === 'pull');
   expect(
     slots.every((effect) => effect.kind === 'send' && effect.message.kind === 'pull' && effect.message.slots === 0),
   ).toBe(true);
+});
+
+test('what runs here for somebody else is run once, and again when that run ends without an outcome', () => {
+  const executor = create();
+  start(executor);
+  const own = { kind: 'runOwn' as const, request: 'me/1', key, spaceBytes: 10, isMergeable: true };
+  const merged = executor.step(own, 10);
+  expect(merged).toContainEqual({ kind: 'ownClaimed', request: 'me/1', token });
+  expect(merged.some(({ kind }) => kind === 'reserve')).toBe(false);
+  const given = executor.step({ kind: 'runFailed', run: 1, reason: 'inputsMissing' }, 20);
+  expect(given).toContainEqual({ kind: 'ownUnclaimed', request: 'me/1' });
+  expect(given).toContainEqual({ kind: 'reserve', run: 2, spaceBytes: 100 });
+});
+
+test('an own client that merged with a guest is answered when that ends', () => {
+  const executor = create();
+  start(executor);
+  executor.step({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10, isMergeable: true }, 10);
+  const ended = executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20);
+  expect(ended).toContainEqual(expect.objectContaining({ kind: 'ownEnded', request: 'me/1', token }));
 });

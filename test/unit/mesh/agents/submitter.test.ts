@@ -245,7 +245,13 @@ test('the next leader hears that another one was asked, whether or not it answer
 test('an action that stays starts at once, and is offered at the same time', () => {
   const world = create({ free: 2 });
   const executed = world.submitter.step({ kind: 'execute', item }, 0);
-  expect(executed).toContainEqual({ kind: 'runOwn', request: 'me/1', key, spaceBytes: 10 });
+  expect(executed).toContainEqual({
+    kind: 'runOwn',
+    request: 'me/1',
+    key,
+    spaceBytes: 10,
+    isMergeable: true,
+  });
   expect(executed).toContainEqual(expect.objectContaining({ kind: 'decided', where: 'here', why: 'freeSlot' }));
   const started = begins(world, 0);
   expect(sent(started, 'submit')).toMatchObject({ to: 'lea', message: { items: [{ stay: true }] } });
