@@ -6,6 +6,10 @@ export const resultBytesMax = 8 * 1024 * 1024;
 export const resultsKept = 1_024;
 /** Rounds of fetching an input tree again because something of it was evicted before it was pinned. */
 export const inputRounds = 2;
+/** Inputs named to whoever fetches them, before it has found them: a parcel of some 40 kB. What is beyond is found level by level. */
+export const hintedInputsMax = 512;
+/** Hints that came before the claim they are for; the oldest go first. */
+export const hintsKept = 256;
 /** Space set aside for an action's outputs and scratch; inputs are links to what the store holds. */
 export const spaceBytes = 16 * 1024 * 1024;
 /** Directories of an input tree that are told, the largest first, so that who holds them is preferred. */

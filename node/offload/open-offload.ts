@@ -10,6 +10,7 @@ import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole } from '../peers/vouching.ts';
 import { digestKey } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
+import { createInputHints, hintChannel } from './input-hints.ts';
 import { bringInputs } from './inputs.ts';
 import { actionName, actionOf } from './keys.ts';
 import * as limits from './limits.ts';
@@ -60,7 +61,9 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     ports: { ...options.ports, worker: ownName },
     preparer: options.preparer,
     results,
-    async bringInputs({ action }, from, signal) {
+    async bringInputs(key, from, signal) {
+      const { action } = key;
+      using _ = inputHints.use(key, from, signal);
       const brought = await bringInputs({ local, trees: localTrees, bring: peers.bring }, action, {
         hints: [from],
         signal,
@@ -91,6 +94,11 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     runOf: (key) => runs.followable(key),
   });
   const trusted = trustedPlatform(identity, options);
+  const inputHints = createInputHints({
+    send: (to, body) => ports.sendParcel(to, hintChannel, body),
+    bring: peers.bring,
+  });
+  ports.onParcel(hintChannel, (from, body) => inputHints.onParcel(from, body));
   const requests = createRequests({
     self,
     shards: identity.mesh.shards,
@@ -111,6 +119,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     hold,
     keep: ({ key, result, vouched }) => peers.keep(key, result, vouched),
     logs,
+    hint: (node, key, prepared, root) => inputHints.tell(node, key, prepared, root),
     workerName,
     deliver: ports.deliver,
     record,

@@ -14,6 +14,7 @@ import type { OffloadWork } from '../mesh/offloading.ts';
 import type { ActionKey } from '../storage/action-cache.ts';
 import { type Answer, failedReport, failureOf, reportOf } from './answers.ts';
 import type { AnswerSource, NamedAction, Recorder } from './events.ts';
+import type { InputHints } from './input-hints.ts';
 import { itemOf } from './item.ts';
 import { blobName } from './keys.ts';
 import type { LogRelay } from './log-relay.ts';
@@ -37,6 +38,8 @@ export interface RequestsOptions {
   /** Keeps a result for later lookups. */
   readonly keep: (handed: HandedResult) => Promise<void>;
   readonly logs: Pick<LogRelay, 'follow'>;
+  /** Tells a member, which is about to fetch the inputs, what they are. */
+  readonly hint: InputHints['tell'];
   /** As results name a member. */
   readonly workerName: (node: NodeId) => string;
   readonly deliver: (event: RequestEvent) => void;
@@ -62,6 +65,7 @@ interface Request {
   readonly offered: OfferedRun;
   readonly key: ActionKey;
   readonly named: NamedAction;
+  readonly root: InputDirectory;
   readonly submittedAtMs: number;
   readonly done: PromiseWithResolvers<RunReport>;
   node: NodeId | undefined;
@@ -197,6 +201,9 @@ export function createRequests(options: RequestsOptions): Requests {
   function progress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void {
     const nowMs = clock.nowMs();
     record({ kind: 'progress', atMs: nowMs, run: request.offered.run, stage, node });
+    if (stage === 'fetching' && node !== undefined && node !== self && node !== request.node) {
+      options.hint(node, request.key, request.offered.prepared, request.root);
+    }
     const isExecuting = stage === 'executing' && node !== undefined;
     if (request.node !== node || !isExecuting) {
       request.following?.abort();
@@ -219,25 +226,26 @@ export function createRequests(options: RequestsOptions): Requests {
   return {
     async run(offered) {
       const { request: id, context, prepared, signal } = offered;
-      const key: ActionKey = { instance: context.instance, action: prepared.digest };
-      const request: Request = {
-        id,
-        offered,
-        key,
-        named: namedAction(prepared.digest, context),
-        submittedAtMs: clock.nowMs(),
-        done: Promise.withResolvers(),
-        node: undefined,
-        executingAtMs: undefined,
-        handOverAtMs: undefined,
-        following: undefined,
-        isRead: false,
-        problem: undefined,
-      };
       const cancel = (): void => deliver({ kind: 'cancel', request: id });
       try {
         const root = await options.treeOf(offered);
         signal.throwIfAborted();
+        const key: ActionKey = { instance: context.instance, action: prepared.digest };
+        const request: Request = {
+          id,
+          offered,
+          key,
+          named: namedAction(prepared.digest, context),
+          root,
+          submittedAtMs: clock.nowMs(),
+          done: Promise.withResolvers(),
+          node: undefined,
+          executingAtMs: undefined,
+          handOverAtMs: undefined,
+          following: undefined,
+          isRead: false,
+          problem: undefined,
+        };
         requests.set(id, request);
         offered.onRead(() => {
           request.isRead = true;

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file potluck/mesh/v1/results.proto.
  */
 export const file_potluck_mesh_v1_results: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiYwoKTG9nUmVxdWVzdBInCgNrZXkYASABKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5EhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCKVAQoLTG9nUmVzcG9uc2USJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRIPCgdydW5uaW5nGAIgASgIEhUKDXN0ZG91dF9vZmZzZXQYAyABKAQSDgoGc3Rkb3V0GAQgASgMEhUKDXN0ZGVycl9vZmZzZXQYBSABKAQSDgoGc3RkZXJyGAYgASgMIngKCUxvZ1BhcmNlbBIuCgdyZXF1ZXN0GAEgASgLMhsucG90bHVjay5tZXNoLnYxLkxvZ1JlcXVlc3RIABIwCghyZXNwb25zZRgCIAEoCzIcLnBvdGx1Y2subWVzaC52MS5Mb2dSZXNwb25zZUgAQgkKB21lc3NhZ2UiPwoKQ2xhaW1Ub2tlbhISCgpnZW5lcmF0aW9uGAEgASgEEgwKBHRlcm0YAiABKAQSDwoHY291bnRlchgDIAEoBCJQCg1Wb3VjaGVkUmVzdWx0EioKCXN0YXRlbWVudBgBIAEoCzIXLnBvdGx1Y2subWVzaC52MS5TaWduZWQSEwoLY2VydGlmaWNhdGUYAiABKAwiZgoJUmVzdWx0S2V5EhAKCGluc3RhbmNlGAEgASgJEhcKD2RpZ2VzdF9mdW5jdGlvbhgCIAEoCRITCgthY3Rpb25faGFzaBgDIAEoCRIZChFhY3Rpb25fc2l6ZV9ieXRlcxgEIAEoAyI6Cg5SZXN1bHRzUmVxdWVzdBIoCgRrZXlzGAEgAygLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleSJCCg9SZXN1bHRzUmVzcG9uc2USLwoHcmVzdWx0cxgBIAMoCzIeLnBvdGx1Y2subWVzaC52MS5Wb3VjaGVkUmVzdWx0YgZwcm90bzM", [file_potluck_mesh_v1_identity]);
+  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiYwoKTG9nUmVxdWVzdBInCgNrZXkYASABKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5EhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCKVAQoLTG9nUmVzcG9uc2USJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRIPCgdydW5uaW5nGAIgASgIEhUKDXN0ZG91dF9vZmZzZXQYAyABKAQSDgoGc3Rkb3V0GAQgASgMEhUKDXN0ZGVycl9vZmZzZXQYBSABKAQSDgoGc3RkZXJyGAYgASgMIngKCUxvZ1BhcmNlbBIuCgdyZXF1ZXN0GAEgASgLMhsucG90bHVjay5tZXNoLnYxLkxvZ1JlcXVlc3RIABIwCghyZXNwb25zZRgCIAEoCzIcLnBvdGx1Y2subWVzaC52MS5Mb2dSZXNwb25zZUgAQgkKB21lc3NhZ2UiQwoJSW5wdXRIaW50EicKA2tleRgBIAEoCzIaLnBvdGx1Y2subWVzaC52MS5SZXN1bHRLZXkSDQoFYmxvYnMYAiADKAkiPwoKQ2xhaW1Ub2tlbhISCgpnZW5lcmF0aW9uGAEgASgEEgwKBHRlcm0YAiABKAQSDwoHY291bnRlchgDIAEoBCJQCg1Wb3VjaGVkUmVzdWx0EioKCXN0YXRlbWVudBgBIAEoCzIXLnBvdGx1Y2subWVzaC52MS5TaWduZWQSEwoLY2VydGlmaWNhdGUYAiABKAwiZgoJUmVzdWx0S2V5EhAKCGluc3RhbmNlGAEgASgJEhcKD2RpZ2VzdF9mdW5jdGlvbhgCIAEoCRITCgthY3Rpb25faGFzaBgDIAEoCRIZChFhY3Rpb25fc2l6ZV9ieXRlcxgEIAEoAyI6Cg5SZXN1bHRzUmVxdWVzdBIoCgRrZXlzGAEgAygLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleSJCCg9SZXN1bHRzUmVzcG9uc2USLwoHcmVzdWx0cxgBIAMoCzIeLnBvdGx1Y2subWVzaC52MS5Wb3VjaGVkUmVzdWx0YgZwcm90bzM", [file_potluck_mesh_v1_identity]);
 
 /**
  * Signed by who vouches for a result. Everything that a result depends on is in it, so that it cannot be shown for
@@ -278,6 +278,33 @@ export const LogParcelSchema: GenMessage<LogParcel> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 4);
 
 /**
+ * From a submitter to whoever is about to fetch the inputs of its action: what that will find by and by, so that it is
+ * fetched at once. A parcel of the channel "inputs"; it may be lost, and nothing is believed of it.
+ *
+ * @generated from message potluck.mesh.v1.InputHint
+ */
+export type InputHint = Message<"potluck.mesh.v1.InputHint"> & {
+  /**
+   * @generated from field: potluck.mesh.v1.ResultKey key = 1;
+   */
+  key?: ResultKey | undefined;
+
+  /**
+   * Blobs, "hash/size": Command and Directories first, then files.
+   *
+   * @generated from field: repeated string blobs = 2;
+   */
+  blobs: string[];
+};
+
+/**
+ * Describes the message potluck.mesh.v1.InputHint.
+ * Use `create(InputHintSchema)` to create a new message.
+ */
+export const InputHintSchema: GenMessage<InputHint> = /*@__PURE__*/
+  messageDesc(file_potluck_mesh_v1_results, 5);
+
+/**
  * @generated from message potluck.mesh.v1.ClaimToken
  */
 export type ClaimToken = Message<"potluck.mesh.v1.ClaimToken"> & {
@@ -302,7 +329,7 @@ export type ClaimToken = Message<"potluck.mesh.v1.ClaimToken"> & {
  * Use `create(ClaimTokenSchema)` to create a new message.
  */
 export const ClaimTokenSchema: GenMessage<ClaimToken> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 5);
+  messageDesc(file_potluck_mesh_v1_results, 6);
 
 /**
  * A result as it travels and is kept: the statement, and the certificate of who signed it.
@@ -328,7 +355,7 @@ export type VouchedResult = Message<"potluck.mesh.v1.VouchedResult"> & {
  * Use `create(VouchedResultSchema)` to create a new message.
  */
 export const VouchedResultSchema: GenMessage<VouchedResult> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 6);
+  messageDesc(file_potluck_mesh_v1_results, 7);
 
 /**
  * @generated from message potluck.mesh.v1.ResultKey
@@ -360,7 +387,7 @@ export type ResultKey = Message<"potluck.mesh.v1.ResultKey"> & {
  * Use `create(ResultKeySchema)` to create a new message.
  */
 export const ResultKeySchema: GenMessage<ResultKey> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 7);
+  messageDesc(file_potluck_mesh_v1_results, 8);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsRequest
@@ -377,7 +404,7 @@ export type ResultsRequest = Message<"potluck.mesh.v1.ResultsRequest"> & {
  * Use `create(ResultsRequestSchema)` to create a new message.
  */
 export const ResultsRequestSchema: GenMessage<ResultsRequest> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 8);
+  messageDesc(file_potluck_mesh_v1_results, 9);
 
 /**
  * @generated from message potluck.mesh.v1.ResultsResponse
@@ -396,5 +423,5 @@ export type ResultsResponse = Message<"potluck.mesh.v1.ResultsResponse"> & {
  * Use `create(ResultsResponseSchema)` to create a new message.
  */
 export const ResultsResponseSchema: GenMessage<ResultsResponse> = /*@__PURE__*/
-  messageDesc(file_potluck_mesh_v1_results, 9);
+  messageDesc(file_potluck_mesh_v1_results, 10);
 
