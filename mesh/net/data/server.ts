@@ -191,7 +191,7 @@ export async function serveData(options: DataServerOptions): Promise<DataServer>
   });
   const sockets = new Set<Socket>();
   // TLS sees nobody from an address that has too many at it already.
-  const tcp = createTcpServer((socket) => {
+  const tcp = createTcpServer({ noDelay: true }, (socket) => {
     const [address, endpoint] = [socket.remoteAddress ?? '', endpointOf(socket)];
     const fromThere = [...strangers.values()].filter((other) => other === address).length;
     if (strangers.size >= limits.strangersMax || fromThere >= limits.strangersPerAddressMax) {
