@@ -60,7 +60,8 @@ export function createAlarm(clock: Clock, ring: () => void): Alarm & Disposable 
     set(atMs) {
       clearTimeout(timer);
       if (atMs === Number.POSITIVE_INFINITY) return;
-      timer = setTimeout(ring, Math.min(Math.max(0, atMs - clock.nowMs()), timerMaxMs));
+      // Rounded up: a timer that goes off a fraction too early would only have to be set again.
+      timer = setTimeout(ring, Math.min(Math.max(0, Math.ceil(atMs - clock.nowMs())), timerMaxMs));
       timer.unref();
     },
     [Symbol.dispose]: () => clearTimeout(timer),

@@ -7,15 +7,17 @@ export const framesWaiting = 4_096;
 export const bytesWaiting = 4 * 1024 * 1024;
 /** Bytes of parts of snapshots that wait for one member, behind everything else. */
 export const partsBytesWaiting = 16 * 1024 * 1024;
-/** Frames that could not be sent for so long, because there is no connection, are old news. */
-export const frameAgeMs = 2_000;
+/** Frames that could not be sent for so long, because there is no connection, are old news: claims last as long. */
+export const frameAgeMs = 10_000;
 /** Between two tries to connect while something waits that is still news. */
 export const retryMs = 250;
-/** For opening a stream on a connection. */
-export const openMs = 2_000;
+/** For opening a stream on a connection, which is tried again then. */
+export const openMs = 1_500;
 /** Between two echoes on a link, first and later: they keep it from timing out and measure its round trip. */
 export const echoMsMin = 1_000;
-export const echoMsMax = 15_000;
+export const echoMsMax = 45_000;
+/** Links are looked at no more often than this while all of them are quiet: each look wakes the processor up. */
+export const quietLookMs = 5_000;
 /** A connection on which echoes stay unanswered for so long is cut: far above what a busy machine needs. */
 export const silentMs = 20_000;
 /** A round of echoes that comes this late means that this node stood still. */

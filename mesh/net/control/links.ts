@@ -77,8 +77,8 @@ export function createLinks(options: LinksOptions): Links {
   const closing = new AbortController();
   let dropped = 0;
   let echoes = 0;
-  let lastRoundMs = nowMs();
-  const echoTimer = setInterval(echoAll, limits.echoMsMin).unref();
+  let dueMs = nowMs() + limits.echoMsMin;
+  let echoTimer = setTimeout(echoAll, limits.echoMsMin).unref();
 
   function linkTo(peer: NodeId): Link {
     let link = links.get(peer);
@@ -209,17 +209,21 @@ export function createLinks(options: LinksOptions): Links {
 
   function echoAll(): void {
     const roundMs = nowMs();
-    const stoodStill = roundMs - lastRoundMs > limits.standstillMs;
-    lastRoundMs = roundMs;
+    const stoodStill = roundMs - dueMs > limits.standstillMs;
+    let isQuiet = true;
     for (const link of links.values()) {
       // After this node itself stood still, answers may lie unread.
       if (stoodStill && link.silentSinceMs !== undefined) link.silentSinceMs = roundMs;
       if (link.silentSinceMs !== undefined && roundMs - link.silentSinceMs > limits.silentMs) giveUp(link);
+      if (link.echoPauseMs < limits.echoMsMax || link.silentSinceMs !== undefined) isQuiet = false;
       if (link.stream && roundMs >= link.echoAtMs) echo(link);
       else if (!link.stream && !link.busy && !hasWork(link) && !host.isConnected(link.peer)) {
         links.delete(link.peer);
       }
     }
+    const pauseMs = isQuiet ? limits.quietLookMs : limits.echoMsMin;
+    dueMs = nowMs() + pauseMs;
+    echoTimer = setTimeout(echoAll, pauseMs).unref();
   }
 
   /** A connection whose far end has another address now, or is gone, would look open for a quarter of an hour. */
@@ -290,7 +294,7 @@ export function createLinks(options: LinksOptions): Links {
       while (!isSettled() && nowMs() < endMs) await new Promise((resolve) => setTimeout(resolve, limits.settlePollMs));
     },
     async close() {
-      clearInterval(echoTimer);
+      clearTimeout(echoTimer);
       closing.abort();
       const late = AbortSignal.timeout(limits.partingMs);
       const streams = [...links.values()].flatMap(({ stream }) => stream ?? []);

@@ -134,9 +134,14 @@ export async function createHost(options: HostOptions): Promise<Host> {
         allowPublishToZeroTopicPeers: true,
         ignoreDuplicatePublishError: true,
         allowedTopics: [topic],
+        heartbeatInterval: limits.gossipRoundMs,
         maxInboundDataLength: 4 * limits.gossipBytesMax,
         // Members are known, and many of them may share an address.
-        scoreParams: { IPColocationFactorWeight: 0, behaviourPenaltyWeight: 0 },
+        scoreParams: {
+          IPColocationFactorWeight: 0,
+          behaviourPenaltyWeight: 0,
+          decayInterval: limits.gossipRoundMs,
+        },
       }),
     },
   });

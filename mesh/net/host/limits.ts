@@ -26,6 +26,8 @@ export const addressesPerPeer = 8;
 export const peerAgeMs = 30 * 24 * 3_600_000;
 /** Largest gossip message; what is larger goes over control streams. */
 export const gossipBytesMax = 16 * 1024;
+/** Who gossips with whom is looked at this often; what is new goes to all neighbours at once. */
+export const gossipRoundMs = 5_000;
 /** How long stopping may take before it goes on without. */
 export const stopMs = 2_000;
 /** mDNS questions are this far apart. */
