@@ -46,7 +46,7 @@ export async function startNode(
   const own = options.dataDir === undefined ? await mkdtemp(join(tmpdir(), 'potluck-node-')) : undefined;
   const dataDir = options.dataDir ?? join(own as string, 'data');
   const { prefix = [] } = options;
-  const [program, ...programArgs] = [...prefix, process.execPath, entry];
+  const [program, ...programArgs] = [...prefix, process.execPath, '--max-semi-space-size=8', entry];
   const child = spawn(
     program,
     [
