@@ -17,7 +17,7 @@ import type { SandboxBlobs } from '../sandbox/sandbox.ts';
 import { type Audit, type AuditMesh, createAudit } from './builds/audit/audit.ts';
 import { noAudits } from './builds/audit/auditor.ts';
 import { denounceCall } from './builds/audit/denouncing.ts';
-import { withoutDropped } from './builds/audit/dropping.ts';
+import { isDroppedResult, withoutDropped } from './builds/audit/dropping.ts';
 import { openLedger } from './builds/audit/ledger.ts';
 import * as auditLimits from './builds/audit/limits.ts';
 import { auditInvocation, createReexecute } from './builds/audit/reexecute.ts';
@@ -172,6 +172,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
       members: () => [...(mesh?.active()?.machine.membership.members() ?? [])],
       registers: () => offload?.current()?.registers,
       calls: new Map([[denounceCall, async (peer, body) => (await audit?.take(peer, body)) ?? new Uint8Array()]]),
+      isDropped: (key, result) => isDroppedResult(ledger, key, result),
       onFound: (key, from) => builds.results.onFound(key, from),
       onLog: log,
     }));
@@ -454,7 +455,7 @@ function* offeredElsewhere(mesh: MeshNode | undefined): Generator<readonly strin
 async function openPeers(
   config: NodeConfig,
   mesh: MeshConfig,
-  ports: Pick<PeerTierOptions, 'store' | 'members' | 'registers' | 'calls' | 'onFound' | 'onLog'>,
+  ports: Pick<PeerTierOptions, 'store' | 'members' | 'registers' | 'calls' | 'isDropped' | 'onFound' | 'onLog'>,
 ): Promise<PeerTier> {
   const { createPeerTier } = await import('./peers/peer-tier.ts');
   return createPeerTier({

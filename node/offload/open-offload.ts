@@ -71,8 +71,8 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       heldTrees.add(brought.root);
       return brought;
     },
-    async hold(handed) {
-      if (outcomeOf(handed).cacheable) uncommitted.set(actionName(handed.key), handed);
+    async hold(handed, doNotCache) {
+      if (outcomeOf(handed).cacheable && !doNotCache) uncommitted.set(actionName(handed.key), handed);
       for (const oldest of uncommitted.keys()) {
         if (uncommitted.size <= limits.resultsKept) break;
         uncommitted.delete(oldest);

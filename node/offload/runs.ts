@@ -41,7 +41,8 @@ export interface RunsOptions {
   readonly results: Results;
   readonly bringInputs: (key: ActionKey, from: NodeId, signal: AbortSignal) => Promise<BroughtInputs>;
   /** Keeps what a run left until the machine has decided about it; false when some of it is gone. */
-  readonly hold: (handed: HandedResult) => Promise<boolean>;
+  /** `doNotCache`: it is held until it was handed over, and kept by nobody. */
+  readonly hold: (handed: HandedResult, doNotCache: boolean) => Promise<boolean>;
   readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
   readonly deliver: (event: RunEvent) => void;
   /** A sentence, for the operator of this machine. */
@@ -149,7 +150,11 @@ export function createRuns(options: RunsOptions): Runs {
     return run.prepared;
   }
 
-  async function execute(run: Run, own: OwnRequest | undefined, guest: boolean, token: Token | undefined) {
+  async function execute(
+    run: Run,
+    own: OwnRequest | undefined,
+    { guest, token, doNotCache }: Extract<RunWork, { readonly kind: 'run' }>,
+  ) {
     const startedAtMs = clock.nowMs();
     run.runs = true;
     if (guest && run.submitter !== undefined) onGuest(run.key, run.submitter, { kind: 'started' });
@@ -183,7 +188,9 @@ export function createRuns(options: RunsOptions): Runs {
       const { result } = ended.response;
       if (!result) return fail(run, own, guest, ended);
       const handed = await results.make(run.key, result, ports.sandbox.isolation, { token, ending: endingOf(ended) });
-      if (!(await hold(handed))) throw new StatusError('UNAVAILABLE', 'the outputs were lost before they were named');
+      const isKeptByNobody = doNotCache || prepared.action.doNotCache;
+      if (!(await hold(handed, isKeptByNobody)))
+        throw new StatusError('UNAVAILABLE', 'the outputs were lost before they were named');
       report(run, { kind: 'ran', run: run.id, outcome: outcomeOf(handed), runMs });
     } catch (thrown) {
       const error = toStatusError(thrown, 'running the action');
@@ -222,7 +229,7 @@ export function createRuns(options: RunsOptions): Runs {
         case 'run': {
           const own = work.guest ? undefined : ownRequest(work.request);
           const run = known ?? begin(work.run, work.key, undefined);
-          return spawn(execute(run, own, work.guest, work.token));
+          return spawn(execute(run, own, work));
         }
         case 'freeze':
         case 'thaw':

@@ -82,6 +82,7 @@ export async function openTier(options: PeerTierOptions, ports: TierPorts, tally
     }),
     fetches,
     ...(options.registers && { registers: options.registers }),
+    ...(options.isDropped && { isDropped: options.isDropped }),
     onStored: (key) => replication.add(key),
     onFound(key, from) {
       tally.onResult(from);

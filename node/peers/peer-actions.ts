@@ -31,6 +31,8 @@ export interface PeerActionsOptions {
   readonly finder: ResultFinder;
   /** The coordinators, while somebody speaks to them for this node. */
   readonly registers?: () => Registers | undefined;
+  /** Results that are not taken from anybody: an audit found them wrong. */
+  readonly isDropped?: (key: ActionKey, result: ActionResult) => boolean;
   readonly fetches: Pick<Fetches, 'fetch'>;
   /** A result of this node's own was stored. */
   readonly onStored?: (key: ActionKey) => void;
@@ -61,6 +63,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     vouching,
     finder,
     registers = () => undefined,
+    isDropped = () => false,
     fetches,
     onStored = () => {},
     onFound = () => {},
@@ -96,6 +99,7 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
       return undefined;
     }
     const { result, executor } = checked;
+    if (isDropped(key, result)) return undefined;
     const hints = [...new Set([from, executor.peerId])];
     try {
       if (!(await bring(result, key.action.fn, hints))) {

@@ -6,6 +6,7 @@ import type { Member } from '../../mesh/core/membership/membership.ts';
 import type { Digest } from '../../protos/digest.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { Tier, TierPorts } from '../mesh/tier.ts';
+import type { ActionResult } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import type { DataSource } from '../../mesh/net/data/server.ts';
 import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
@@ -34,6 +35,8 @@ export interface PeerTierOptions {
   readonly replicas?: number;
   /** Further questions that members may ask of this node, by name. */
   readonly calls?: DataSource['calls'];
+  /** Results that are not taken from anybody: an audit found them wrong. */
+  readonly isDropped?: (key: ActionKey, result: ActionResult) => boolean;
   /** A result was found at a member. */
   readonly onFound?: (key: ActionKey, from: string) => void;
   /** The coordinators, while somebody speaks to them for this node. */

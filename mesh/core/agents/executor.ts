@@ -257,8 +257,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
       return;
     }
     run.phase = 'running';
-    const { key, request, guest, token } = run;
-    emit({ kind: 'run', run: run.run, key, request, guest, token });
+    const { key, request, guest, token, doNotCache } = run;
+    emit({ kind: 'run', run: run.run, key, request, guest, token, doNotCache });
     sayStage(run, 'executing');
   }
 

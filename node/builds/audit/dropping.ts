@@ -5,15 +5,23 @@ import type { ActionResult } from '../../../protos/gen/build/bazel/remote/execut
 import { fingerprint } from './compare.ts';
 import type { Ledger } from './ledger.ts';
 
+type DroppedResults = Pick<Ledger, 'isDropped' | 'hasDropped'>;
+
+export function isDroppedResult(
+  ledger: DroppedResults,
+  { instance, action }: ActionKey,
+  result: ActionResult,
+): boolean {
+  const key = digestKey(action);
+  return ledger.hasDropped(key, instance) && ledger.isDropped(key, instance, fingerprint(action.fn, result));
+}
+
 /**
  * An entry that was dropped counts as absent; another result of the same action may take its place. Storing a dropped result
  * again does nothing, since it may come from anybody who still has it.
  */
-export function withoutDropped(inner: ActionCache, ledger: Pick<Ledger, 'isDropped' | 'hasDropped'>): ActionCache {
-  const isDropped = ({ instance, action }: ActionKey, result: ActionResult): boolean => {
-    const key = digestKey(action);
-    return ledger.hasDropped(key, instance) && ledger.isDropped(key, instance, fingerprint(action.fn, result));
-  };
+export function withoutDropped(inner: ActionCache, ledger: DroppedResults): ActionCache {
+  const isDropped = (key: ActionKey, result: ActionResult): boolean => isDroppedResult(ledger, key, result);
   return {
     async get(key, options) {
       const result = await inner.get(key, options);

@@ -69,6 +69,8 @@ export type ExecutorEffect =
       readonly request: RequestId;
       readonly guest: boolean;
       readonly token: Token | undefined;
+      /** Nobody may keep what comes out, whatever the action itself says. */
+      readonly doNotCache: boolean;
     }
   | { readonly kind: 'freeze'; readonly run: number }
   | { readonly kind: 'thaw'; readonly run: number }
