@@ -24,7 +24,7 @@ export interface Links {
 }
 
 export interface Bandwidth {
-  start(from: number, to: number, bytes: number, done: () => void): Flow;
+  readonly start: (from: number, to: number, bytes: number, done: () => void) => Flow;
   /** What is open changed. */
   refresh(): void;
   flows(): number;

@@ -16,9 +16,9 @@ export type DataEffect = Extract<
 export interface DataPorts {
   readonly engine: Engine;
   /** See SimMachine. */
-  live<A extends unknown[]>(act: (...args: A) => void): (...args: A) => void;
+  readonly live: <A extends unknown[]>(act: (...args: A) => void) => (...args: A) => void;
   /** Only called while the machine is awake. */
-  deliver(event: SharingEvent): void;
+  readonly deliver: (event: SharingEvent) => void;
   /** Puts a blob on the disk. */
   store(blob: BlobKey, sizeBytes: number, done: (outcome: 'stored' | 'noRoom') => void): void;
   /** Whether the bytes of a stored blob are right; undefined when it is not here. */

@@ -21,22 +21,22 @@ export type NodeState = 'up' | 'paused' | 'suspended' | 'down';
 
 export interface SimMachine<P extends Driven> {
   readonly clock: SimClock;
-  state(): NodeState;
+  readonly state: () => NodeState;
   /** How often its process ended. */
-  life(): number;
+  readonly life: () => number;
   /** Undefined while the machine is down. */
-  peer(): P | undefined;
-  driver(): Driver<P> | undefined;
+  readonly peer: () => P | undefined;
+  readonly driver: () => Driver<P> | undefined;
   /** Wraps a callback into this life of the machine: dropped after a crash, put off while it stands still. */
-  live<A extends unknown[]>(act: (...args: A) => void): (...args: A) => void;
+  readonly live: <A extends unknown[]>(act: (...args: A) => void) => (...args: A) => void;
   /** Hands the peer an event, once the machine is awake. */
-  deliver(event: EventOf<P>): void;
+  readonly deliver: (event: EventOf<P>) => void;
   /** Hands it a message: one that finds the machine asleep is lost. */
   receive(event: EventOf<P>): void;
   /** Starts the process from the log. */
   boot(
     log: SimDisk,
-    ports: { send(to: NodeId, message: MessageOf<P>): void; work(effect: WorkOf<P>): void },
+    ports: { readonly send: (to: NodeId, message: MessageOf<P>) => void; readonly work: (effect: WorkOf<P>) => void },
     create: (restored: readonly RecordOf<P>[], nowMs: number) => P,
   ): void;
   /** The process is gone, and with it everything that was not on a disk. */

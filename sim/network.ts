@@ -34,11 +34,11 @@ export interface Network {
   /** Sends one control message; `arrive` is called for every copy that gets there. */
   send(from: number, to: number, arrive: () => void): void;
   /** Moves bytes on the data plane; while there is no way between the two, none move. */
-  flow(from: number, to: number, bytes: number, done: () => void): Flow;
+  readonly flow: (from: number, to: number, bytes: number, done: () => void) => Flow;
   /** What a message would take now, one way. */
-  latencyUs(from: number, to: number): number;
+  readonly latencyUs: (from: number, to: number) => number;
   /** Whether a message sent now could get there at all. */
-  open(from: number, to: number): boolean;
+  readonly open: (from: number, to: number) => boolean;
   block(from: number, to: number, blocked: boolean): void;
   /** While held, what is sent waits and then arrives all at once. */
   hold(from: number, to: number, held: boolean): void;

@@ -41,7 +41,7 @@ export interface NodePorts {
   action(key: string): SimAction;
   /** What this node has to fetch before it can run the action: one blob, which its submitter has. */
   inputs(node: SimNode, action: SimAction): { readonly blob: BlobKey; readonly sizeBytes: number };
-  blobBytes(blob: BlobKey): number;
+  readonly blobBytes: (blob: BlobKey) => number;
   executionNumber(): number;
   onEffect(node: SimNode, effect: WorkEffect): void;
   onNote(node: SimNode, note: PeerNote): void;

@@ -25,7 +25,7 @@ export interface Flow {
 }
 
 export interface Flows {
-  start(flow: Flow): { stop(): void; receivedBytes(): number };
+  start(flow: Flow): { stop(): void; readonly receivedBytes: () => number };
   /** A channel has another bandwidth now. */
   changed(): void;
   /** Counts what is under way so far. */

@@ -45,7 +45,7 @@ export const mutations: readonly Mutation[] = [
         replace: "    if (key === '')\n",
       },
     ],
-    seed: 15,
+    seed: 25,
     checker: 'token-order',
   },
   {
@@ -157,7 +157,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs) && nowMs < 0) {',
       },
     ],
-    seed: 50,
+    seed: 8,
     checker: 'fresh-reads',
   },
   {
@@ -179,7 +179,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (nowMs >= g.quorumCheckAtMs && !keepsQuorum(g, nowMs) && nowMs < 0) {',
       },
     ],
-    seed: 25,
+    seed: 8,
     checker: 'fresh-reads',
   },
   {
@@ -191,7 +191,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const taken = false;',
       },
     ],
-    seed: 2,
+    seed: 47,
     checker: 'one-claim',
   },
   {
@@ -204,7 +204,7 @@ export const mutations: readonly Mutation[] = [
           '      const task = table.current(from, ref);\n      if (task?.claim) task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;\n      outbox.renewed(from, ref, limits.claimLeaseMs);',
       },
     ],
-    seed: 2,
+    seed: 3,
     checker: 'one-claim',
   },
   {
@@ -235,7 +235,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (pins.size >= limits.pinsMax) {',
       },
     ],
-    seed: 5,
+    seed: 28,
     checker: 'pins-kept',
   },
   {
@@ -248,7 +248,7 @@ export const mutations: readonly Mutation[] = [
           "    if (offered.token && offered.token.generation >= context.generation) return 'stale';\n    if (offered.kind === 'tombstone') return 'occupied';\n",
       },
     ],
-    seed: 315,
+    seed: 84,
     checker: 'tombstones',
   },
   {
@@ -337,7 +337,13 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'guests not frozen when the owner returns',
-    edits: [{ file: yielding, find: "else if (run.phase === 'running') port.freeze(run);", replace: '' }],
+    edits: [
+      {
+        file: yielding,
+        find: "else if (run.phase === 'running') port.freeze(run);",
+        replace: "else if (run.phase === 'running') void run;",
+      },
+    ],
     seed: 2,
     checker: 'owner-first',
   },
@@ -360,7 +366,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const outdated = false;',
       },
     ],
-    seed: 25,
+    seed: 30,
     checker: 'outputs-promised',
   },
   {
@@ -385,7 +391,7 @@ export const mutations: readonly Mutation[] = [
         replace: "if (request.local || !policy.canRunHere(request.item) || why !== 'lastTry') return;",
       },
     ],
-    seed: 322,
+    seed: 83,
     checker: 'every-action-ends',
   },
   {
@@ -456,7 +462,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'if (entries.size < 2) {',
       },
     ],
-    seed: 2,
+    seed: 4,
     checker: 'views-converge',
   },
 ];

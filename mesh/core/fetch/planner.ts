@@ -31,7 +31,7 @@ export interface Planner extends Machine<FetchEvent, FetchEffect> {
   arriving(blob: BlobKey): boolean;
   transfers(): number;
   /** How fast a node sends to this one: measured, or assumed from where it is. */
-  bytesPerMs(node: NodeId): number;
+  readonly bytesPerMs: (node: NodeId) => number;
 }
 
 /** What one holder is to bring in one request. */
