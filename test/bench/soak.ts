@@ -22,7 +22,7 @@ if (!(soakMinutes > 0) || !(nodeCount >= 2) || process.platform !== 'linux') {
 }
 const alone = ['--mesh-discovery', 'off', '--mesh-listen', '127.0.0.1:0', '--mesh-data-listen', '127.0.0.1:0'];
 type CasClient = GrpcClient<typeof ContentAddressableStorage>;
-const settleMs = 30_000;
+const settleMs = 90_000;
 const restMs = 60_000;
 const blobsPerSecond = 5;
 const blobBytes = 20_000;
