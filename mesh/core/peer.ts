@@ -243,6 +243,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
         return pin(effect.result, effect.forMs, { kind: 'fetch', fetch: effect.fetch });
       case 'runOwn':
       case 'stopOwn':
+      case 'ownWaiting':
         return errands.add('executor', effect);
       case 'answer': {
         const invocation = invocations.get(effect.request) as InvocationId;

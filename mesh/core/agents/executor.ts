@@ -376,6 +376,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
         return runOwn(event);
       case 'stopOwn':
         return stopOwn(event.request);
+      case 'ownWaiting':
+        return pulling.ownWaiting(event.waiting);
       default:
         return onRunEvent(event, nowMs);
     }

@@ -42,6 +42,8 @@ export const executorLimits = {
   pullRefreshMs: 5_000,
   /** A leader whose grant had to be given back is not pulled from for this long. */
   refusedPullMs: 250,
+  /** Guests are not asked for while own actions wait, until a slot stayed free for so long: their leaders have a reason. */
+  ownFirstMs: 500,
   /** A leader that had work for us in this time is still asked. */
   hintMs: 20_000,
   /** Renewals go out at a third of the shortest expiry, at least this often. */

@@ -43,6 +43,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   // Offers of one step leave together.
   const outgoing = new Set<Request>();
   let redecideAtMs = 0;
+  let toldWaiting = false;
   let policyWakeAtMs = Number.POSITIVE_INFINITY;
   let tickAtMs = Number.POSITIVE_INFINITY;
   let wakeAtMs = Number.POSITIVE_INFINITY;
@@ -603,6 +604,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
         onTick(nowMs);
       }
       flushOffers();
+      const waiting = policy.waiting > 0;
+      if (waiting !== toldWaiting) emit({ kind: 'ownWaiting', waiting });
+      toldWaiting = waiting;
       const idle = requests.size === 0 && publishing.size === 0;
       tickAtMs = idle ? Number.POSITIVE_INFINITY : Math.min(tickAtMs, nowMs + tickMs);
       const next = Math.min(tickAtMs, policyWakeAtMs);

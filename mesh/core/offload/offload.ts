@@ -25,6 +25,8 @@ export interface Offload extends Machine<OffloadEvent, OffloadEffect> {
   remainingMs(request: RequestId, nowMs: number): number;
   remainingElsewhereMs(request: RequestId, node: NodeId, ageMs: number): number;
   readonly freeSlots: number;
+  /** Actions that were offered, that nobody claimed, and that this machine could run. */
+  readonly waiting: number;
 }
 
 interface Placed {
@@ -35,6 +37,8 @@ interface Placed {
   expectedMs: number;
   /** It had not to queue behind others: its wait tells how long claiming takes. */
   readonly atOnce: boolean;
+  /** It would run here too, if this machine claimed it. */
+  readonly fitsHere: boolean;
   node: NodeId | undefined;
 }
 
@@ -51,6 +55,7 @@ export function createOffload(self: NodeId): Offload {
   let free = 0;
   // Sums over what was offered and is unclaimed, and over what waits for a slot here.
   let offered = 0;
+  let offeredHere = 0;
   let claimedAway = 0;
   let waitingMs = 0;
   let shippedPercent = 100;
@@ -155,6 +160,7 @@ export function createOffload(self: NodeId): Offload {
 
   function count(run: Placed, sign: 1 | -1): void {
     if (run.place === 'offered') offered += sign;
+    if (run.place === 'offered' && run.fitsHere) offeredHere += sign;
     if (run.place === 'claimed' && run.node !== self) claimedAway += sign;
     // By what was expected when it was placed, so that the sum stays true.
     if (run.place === 'offered' || run.place === 'queued') waitingMs += sign * run.expectedMs;
@@ -177,6 +183,7 @@ export function createOffload(self: NodeId): Offload {
       sinceMs: nowInStepMs,
       expectedMs: estimates.runMs(item, self),
       atOnce: place === 'offered' && offered + claimedAway < lent,
+      fitsHere: canRunHere(item) && !item.avoid.includes(self),
       node: undefined,
     };
     placed.set(item.request, run);
@@ -348,6 +355,9 @@ export function createOffload(self: NodeId): Offload {
     },
     get freeSlots() {
       return free;
+    },
+    get waiting() {
+      return offeredHere;
     },
     step(event, nowMs) {
       effects = [];

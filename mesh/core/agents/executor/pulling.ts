@@ -22,6 +22,8 @@ export interface Pulling {
   granted(leader: NodeId, nowMs: number): void;
   /** It offers what this node cannot take: it is asked again only after a while. */
   refused(leader: NodeId, nowMs: number): void;
+  /** Own actions wait for a claim: guests are not asked for, unless slots stay free all the same. */
+  ownWaiting(waiting: boolean): void;
   forget(leader: NodeId): void;
   /** Forgets all leaders; `tell` withdraws what they were asked for. */
   forgetAll(tell: boolean): void;
@@ -40,6 +42,10 @@ interface Pull {
 export function createPulling(config: ExecutorConfig, port: PullingPort): Pulling {
   const pulls = new Map<NodeId, Pull>();
   let nextPull = 0;
+  let isOwnWaiting = false;
+  // Free slots that own actions could have had since then.
+  let idleSinceMs: number | undefined;
+  let ownFirst = false;
 
   function pullFor(offered: number, ownOnly: boolean): ClaimMessage {
     nextPull += 1;
@@ -82,6 +88,7 @@ export function createPulling(config: ExecutorConfig, port: PullingPort): Pullin
       const pull = pulls.get(leader);
       if (pull) pull.notBeforeMs = nowMs + limits.refusedPullMs;
     },
+    ownWaiting: (waiting) => void (isOwnWaiting = waiting),
     forget: (leader) => void pulls.delete(leader),
     forgetAll(tell) {
       if (tell) for (const leader of pulls.keys()) port.send(leader, pullFor(0, true));
@@ -89,9 +96,13 @@ export function createPulling(config: ExecutorConfig, port: PullingPort): Pullin
     },
     pull(nowMs) {
       // When guests may not use all that is free, what is left is for own actions, once theirs is taken.
-      const lent = port.guestSlots();
-      const offered = lent > 0 ? lent : port.freeSlots();
-      const ownOnly = lent === 0 && (offered > 0 || !port.welcome());
+      const free = port.freeSlots();
+      if (!isOwnWaiting || free === 0) idleSinceMs = undefined;
+      else idleSinceMs ??= nowMs;
+      ownFirst = isOwnWaiting && (idleSinceMs === undefined || nowMs - idleSinceMs < limits.ownFirstMs);
+      const lent = ownFirst ? 0 : port.guestSlots();
+      const offered = lent > 0 ? lent : free;
+      const ownOnly = lent === 0 && (offered > 0 || ownFirst || !port.welcome());
       for (const [leader, pull] of pulls) {
         const stale = nowMs - pull.sentAtMs >= limits.pullRefreshMs;
         if (nowMs - pull.workAtMs > limits.hintMs) {
@@ -109,6 +120,7 @@ export function createPulling(config: ExecutorConfig, port: PullingPort): Pullin
     },
     dueAtMs() {
       let next = Number.POSITIVE_INFINITY;
+      if (ownFirst && idleSinceMs !== undefined) next = idleSinceMs + limits.ownFirstMs;
       for (const pull of pulls.values()) next = Math.min(next, dueMs(pull));
       return next;
     },

@@ -40,6 +40,8 @@ export type ExecutorEvent =
       readonly isMergeable: boolean;
     }
   | { readonly kind: 'stopOwn'; readonly request: RequestId }
+  /** Own actions wait at their leaders: they come before guests. */
+  | { readonly kind: 'ownWaiting'; readonly waiting: boolean }
   | { readonly kind: 'reserved'; readonly run: number }
   | { readonly kind: 'reserveRefused'; readonly run: number }
   | { readonly kind: 'fetched'; readonly run: number; readonly ok: boolean }

@@ -87,6 +87,8 @@ export type SubmitterEffect =
       readonly isMergeable: boolean;
     }
   | { readonly kind: 'stopOwn'; readonly request: RequestId }
+  /** For the executor: whether own actions that it could run wait for a claim of anybody. */
+  | { readonly kind: 'ownWaiting'; readonly waiting: boolean }
   /** Where the request stands, for its operation; `node` is who has it, undefined while nobody does. */
   | {
       readonly kind: 'progress';

@@ -302,3 +302,13 @@ test('an own client that merged with a guest is answered when that ends', () => 
   const ended = executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20);
   expect(ended).toContainEqual(expect.objectContaining({ kind: 'ownEnded', request: 'me/1', token }));
 });
+
+test('while own actions wait no guests are asked for, until slots stay free all the same', () => {
+  const executor = create();
+  const pullOf = (effects: readonly ExecutorEffect[]) =>
+    effects.find((effect) => effect.kind === 'send' && effect.message.kind === 'pull');
+  const asked = executor.step({ kind: 'ownWaiting', waiting: true }, 10);
+  expect(pullOf(asked)).toMatchObject({ message: { slots: 2, ownOnly: true } });
+  const later = executor.step({ kind: 'wake' }, 10 + executorLimits.ownFirstMs);
+  expect(pullOf(later)).toMatchObject({ message: { slots: 2, ownOnly: false } });
+});

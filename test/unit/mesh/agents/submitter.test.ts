@@ -528,3 +528,10 @@ test('retries of many requests at once are spread, and bounded by what this node
   }
   expect(offers.reduce((sum, n) => sum + n, 0)).toBeLessThanOrEqual(submitterLimits.retryBurst * 3);
 });
+
+test('the executor hears when own actions wait for anybody, and when they do not any more', () => {
+  const world = create();
+  const offered = world.submitter.step({ kind: 'execute', item }, 0);
+  expect(offered).toContainEqual({ kind: 'ownWaiting', waiting: true });
+  expect(state(world, claimed(token), 5)).toContainEqual({ kind: 'ownWaiting', waiting: false });
+});
