@@ -6,8 +6,10 @@ export const resultBytesMax = 8 * 1024 * 1024;
 export const resultsKept = 1_024;
 /** Rounds of fetching an input tree again because something of it was evicted before it was pinned. */
 export const inputRounds = 2;
-/** Inputs named to whoever fetches them, before it has found them: a parcel of some 40 kB. What is beyond is found level by level. */
-export const hintedInputsMax = 512;
+/** Blobs named to whoever will need them: a parcel of some 40 kB. What is beyond is found as it would be without. */
+export const hintedMax = 512;
+/** Larger ones are not fetched because somebody hints at them. */
+export const hintedBytesMax = 4 * 1024 * 1024;
 /** Hints that came before the claim they are for; the oldest go first. */
 export const hintsKept = 256;
 /** Space set aside for an action's outputs and scratch; inputs are links to what the store holds. */

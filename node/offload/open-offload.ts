@@ -10,7 +10,7 @@ import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole } from '../peers/vouching.ts';
 import { digestKey } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
-import { createInputHints, hintChannel } from './input-hints.ts';
+import { type BlobHints, createBlobHints, inputChannel, inputsOf, outputChannel } from './blob-hints.ts';
 import { bringInputs } from './inputs.ts';
 import { actionName, actionOf } from './keys.ts';
 import * as limits from './limits.ts';
@@ -63,7 +63,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     results,
     async bringInputs(key, from, signal) {
       const { action } = key;
-      using _ = inputHints.use(key, from, signal);
+      using _ = inputHints.use(key, from);
       const brought = await bringInputs({ local, trees: localTrees, bring: peers.bring }, action, {
         hints: [from],
         signal,
@@ -81,6 +81,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     },
     ownRequest: (request) => requests.own(request),
     deliver: ports.deliver,
+    onMade: ({ key, closure }, submitter) => outputHints.tell(submitter, key, closure),
     onFailed: (key, reason) => onLog('info', `action ${digestKey(key.action)} could not be run: ${reason}`),
     onGuest({ instance, action }, submitter, change) {
       const atMs = clock.nowMs();
@@ -94,11 +95,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     runOf: (key) => runs.followable(key),
   });
   const trusted = trustedPlatform(identity, options);
-  const inputHints = createInputHints({
-    send: (to, body) => ports.sendParcel(to, hintChannel, body),
-    bring: peers.bring,
-  });
-  ports.onParcel(hintChannel, (from, body) => inputHints.onParcel(from, body));
+  const [inputHints, outputHints] = [hintsOn(inputChannel), hintsOn(outputChannel)];
   const requests = createRequests({
     self,
     shards: identity.mesh.shards,
@@ -119,7 +116,8 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     hold,
     keep: ({ key, result, vouched }) => peers.keep(key, result, vouched),
     logs,
-    hint: (node, key, prepared, root) => inputHints.tell(node, key, prepared, root),
+    hintInputs: (node, key, prepared, root) => inputHints.tell(node, key, inputsOf(prepared, root)),
+    useOutputs: (key, node) => outputHints.use(key, node),
     workerName,
     deliver: ports.deliver,
     record,
@@ -137,6 +135,12 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       ports.deliver({ ...event, guests, capabilities });
     });
   });
+
+  function hintsOn(channel: string): BlobHints {
+    const hints = createBlobHints({ send: (to, body) => ports.sendParcel(to, channel, body), bring: peers.bring });
+    ports.onParcel(channel, (from, body) => hints.onParcel(from, body));
+    return hints;
+  }
 
   /** Accepted under its claim: from now on this node tells the result to whoever asks, also when nobody leads its shard. */
   function keepAccepted(name: ActionName): void {

@@ -9,12 +9,12 @@ import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
 import type { Clock } from '../execution/clock.ts';
 import { namedAction, type OfferedRun } from '../execution/executor.ts';
+import type { PreparedAction } from '../execution/prepare.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { OffloadWork } from '../mesh/offloading.ts';
 import type { ActionKey } from '../storage/action-cache.ts';
 import { type Answer, failedReport, failureOf, reportOf } from './answers.ts';
 import type { AnswerSource, NamedAction, Recorder } from './events.ts';
-import type { InputHints } from './input-hints.ts';
 import { itemOf } from './item.ts';
 import { blobName } from './keys.ts';
 import type { LogRelay } from './log-relay.ts';
@@ -39,7 +39,9 @@ export interface RequestsOptions {
   readonly keep: (handed: HandedResult) => Promise<void>;
   readonly logs: Pick<LogRelay, 'follow'>;
   /** Tells a member, which is about to fetch the inputs, what they are. */
-  readonly hint: InputHints['tell'];
+  readonly hintInputs: (node: NodeId, key: ActionKey, prepared: PreparedAction, root: InputDirectory) => void;
+  /** Fetches what a member says that the action has produced, until disposed. */
+  readonly useOutputs: (key: ActionKey, node: NodeId) => Disposable;
   /** As results name a member. */
   readonly workerName: (node: NodeId) => string;
   readonly deliver: (event: RequestEvent) => void;
@@ -74,6 +76,8 @@ interface Request {
   handOverAtMs: number | undefined;
   /** Ends following the output of the member that runs it. */
   following: AbortController | undefined;
+  /** Outputs that are fetched before they are handed over. */
+  outputs: Disposable | undefined;
   isRead: boolean;
   /** What this node ran into when it tried itself. */
   problem: StatusError | undefined;
@@ -86,8 +90,16 @@ export function createRequests(options: RequestsOptions): Requests {
 
   function settle(request: Request, report: RunReport): void {
     if (!requests.delete(request.id)) return;
-    request.following?.abort();
+    leave(request);
     request.done.resolve(report);
+  }
+
+  /** Nothing more is expected of the member that ran it. */
+  function leave(request: Request): void {
+    request.following?.abort();
+    request.following = undefined;
+    request.outputs?.[Symbol.dispose]();
+    request.outputs = undefined;
   }
 
   async function fetchOutputs(work: FetchOutputs): Promise<void> {
@@ -202,17 +214,16 @@ export function createRequests(options: RequestsOptions): Requests {
     const nowMs = clock.nowMs();
     record({ kind: 'progress', atMs: nowMs, run: request.offered.run, stage, node });
     if (stage === 'fetching' && node !== undefined && node !== self && node !== request.node) {
-      options.hint(node, request.key, request.offered.prepared, request.root);
+      options.hintInputs(node, request.key, request.offered.prepared, request.root);
     }
     const isExecuting = stage === 'executing' && node !== undefined;
-    if (request.node !== node || !isExecuting) {
-      request.following?.abort();
-      request.following = undefined;
-    }
+    if (request.node !== node || !isExecuting) leave(request);
     request.node = node;
     request.executingAtMs = isExecuting ? (request.executingAtMs ?? nowMs) : undefined;
     request.offered.onStage(isExecuting ? 'executing' : 'queued', isExecuting ? options.workerName(node) : '');
-    if (isExecuting) follow(request);
+    if (!isExecuting) return;
+    follow(request);
+    if (node !== self) request.outputs ??= options.useOutputs(request.key, node);
   }
 
   /** Only while a client reads the live output, and only from another member: what runs here writes by itself. */
@@ -243,6 +254,7 @@ export function createRequests(options: RequestsOptions): Requests {
           executingAtMs: undefined,
           handOverAtMs: undefined,
           following: undefined,
+          outputs: undefined,
           isRead: false,
           problem: undefined,
         };

@@ -43,6 +43,8 @@ export interface RunsOptions {
   /** Keeps what a run left until the machine has decided about it; false when some of it is gone. */
   /** `doNotCache`: it is held until it was handed over, and kept by nobody. */
   readonly hold: (handed: HandedResult, doNotCache: boolean) => Promise<boolean>;
+  /** The result of a guest is here, and its submitter will fetch it. */
+  readonly onMade: (handed: HandedResult, submitter: NodeId) => void;
   readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
   readonly deliver: (event: RunEvent) => void;
   /** A sentence, for the operator of this machine. */
@@ -191,6 +193,7 @@ export function createRuns(options: RunsOptions): Runs {
       const isKeptByNobody = doNotCache || prepared.action.doNotCache;
       if (!(await hold(handed, isKeptByNobody)))
         throw new StatusError('UNAVAILABLE', 'the outputs were lost before they were named');
+      if (run.submitter !== undefined) options.onMade(handed, run.submitter);
       report(run, { kind: 'ran', run: run.id, outcome: outcomeOf(handed), runMs });
     } catch (thrown) {
       const error = toStatusError(thrown, 'running the action');

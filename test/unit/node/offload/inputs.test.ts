@@ -1,6 +1,6 @@
 import { create, toBinary } from '@bufbuild/protobuf';
 import { expect, test } from 'vitest';
-import { createInputHints } from '../../../../node/offload/input-hints.ts';
+import { createBlobHints, inputsOf } from '../../../../node/offload/blob-hints.ts';
 import { bringInputs } from '../../../../node/offload/inputs.ts';
 import type { PreparedAction } from '../../../../node/execution/prepare.ts';
 import { type Digest, digestKey, toWireDigest } from '../../../../protos/digest.ts';
@@ -85,13 +85,13 @@ test('what nobody has is named', async () => {
 test('with a hint of its submitter all of it comes at once', async () => {
   const { store, digest, root, message } = action(6);
   const here = createStore(store.blobs);
-  const there = createInputHints({ send: () => {}, bring: here.bring });
-  const hints = createInputHints({ send: (_, body) => there.onParcel('anna', body), bring: store.bring });
+  const there = createBlobHints({ send: () => {}, bring: here.bring });
+  const hints = createBlobHints({ send: (_, body) => there.onParcel('anna', body), bring: store.bring });
   const found = await createInputTrees(store).find(root);
   if (!('root' in found)) throw new Error('the tree is not whole');
   const key = { instance: 'main', action: digest };
-  hints.tell('ben', key, { action: message, digest } as PreparedAction, found.root);
-  using _ = there.use(key, 'anna', new AbortController().signal);
+  hints.tell('ben', key, inputsOf({ action: message, digest } as PreparedAction, found.root));
+  using _ = there.use(key, 'anna');
   await bringInputs(portsOf(here), digest, {});
   expect(here.blobs).toEqual(store.blobs);
   expect(here.batches).toEqual([8, 1]);

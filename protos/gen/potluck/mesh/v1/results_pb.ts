@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file potluck/mesh/v1/results.proto.
  */
 export const file_potluck_mesh_v1_results: GenFile = /*@__PURE__*/
-  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiYwoKTG9nUmVxdWVzdBInCgNrZXkYASABKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5EhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCKVAQoLTG9nUmVzcG9uc2USJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRIPCgdydW5uaW5nGAIgASgIEhUKDXN0ZG91dF9vZmZzZXQYAyABKAQSDgoGc3Rkb3V0GAQgASgMEhUKDXN0ZGVycl9vZmZzZXQYBSABKAQSDgoGc3RkZXJyGAYgASgMIngKCUxvZ1BhcmNlbBIuCgdyZXF1ZXN0GAEgASgLMhsucG90bHVjay5tZXNoLnYxLkxvZ1JlcXVlc3RIABIwCghyZXNwb25zZRgCIAEoCzIcLnBvdGx1Y2subWVzaC52MS5Mb2dSZXNwb25zZUgAQgkKB21lc3NhZ2UiQwoJSW5wdXRIaW50EicKA2tleRgBIAEoCzIaLnBvdGx1Y2subWVzaC52MS5SZXN1bHRLZXkSDQoFYmxvYnMYAiADKAkiPwoKQ2xhaW1Ub2tlbhISCgpnZW5lcmF0aW9uGAEgASgEEgwKBHRlcm0YAiABKAQSDwoHY291bnRlchgDIAEoBCJQCg1Wb3VjaGVkUmVzdWx0EioKCXN0YXRlbWVudBgBIAEoCzIXLnBvdGx1Y2subWVzaC52MS5TaWduZWQSEwoLY2VydGlmaWNhdGUYAiABKAwiZgoJUmVzdWx0S2V5EhAKCGluc3RhbmNlGAEgASgJEhcKD2RpZ2VzdF9mdW5jdGlvbhgCIAEoCRITCgthY3Rpb25faGFzaBgDIAEoCRIZChFhY3Rpb25fc2l6ZV9ieXRlcxgEIAEoAyI6Cg5SZXN1bHRzUmVxdWVzdBIoCgRrZXlzGAEgAygLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleSJCCg9SZXN1bHRzUmVzcG9uc2USLwoHcmVzdWx0cxgBIAMoCzIeLnBvdGx1Y2subWVzaC52MS5Wb3VjaGVkUmVzdWx0YgZwcm90bzM", [file_potluck_mesh_v1_identity]);
+  fileDesc("Ch1wb3RsdWNrL21lc2gvdjEvcmVzdWx0cy5wcm90bxIPcG90bHVjay5tZXNoLnYxIrQCCg9SZXN1bHRTdGF0ZW1lbnQSDwoHbWVzaF9pZBgBIAEoCRIQCghpbnN0YW5jZRgCIAEoCRIXCg9kaWdlc3RfZnVuY3Rpb24YAyABKAkSEwoLYWN0aW9uX2hhc2gYBCABKAkSGQoRYWN0aW9uX3NpemVfYnl0ZXMYBSABKAMSDgoGcmVzdWx0GAYgASgMEioKBXRva2VuGAcgASgLMhsucG90bHVjay5tZXNoLnYxLkNsYWltVG9rZW4SEAoIZXhlY3V0b3IYCCABKAkSFQoNc2FuZGJveF9jbGFzcxgJIAEoCRITCgtzdGF0dXNfY29kZRgKIAEoBRIWCg5zdGF0dXNfbWVzc2FnZRgLIAEoCRIPCgdtZXNzYWdlGAwgASgJEhIKCnNlcnZlcl9sb2cYDSABKAkieQoNTWVzaEV4ZWN1dGlvbhIQCghleGVjdXRvchgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFdG9rZW4YAyABKAkSEAoIcXVldWVfbXMYBCABKAESDwoHYXdheV9tcxgFIAEoARIUCgxoYW5kX292ZXJfbXMYBiABKAEiYwoKTG9nUmVxdWVzdBInCgNrZXkYASABKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5EhUKDXN0ZG91dF9vZmZzZXQYAiABKAQSFQoNc3RkZXJyX29mZnNldBgDIAEoBCKVAQoLTG9nUmVzcG9uc2USJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRIPCgdydW5uaW5nGAIgASgIEhUKDXN0ZG91dF9vZmZzZXQYAyABKAQSDgoGc3Rkb3V0GAQgASgMEhUKDXN0ZGVycl9vZmZzZXQYBSABKAQSDgoGc3RkZXJyGAYgASgMIngKCUxvZ1BhcmNlbBIuCgdyZXF1ZXN0GAEgASgLMhsucG90bHVjay5tZXNoLnYxLkxvZ1JlcXVlc3RIABIwCghyZXNwb25zZRgCIAEoCzIcLnBvdGx1Y2subWVzaC52MS5Mb2dSZXNwb25zZUgAQgkKB21lc3NhZ2UiQgoIQmxvYkhpbnQSJwoDa2V5GAEgASgLMhoucG90bHVjay5tZXNoLnYxLlJlc3VsdEtleRINCgVibG9icxgCIAMoCSI/CgpDbGFpbVRva2VuEhIKCmdlbmVyYXRpb24YASABKAQSDAoEdGVybRgCIAEoBBIPCgdjb3VudGVyGAMgASgEIlAKDVZvdWNoZWRSZXN1bHQSKgoJc3RhdGVtZW50GAEgASgLMhcucG90bHVjay5tZXNoLnYxLlNpZ25lZBITCgtjZXJ0aWZpY2F0ZRgCIAEoDCJmCglSZXN1bHRLZXkSEAoIaW5zdGFuY2UYASABKAkSFwoPZGlnZXN0X2Z1bmN0aW9uGAIgASgJEhMKC2FjdGlvbl9oYXNoGAMgASgJEhkKEWFjdGlvbl9zaXplX2J5dGVzGAQgASgDIjoKDlJlc3VsdHNSZXF1ZXN0EigKBGtleXMYASADKAsyGi5wb3RsdWNrLm1lc2gudjEuUmVzdWx0S2V5IkIKD1Jlc3VsdHNSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4ucG90bHVjay5tZXNoLnYxLlZvdWNoZWRSZXN1bHRiBnByb3RvMw", [file_potluck_mesh_v1_identity]);
 
 /**
  * Signed by who vouches for a result. Everything that a result depends on is in it, so that it cannot be shown for
@@ -278,19 +278,20 @@ export const LogParcelSchema: GenMessage<LogParcel> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 4);
 
 /**
- * From a submitter to whoever is about to fetch the inputs of its action: what that will find by and by, so that it is
- * fetched at once. A parcel of the channel "inputs"; it may be lost, and nothing is believed of it.
+ * What the receiver will find out by and by that it needs, so that it fetches it at once. A parcel of the channel "inputs",
+ * from a submitter to who is about to fetch the inputs of its action, or "outputs", from who ran an action to its
+ * submitter. It may be lost, and nothing is believed of it.
  *
- * @generated from message potluck.mesh.v1.InputHint
+ * @generated from message potluck.mesh.v1.BlobHint
  */
-export type InputHint = Message<"potluck.mesh.v1.InputHint"> & {
+export type BlobHint = Message<"potluck.mesh.v1.BlobHint"> & {
   /**
    * @generated from field: potluck.mesh.v1.ResultKey key = 1;
    */
   key?: ResultKey | undefined;
 
   /**
-   * Blobs, "hash/size": Command and Directories first, then files.
+   * "hash/size", what is needed first before the rest.
    *
    * @generated from field: repeated string blobs = 2;
    */
@@ -298,10 +299,10 @@ export type InputHint = Message<"potluck.mesh.v1.InputHint"> & {
 };
 
 /**
- * Describes the message potluck.mesh.v1.InputHint.
- * Use `create(InputHintSchema)` to create a new message.
+ * Describes the message potluck.mesh.v1.BlobHint.
+ * Use `create(BlobHintSchema)` to create a new message.
  */
-export const InputHintSchema: GenMessage<InputHint> = /*@__PURE__*/
+export const BlobHintSchema: GenMessage<BlobHint> = /*@__PURE__*/
   messageDesc(file_potluck_mesh_v1_results, 5);
 
 /**
