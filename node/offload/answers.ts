@@ -62,8 +62,9 @@ export function failedReport(error: StatusError, retriable = false): RunReport {
 
 const failures: { readonly [R in FailedReason]: readonly [Code, string] } = {
   cancelled: ['CANCELLED', 'the action was cancelled'],
+  // A code that no client tries again by itself: that would cost further nodes.
   tooManyDeaths: [
-    'ABORTED',
+    'FAILED_PRECONDITION',
     'every node that ran the action went away while it ran, so it is not run again: it may be what takes them down',
   ],
   tooManyRetries: ['UNAVAILABLE', 'the nodes that tried could not run the action; their logs say why'],
