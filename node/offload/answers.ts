@@ -81,6 +81,6 @@ const failures: { readonly [R in FailedReason]: readonly [Code, string] } = {
 /** @param own - what this node itself ran into, which says more than the reason */
 export function failureOf(reason: FailedReason, own: StatusError | undefined): StatusError {
   const [code, text] = failures[reason];
-  if (own && reason !== 'cancelled' && reason !== 'unmatched') return own;
+  if (own && reason !== 'cancelled' && reason !== 'unmatched' && reason !== 'tooManyDeaths') return own;
   return new StatusError(code, text);
 }
