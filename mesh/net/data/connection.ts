@@ -200,9 +200,12 @@ export function createConnection(peer: string, socket: TLSSocket, inbox: Inbox, 
         signal?.addEventListener('abort', onAbort, { once: true });
         socket.ref();
         socket.setTimeout(limits.stallMs);
+        // One record and one packet for a short question.
+        socket.cork();
         socket.write(headOf(question));
+        if (body && !isStream(body) && body.byteLength > 0) socket.write(body);
+        socket.uncork();
         if (isStream(body)) void sendBody(body).then(() => (isSent = true), fail);
-        else if (body && body.byteLength > 0) socket.write(body);
       }
       return head.promise;
     },

@@ -37,6 +37,8 @@ export const rememberedMax = 512;
 export const seenStepMs = 3_600_000;
 /** How often it is looked whom to dial. */
 export const reconnectRoundMs = 1_000;
+/** ...when there is nobody to dial. */
+export const reconnectRoundMsMax = 5_000;
 /** Between two tries at one target: from the first failure, doubling, to the longest. */
 export const pauseMsMin = 1_000;
 export const pauseMsMax = 60_000;

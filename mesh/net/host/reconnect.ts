@@ -40,10 +40,22 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
   /** Who answered at a bootstrap address. */
   const behind = new Map<string, NodeId>();
   const closing = new AbortController();
-  const timer = setInterval(round, limits.reconnectRoundMs).unref();
+  let timer: NodeJS.Timeout | undefined;
   round();
 
+  /** A node with everybody in sight wakes seldom; who comes into sight meanwhile is dialled at once. */
   function round(): void {
+    look();
+    let waitMs: number = running.size > 0 ? limits.reconnectRoundMs : limits.reconnectRoundMsMax;
+    for (const { untilMs } of pauses.values()) {
+      // One that is over already is of somebody who is not looked for any more.
+      if (untilMs > nowMs()) waitMs = Math.min(waitMs, Math.max(limits.reconnectRoundMs, untilMs - nowMs()));
+    }
+    clearTimeout(timer);
+    timer = setTimeout(round, waitMs).unref();
+  }
+
+  function look(): void {
     for (const address of options.bootstrap) {
       const peer = behind.get(address);
       if (peer !== undefined && (peer === options.self || host.isConnected(peer))) continue;
@@ -111,7 +123,7 @@ export function createReconnect(options: ReconnectOptions): Reconnect {
       round();
     },
     async close() {
-      clearInterval(timer);
+      clearTimeout(timer);
       closing.abort();
       await Promise.all(running.values());
     },
