@@ -57,9 +57,12 @@ async function live(api: Api, first: TopFrame): Promise<void> {
   let frame = first;
   let before: TopFrame | undefined;
 
-  /** Every line is overwritten and its rest cleared, in one write: nothing is blank for a moment. */
+  /**
+   * Every line is overwritten and its rest cleared, in one write: nothing is blank for a moment. The last column stays free,
+   * since clearing after it would take away what was just written there.
+   */
   const draw = (): void => {
-    const lines = topLines(frame, before, { columns: stdout.columns, rows: stdout.rows });
+    const lines = topLines(frame, before, { columns: stdout.columns - 1, rows: stdout.rows });
     const text = lines.map((line) => `${line}${terminal.clearLine}`).join('\r\n');
     stdout.write(`${terminal.hold}${terminal.home}${text}${terminal.clearBelow}${terminal.release}`);
   };

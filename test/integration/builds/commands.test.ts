@@ -96,7 +96,7 @@ test('an action that differs is named with the byte where it does; a steady one 
       exitCode === 0 ? /the same, bit for bit/ : /out: contents differ[^]*first differing byte: \d/,
     );
   }
-  expect(exits.sort()).toEqual([0, 1]);
+  expect(exits.sort((a, b) => Number(a) - Number(b))).toEqual([0, 1]);
   const listed = await ask('audit');
   expect(listed.stdout).toContain('NOT DETERMINISTIC');
   expect(await node.metric('potluck_audits_total', { outcome: 'nonDeterministic' })).toBe(1);

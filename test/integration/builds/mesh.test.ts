@@ -1,12 +1,15 @@
-/** Audits among real nodes: what is planted is found, named, and gone everywhere. */
+/** Records, audits and drains among real nodes: what is planted is found, named, and gone everywhere. */
 import { create } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { AuditJob, AuditStatus } from '../../../node/builds/audit/auditor.ts';
+import type { BuildReport, BuildSummary, Explanation } from '../../../node/builds/records.ts';
+import type { TopFrame } from '../../../node/builds/top.ts';
 import { type Digest, digestKey, toWireDigest } from '../../../protos/digest.ts';
 import { ActionResultSchema } from '../../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { digestOf } from '../../../protos/hasher.ts';
 import { until } from '../../support/until.ts';
-import { type Office, type OfficeNode, openOffice } from '../offload/office.ts';
+import { potluck } from '../cli/potluck.ts';
+import { type Office, type OfficeNode, only, openOffice } from '../offload/office.ts';
 
 let office: Office;
 let anna: OfficeNode;
@@ -92,6 +95,41 @@ test('what nobody asked for, or has the inputs of, is said', async () => {
   await expect(ask(anna, 'audit/beef00', 'POST')).rejects.toThrow(/404 .*no request/);
   const absent = digestOf('sha256', Buffer.from('absent'));
   expect(await audited(anna, absent)).toMatchObject({ state: 'failed', error: expect.stringContaining('no result') });
+});
+
+test('what ran on a member is recorded so, with the way it took', async () => {
+  const action = await anna.prepare({
+    script: 'sleep 0.3; echo there > out',
+    action: only(ben),
+    command: { outputPaths: ['out'] },
+  });
+  await anna.execute(action).last;
+  const { requests } = await ask<Explanation>(anna, `explain/${action.hash}`);
+  expect(requests).toHaveLength(1);
+  expect(requests[0]).toMatchObject({ source: 'peer', node: ben.peerId, outcome: 'succeeded' });
+  expect(requests[0]?.token).toMatch(/^\d+\.\d+\.\d+$/);
+  expect(requests[0]?.decision?.where).toBe('mesh');
+  expect(requests[0]?.runMs).toBeGreaterThanOrEqual(300);
+  expect(requests[0]?.history.map(({ what, node }) => [what, node])).toContainEqual(['executing', ben.peerId]);
+  const { builds } = await ask<{ builds: BuildSummary[] }>(anna, 'builds');
+  const report = await ask<BuildReport>(anna, `builds/${encodeURIComponent(builds[0]?.id ?? '')}`);
+  expect(report.nodes.find(({ node }) => node === ben.peerId)?.executed).toBeGreaterThanOrEqual(1);
+  expect(report.workElsewhereMs).toBeGreaterThanOrEqual(300);
+  const { counts } = await ask<TopFrame>(ben, 'top');
+  expect(counts.guests.succeeded).toBeGreaterThanOrEqual(1);
+});
+
+test('a member is drained by hand, shown so with the reason, and let back', async () => {
+  const command = (...words: string[]) => potluck([...words, '--data-dir', anna.dataDir]);
+  const drainedAs = async (): Promise<string | null | undefined> =>
+    (await ask<TopFrame>(anna, 'top')).peers.find(({ peerId }) => peerId === ben.peerId)?.drained;
+  expect(await command('drain', ben.peerId)).toMatchObject({ exitCode: 0 });
+  expect(await drainedAs()).toBe('by hand');
+  expect((await command('peers')).stdout).toContain('drained: by hand');
+  expect(await command('undrain', ben.peerId)).toMatchObject({ exitCode: 0 });
+  expect(await drainedAs()).toBeNull();
+  expect((await command('drain', anna.peerId)).stderr).toContain('that is this node');
+  expect((await command('drain', 'nobody-of-this-name')).stderr).toContain('is not known here');
 });
 
 /** As a member does that wants others to use what it made up. */
