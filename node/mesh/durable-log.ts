@@ -8,7 +8,7 @@ import type { LogFiles } from './ports.ts';
 
 /** Syncs that failed are tried again after this long; the disk is full, and may be freed. */
 export const retryMs = 1_000;
-/** A log grown beyond this is rewritten from the machines' checkpoint. */
+/** A log grown beyond this, and to twice what its last checkpoint took, is rewritten from the machines' checkpoint. */
 export const rewriteBytes = 4 * 1024 * 1024;
 
 export interface DurableLog {
@@ -68,6 +68,7 @@ export function createDurableLog(options: DurableLogOptions): DurableLog {
   let flyingCount = 0;
   let busy = false;
   let sizeBytes = options.sizeBytes;
+  let checkpointBytes = 0;
   // After a failed sync nobody knows which of the written pages are on disk: only a whole new file is trusted.
   let rewriteNeeded = false;
 
@@ -91,7 +92,7 @@ export function createDurableLog(options: DurableLogOptions): DurableLog {
     pendingCount = 0;
     files.replace(name, text, (ok) => {
       rewriteNeeded = !ok;
-      if (ok) sizeBytes = text.length;
+      if (ok) sizeBytes = checkpointBytes = text.length;
       ended(ok, upTo);
     });
   }
@@ -122,7 +123,9 @@ export function createDurableLog(options: DurableLogOptions): DurableLog {
   function start(): void {
     if (busy || (pendingCount === 0 && !rewriteNeeded)) return;
     busy = true;
-    if (rewriteNeeded || sizeBytes + pending.length > rewriteBytes) rewrite();
+    // A checkpoint may be large by itself: each byte of it is paid for by one that was appended.
+    const isGrown = sizeBytes + pending.length > Math.max(rewriteBytes, 2 * checkpointBytes);
+    if (rewriteNeeded || isGrown) rewrite();
     else write();
   }
 

@@ -242,8 +242,8 @@ function describeOffload(registry: Registry, offload: () => OffloadTally): void 
 
 const nanosecondsPerSecond = 1e9;
 const microsecondsPerSecond = 1e6;
-/** Between two looks at the event loop. A shorter time costs a node at rest more than all else it does. */
-const lagResolutionMs = 100;
+/** Between two looks at the event loop: each wakes the processor, ten a second were half of all wakes of a node at rest. */
+const lagResolutionMs = 1_000;
 
 /** What the operating system and Node say of this process. */
 function describeProcess(registry: Registry, version: string) {

@@ -100,3 +100,20 @@ test('a changed line ends the log', () => {
   const rotten = disk.read('log').replace('{"id":2}', '{"id":9}');
   expect(readLog(rotten).records).toEqual([{ id: 1 }]);
 });
+
+test('a state that is larger than a log may grow is not written anew for every record', () => {
+  const { engine, disk, log, state } = create();
+  state.push({ text: 'x'.repeat(rewriteBytes) });
+  const part = { text: 'x'.repeat(rewriteBytes / 8) };
+  let rewrites = 0;
+  for (let id = 1, before = 0; id <= 24; id++) {
+    log.append(id, part);
+    log.flush();
+    engine.runUntil(id * 100_000);
+    const size = disk.read('log').length;
+    if (size < before) rewrites += 1;
+    before = size;
+  }
+  expect(rewrites).toBeGreaterThan(0);
+  expect(rewrites).toBeLessThan(4);
+});
