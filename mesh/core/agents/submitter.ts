@@ -9,22 +9,21 @@
  *
  * @see docs/protocol.md, "Submitters and executors"; docs/adr/0026-stayed-actions.md
  */
-import type { RequestState, Setback, SubmitItem } from '../claims/messages.ts';
+import type { SubmitItem } from '../claims/messages.ts';
 import { backoffMs } from '../claims/retries.ts';
 import { compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
 import { claimLimits } from '../limits.ts';
-import { createOffload } from '../offload/offload.ts';
-import type { Decision, OffloadEffect, OffloadEvent, OffloadItem } from '../offload/types.ts';
 import { submitterLimits as limits } from './limits.ts';
-import type { AgentMessage, Outcome } from './messages.ts';
+import type { Outcome } from './messages.ts';
 import { createFetching } from './submitter/fetching.ts';
+import { createPlacing } from './submitter/placing.ts';
 import { createPublishing } from './submitter/publishing.ts';
-import { createRequest, isFault, type Request } from './submitter/requests.ts';
+import { createRequest, type Request } from './submitter/requests.ts';
 import { createRetryBudget } from './submitter/retry-budget.ts';
+import { createStates } from './submitter/states.ts';
 import type {
   Answer,
   ExecuteItem,
-  FailedReason,
   Submitter,
   SubmitterConfig,
   SubmitterEffect,
@@ -38,13 +37,11 @@ const tickMs = 500;
 export function createSubmitter(config: SubmitterConfig): Submitter {
   const { self, leaderOf, rng } = config;
   const requests = new Map<RequestId, Request>();
-  const policy = createOffload(self);
   const budget = createRetryBudget();
   // Offers of one step leave together.
   const outgoing = new Set<Request>();
   let redecideAtMs = 0;
   let toldWaiting = false;
-  let policyWakeAtMs = Number.POSITIVE_INFINITY;
   let tickAtMs = Number.POSITIVE_INFINITY;
   let wakeAtMs = Number.POSITIVE_INFINITY;
   let lastId = 0;
@@ -54,6 +51,15 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   const emit = (effect: SubmitterEffect): void => void effects.push(effect);
   const send = (to: NodeId, message: SubmitterMessage): void => emit({ kind: 'send', to, message });
   const nextId = (): number => ++lastId;
+  const placing = createPlacing(config, {
+    requests,
+    emit,
+    nowMs: () => nowInStepMs,
+    offer: (request) => void outgoing.add(request),
+    reofferReady,
+    fail: (request, reason) => answer(request, { kind: 'failed', reason }, true),
+  });
+  const { policy } = placing;
   const publishing = createPublishing(config, { emit, send, nextId });
   const fetching = createFetching(config, publishing, {
     emit,
@@ -68,139 +74,26 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     },
     retry,
     lied(request, node) {
-      tellPolicy({ kind: 'fault', node });
-      runHere(request, 'badResult');
+      placing.tell({ kind: 'fault', node });
+      placing.runHere(request, 'badResult');
     },
   });
 
-  // ---- The policy ----
-
-  function tellPolicy(event: OffloadEvent): void {
-    for (const effect of policy.step(event, nowInStepMs)) onPolicy(effect);
-  }
-
-  function onPolicy(effect: OffloadEffect): void {
-    switch (effect.kind) {
-      case 'wakeAt':
-        policyWakeAtMs = effect.atMs;
-        return;
-      case 'drained':
-        emit(effect);
-        if (effect.drained) reofferReady();
-        return;
-      default:
-        break;
-    }
-    const request = requests.get(effect.request);
-    if (!request) return;
-    switch (effect.kind) {
-      case 'runHere':
-        sayDecided(request, effect.decision);
-        return queueHere(request);
-      case 'offer':
-        sayDecided(request, effect.decision);
-        stopHere(request);
-        sayProgress(request, 'queued', undefined);
-        return void outgoing.add(request);
-      case 'hedgeHere':
-        if (request.local) return;
-        request.hedged = true;
-        sayDecided(request, { where: 'here', hereMs: undefined, elsewhereMs: undefined, why: 'straggler' });
-        return queueHere(request);
-      case 'unmatched':
-        return answer(request, { kind: 'failed', reason: 'unmatched' }, true);
-      default:
-        effect satisfies never;
-    }
-  }
-
-  function offloadItem({ item, localFaults }: Request): OffloadItem {
-    // What this machine could not run is better tried elsewhere.
-    return { ...item, avoid: [...(item.avoid ?? []), ...(localFaults > 0 ? [self] : [])] };
-  }
-
-  function place(request: Request): void {
-    tellPolicy({ kind: 'submit', item: offloadItem(request), hasLeader: leaderOf(request.item.shard) !== undefined });
-  }
-
-  /** What waits for a slot here, or for a leader: the mesh may have become able to help. */
-  function placeAgain(max: number): void {
-    let left = max;
-    for (const request of requests.values()) {
-      if (request.local !== 'queued' || request.hedged || request.isForced || request.givenUp) continue;
-      if (left-- === 0) return;
-      const { request: id, shard } = request.item;
-      tellPolicy({ kind: 'again', request: id, hasLeader: leaderOf(shard) !== undefined });
-    }
-  }
-
-  function sayDecided(request: Request, decision: Decision): void {
-    emit({ kind: 'decided', request: request.item.request, ...decision });
-  }
-
-  function sayProgress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void {
-    const told = `${stage} ${node ?? ''}`;
-    if (request.told === told) return;
-    request.told = told;
-    emit({ kind: 'progress', request: request.item.request, stage, node });
-  }
+  const states = createStates(config, placing, fetching, {
+    requests,
+    hear,
+    offer: (request) => void outgoing.add(request),
+    fail: (request, reason) => answer(request, { kind: 'failed', reason }, false),
+    cancelAtLeader,
+  });
 
   // ---- Here ----
-
-  function queueHere(request: Request): void {
-    if (request.local) return;
-    request.local = 'queued';
-    const { request: id, key, spaceBytes, doNotCache } = request.item;
-    if (!request.hedged) sayProgress(request, 'queued', self);
-    emit({ kind: 'runOwn', request: id, key, spaceBytes, isMergeable: !doNotCache });
-  }
-
-  /** Runs it here whatever the policy said, if this machine can. */
-  function runHere(request: Request, why: Decision['why']): void {
-    if (request.local || !policy.canRunHere(request.item)) return;
-    sayDecided(request, { where: 'here', hereMs: undefined, elsewhereMs: undefined, why });
-    request.isForced = why !== 'noLeader';
-    queueHere(request);
-    tellPolicy({ kind: 'queuedHere', request: request.item.request });
-  }
-
-  function stopHere(request: Request): void {
-    if (!request.local) return;
-    request.local = undefined;
-    request.hedged = false;
-    emit({ kind: 'stopOwn', request: request.item.request });
-  }
-
-  /** The same action runs elsewhere too: the one that is likely to be done later stops. */
-  function merge(request: Request, node: NodeId, ageMs: number): void {
-    const { request: id } = request.item;
-    if (!request.local || request.hedged || request.givenUp) return;
-    const elsewhereMs = policy.remainingElsewhereMs(id, node, ageMs);
-    const hereMs = policy.remainingMs(id, nowInStepMs);
-    const isFirst = request.local === 'running' && hereMs * 100 < elsewhereMs * limits.mergePercent;
-    if (isFirst) return;
-    stopHere(request);
-    sayDecided(request, { where: 'mesh', hereMs, elsewhereMs, why: 'merged' });
-    tellPolicy({ kind: 'offered', request: id });
-  }
-
-  /** The mesh does not run it: here it is tried once, unless it was tried here before. */
-  function giveUp(request: Request, reason: FailedReason): void {
-    request.givenUp = reason;
-    request.accepted = false;
-    request.claimedBy = undefined;
-    if (request.local) return;
-    if (request.localFaults > 0 || !policy.canRunHere(request.item)) {
-      return answer(request, { kind: 'failed', reason }, true);
-    }
-    runHere(request, 'lastTry');
-  }
 
   function sayEnded(request: Request, node: NodeId, outcome: Outcome, runMs: number): void {
     // A failed action is often over early, which says nothing about the next time.
     const learned = outcome.cacheable ? runMs : undefined;
     const { sizeBytes } = outcome;
-    tellPolicy({ kind: 'ended', request: request.item.request, node, runMs: learned, sizeBytes });
+    placing.tell({ kind: 'ended', request: request.item.request, node, runMs: learned, sizeBytes });
   }
 
   function onOwnEnded(event: Extract<SubmitterEvent, { kind: 'ownEnded' }>): void {
@@ -224,7 +117,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     // Its leader was told, and says who is next; or another runs it anyway.
     if (token || request.claimedBy !== undefined) return;
     request.localFaults += 1;
-    if (request.localFaults >= limits.localFaultsMax) return giveUp(request, reason);
+    if (request.localFaults >= limits.localFaultsMax) return placing.giveUp(request, reason);
     retry(request, nowInStepMs);
   }
 
@@ -240,7 +133,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       request.offered = true;
       const { mnemonic: _, family: __, inputBytes: ___, ...item } = request.item;
       const stay = request.local === 'running' && !request.hedged;
-      const kept = policy.avoided(offloadItem(request));
+      const kept = placing.avoided(request);
       // An item that is meant for others is not given back here.
       const avoid = item.avoid?.includes(self) ? [...kept.slice(0, claimLimits.avoidMax - 1), self] : kept;
       const expectedMs = Math.round(policy.estimates.meanRunMs(request.item));
@@ -270,108 +163,6 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     fetching.outdate(request, token);
   }
 
-  function onSetback(request: Request, { executor, reason }: Setback): void {
-    if (executor === self) return;
-    tellPolicy({ kind: isFault({ executor, reason }) ? 'fault' : 'over', node: executor });
-    if (reason === 'lost' && request.lostTo !== executor) request.deaths += 1;
-    request.lostTo = undefined;
-  }
-
-  /** Nobody has it now: it waits at its leader, or for one. */
-  function unclaimed(request: Request): void {
-    request.claimedBy = undefined;
-    // Whoever had it is gone, so that what runs here beside it is the run.
-    request.hedged = false;
-    if (!request.local) {
-      tellPolicy({ kind: 'offered', request: request.item.request });
-      sayProgress(request, 'queued', undefined);
-    }
-  }
-
-  function onReady(request: Request, after: Setback | undefined, nowMs: number): void {
-    hear(request, undefined, nowMs);
-    if (after) onSetback(request, after);
-    if (after || request.claimedBy !== undefined) unclaimed(request);
-    if (request.deaths >= claimLimits.deathsMax) {
-      cancelAtLeader(request);
-      giveUp(request, 'tooManyDeaths');
-    }
-  }
-
-  function onClaimed(request: Request, state: Extract<RequestState, { kind: 'claimed' }>, nowMs: number): void {
-    const { executor, token, running, ageMs } = state;
-    const isNew = !request.highest || compareTokens(token, request.highest) > 0;
-    const wasClaimed = request.claimedBy === executor;
-    hear(request, token, nowMs);
-    request.claimedBy = executor;
-    request.idleSinceMs = undefined;
-    if (executor !== self) merge(request, executor, ageMs);
-    // What goes on here is followed here.
-    if (request.local && !request.hedged) return;
-    tellPolicy({ kind: 'claimed', request: request.item.request, node: executor });
-    if (executor === self || request.local) return;
-    // Who hands over to somebody else tells this node nothing of its stages; after a while it is surely running.
-    const isUnderWay = running && wasClaimed && !isNew;
-    if (!isUnderWay) sayProgress(request, 'fetching', executor);
-    else if (request.told !== `frozen ${executor}`) sayProgress(request, 'executing', executor);
-  }
-
-  function onState(from: NodeId, state: RequestState, nowMs: number): void {
-    const request = requests.get(state.request);
-    if (!request) return;
-    switch (state.kind) {
-      case 'ready':
-        return onReady(request, state.after, nowMs);
-      case 'claimed':
-        return onClaimed(request, state, nowMs);
-      case 'succeeded':
-      case 'finished':
-        hear(request, undefined, nowMs);
-        // Handed over at this very moment: the same outputs.
-        if (state.kind === 'finished' && request.fetch) return;
-        return fetching.fetchFound(request, state, state.kind === 'succeeded', nowMs);
-      case 'ended':
-        if (state.after) onSetback(request, state.after);
-        if (!requests.has(state.request)) return;
-        if (state.reason === 'actionInvalid') return answer(request, { kind: 'failed', reason: state.reason }, false);
-        request.accepted = false;
-        request.claimedBy = undefined;
-        if (state.reason === 'queueFull' || state.reason === 'cancelled') return runHere(request, 'nobodyElse');
-        return giveUp(request, state.reason);
-      case 'unknown':
-        if (leaderOf(request.item.shard) !== from || request.givenUp) return;
-        request.known = true;
-        outgoing.add(request);
-        return;
-      default:
-        state satisfies never;
-    }
-  }
-
-  function onStage(from: NodeId, message: Extract<AgentMessage, { kind: 'stage' }>): void {
-    const request = requests.get(message.request);
-    if (!request) return;
-    const { token, stage } = message;
-    if (!token) {
-      if (from !== self || !request.local) return;
-      request.local = 'running';
-      tellPolicy({ kind: 'startedHere', request: message.request });
-      if (!request.hedged) sayProgress(request, 'executing', self);
-      // Merging and storing are what a claim is for.
-      if (!request.item.doNotCache && !request.hedged && !request.givenUp) outgoing.add(request);
-      return;
-    }
-    if (request.highest && compareTokens(token, request.highest) < 0) return;
-    hear(request, token, nowInStepMs);
-    request.claimedBy = from;
-    if (request.local && !request.hedged) return;
-    tellPolicy({ kind: 'claimed', request: message.request, node: from });
-    if (from === self) tellPolicy({ kind: 'startedHere', request: message.request });
-    else tellPolicy({ kind: 'frozen', request: message.request, frozen: stage === 'frozen' });
-    if (stage === 'frozen') request.told = `frozen ${from}`;
-    else if (!request.local) sayProgress(request, 'executing', from);
-  }
-
   // ---- Ends ----
 
   function cancelAtLeader(request: Request): void {
@@ -390,7 +181,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     // What ended here is over; what runs here beside it, under a claim or without one, is not wanted any more.
     if (request.local || request.claimedBy === self) emit({ kind: 'stopOwn', request: id });
     if (tellLeader) cancelAtLeader(request);
-    tellPolicy({ kind: 'cancelled', request: id });
+    placing.tell({ kind: 'cancelled', request: id });
   }
 
   /** Offers the request anew, within the budgets of the request and of this node; beyond them it runs here. */
@@ -398,11 +189,11 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     request.accepted = false;
     request.claimedBy = undefined;
     if (request.givenUp) return;
-    if (request.retries >= limits.retriesMax || !budget.spend(nowMs)) return giveUp(request, 'tooManyRetries');
+    if (request.retries >= limits.retriesMax || !budget.spend(nowMs)) return placing.giveUp(request, 'tooManyRetries');
     request.retries += 1;
     request.notBeforeMs = nowMs + backoffMs(request.retries, rng);
     request.isRetry = true;
-    if (!request.local) sayProgress(request, 'queued', undefined);
+    if (!request.local) placing.sayProgress(request, 'queued', undefined);
   }
 
   // ---- Time ----
@@ -414,7 +205,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (nowMs < request.notBeforeMs) return false;
     if (request.isRetry) {
       request.isRetry = false;
-      if (!request.local) place(request);
+      if (!request.local) placing.place(request);
       return false;
     }
     const silentMs = nowMs - Math.max(request.heardAtMs, request.notBeforeMs);
@@ -427,8 +218,8 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       const hasLeader = leaderOf(request.item.shard) !== undefined;
       const budgetMs =
         limits.meshBudgetMs + (request.accepted || request.claimedBy !== undefined ? limits.silenceMs : 0);
-      if (!hasLeader && request.claimedBy === undefined) runHere(request, 'noLeader');
-      else if (silentMs >= budgetMs) runHere(request, 'silentLeader');
+      if (!hasLeader && request.claimedBy === undefined) placing.runHere(request, 'noLeader');
+      else if (silentMs >= budgetMs) placing.runHere(request, 'silentLeader');
       else if (isSlotFree && request.claimedBy === undefined) onIdleSlot(request, silentMs, nowMs);
       else request.idleSinceMs = undefined;
     }
@@ -441,8 +232,8 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
   /** A slot is free and this waits: its leader is silent, or has no use for this node. */
   function onIdleSlot(request: Request, silentMs: number, nowMs: number): void {
     request.idleSinceMs ??= nowMs;
-    if (!request.accepted && silentMs >= limits.offerRetryMs) return runHere(request, 'silentLeader');
-    if (nowMs - request.idleSinceMs >= limits.idleBudgetMs) runHere(request, 'nobodyElse');
+    if (!request.accepted && silentMs >= limits.offerRetryMs) return placing.runHere(request, 'silentLeader');
+    if (nowMs - request.idleSinceMs >= limits.idleBudgetMs) placing.runHere(request, 'nobodyElse');
   }
 
   function onTick(nowMs: number): void {
@@ -461,7 +252,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     publishing.onTick(nowMs);
     if (nowMs < redecideAtMs) return;
     redecideAtMs = nowMs + limits.redecideMs;
-    placeAgain(limits.redecidedMax);
+    placing.placeAgain(limits.redecidedMax);
   }
 
   // ---- Events ----
@@ -474,7 +265,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     }
     const request = createRequest(item, nowMs);
     requests.set(item.request, request);
-    place(request);
+    placing.place(request);
   }
 
   function onLeader(shard: ShardId, leader: NodeId | undefined): void {
@@ -485,9 +276,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       request.isForced = false;
       if (leader === undefined) {
         // Whoever has it goes on with it; what nobody has runs here.
-        if (request.claimedBy === undefined) runHere(request, 'noLeader');
+        if (request.claimedBy === undefined) placing.runHere(request, 'noLeader');
       } else if (request.local === 'queued' && !request.hedged) {
-        tellPolicy({ kind: 'again', request: request.item.request, hasLeader: true });
+        placing.tell({ kind: 'again', request: request.item.request, hasLeader: true });
       } else if (!request.hedged && !(request.local && request.item.doNotCache)) outgoing.add(request);
     }
   }
@@ -499,21 +290,21 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       // Leaders that follow each other do not know of those before them.
       request.deaths += 1;
       request.lostTo = node;
-      unclaimed(request);
+      states.unclaimed(request);
       // Its leader says so too, if there is one.
-      if (leaderOf(request.item.shard) === undefined) runHere(request, 'noLeader');
+      if (leaderOf(request.item.shard) === undefined) placing.runHere(request, 'noLeader');
     }
   }
 
   function onMessage(from: NodeId, message: SubmitterMessage, nowMs: number): void {
     switch (message.kind) {
       case 'requestState':
-        for (const state of message.states) onState(from, state, nowMs);
+        for (const state of message.states) states.onState(from, state, nowMs);
         return;
       case 'handOver':
         return fetching.onHandOver(from, message, nowMs);
       case 'stage':
-        return onStage(from, message);
+        return states.onStage(from, message, nowMs);
       case 'lookedUp':
         return fetching.onLookedUp(message, nowMs);
       case 'written':
@@ -529,7 +320,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (!request) return;
     hear(request, token, nowMs);
     Object.assign(request, { local: undefined, hedged: false, claimedBy: self, idleSinceMs: undefined });
-    sayProgress(request, 'executing', self);
+    placing.sayProgress(request, 'executing', self);
     // It merged with what runs here for somebody else: its leader has to know that it waits as well.
     if (!request.offered && !request.item.doNotCache) outgoing.add(request);
   }
@@ -539,9 +330,9 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     if (!request) return emit({ kind: 'stopOwn', request: id });
     // It waits for room until it says that it runs.
     Object.assign(request, { local: 'queued', claimedBy: request.claimedBy === self ? undefined : request.claimedBy });
-    tellPolicy({ kind: 'queuedHere', request: id });
+    placing.tell({ kind: 'queuedHere', request: id });
     const { claimedBy } = request;
-    if (claimedBy !== undefined) merge(request, claimedBy, 0);
+    if (claimedBy !== undefined) placing.merge(request, claimedBy, 0);
   }
 
   function apply(event: SubmitterEvent, nowMs: number): void {
@@ -566,10 +357,10 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       case 'slots':
       case 'drain':
       case 'mismatched':
-        return tellPolicy(event);
+        return placing.tell(event);
       case 'mesh':
-        tellPolicy(event);
-        return placeAgain(limits.redecidedMax);
+        placing.tell(event);
+        return placing.placeAgain(limits.redecidedMax);
       case 'message':
         return onMessage(event.from, event.message, nowMs);
       case 'leader':
@@ -598,7 +389,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       effects = [];
       nowInStepMs = nowMs;
       apply(event, nowMs);
-      if (nowMs >= policyWakeAtMs) tellPolicy({ kind: 'wake' });
+      if (nowMs >= placing.dueAtMs) placing.tell({ kind: 'wake' });
       if (nowMs >= tickAtMs) {
         tickAtMs = Number.POSITIVE_INFINITY;
         onTick(nowMs);
@@ -609,7 +400,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
       toldWaiting = waiting;
       const idle = requests.size === 0 && publishing.size === 0;
       tickAtMs = idle ? Number.POSITIVE_INFINITY : Math.min(tickAtMs, nowMs + tickMs);
-      const next = Math.min(tickAtMs, policyWakeAtMs);
+      const next = Math.min(tickAtMs, placing.dueAtMs);
       if (next !== wakeAtMs || event.kind === 'wake') emit({ kind: 'wakeAt', atMs: next });
       wakeAtMs = next;
       return effects;
