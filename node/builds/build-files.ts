@@ -45,7 +45,7 @@ export function createBuildFiles(dir: string, clock: Clock, onProblem: (reason: 
   let pending = new Map<string, string[]>();
   let pendingBytes = 0;
   let cancelTimer: (() => void) | undefined;
-  let writing: Promise<void> = Promise.resolve();
+  let writing: Promise<void> | undefined;
   let failing = false;
 
   async function write(batch: ReadonlyMap<string, readonly string[]>, bytes: number): Promise<void> {
@@ -61,15 +61,27 @@ export function createBuildFiles(dir: string, clock: Clock, onProblem: (reason: 
     }
   }
 
+  /** What gathers while the disk is busy goes with the next write. */
   function flush(): Promise<void> {
     cancelTimer?.();
     cancelTimer = undefined;
-    const batch = pending;
-    if (batch.size === 0) return writing;
-    pending = new Map();
-    const bytes = pendingBytes;
-    writing = writing.then(() => write(batch, bytes));
+    writing ??= writeAll().finally(() => {
+      writing = undefined;
+      if (pending.size > 0) wakeLater();
+    });
     return writing;
+  }
+
+  function wakeLater(): void {
+    cancelTimer ??= clock.setTimer(limits.flushMs, () => void flush());
+  }
+
+  async function writeAll(): Promise<void> {
+    while (pending.size > 0) {
+      const batch = pending;
+      pending = new Map();
+      await write(batch, pendingBytes);
+    }
   }
 
   async function list(): Promise<BuildFile[]> {
@@ -96,7 +108,7 @@ export function createBuildFiles(dir: string, clock: Clock, onProblem: (reason: 
       if (lines) lines.push(text);
       else pending.set(name, [text]);
       if (pendingBytes >= limits.flushBytes) void flush();
-      else cancelTimer ??= clock.setTimer(limits.flushMs, () => void flush());
+      else wakeLater();
       return true;
     },
     list,

@@ -6,7 +6,7 @@ export const buildsBytesMax = 256 * 1024 * 1024;
 export const buildAgeMaxMs = 30 * 24 * 3_600_000;
 
 /** Of one build; what comes beyond is counted, not kept. */
-export const buildBytesMax = 32 * 1024 * 1024;
+export const buildBytesMax = 64 * 1024 * 1024;
 /** Builds under way at once; the one that was silent longest is closed for one more. */
 export const openBuildsMax = 64;
 /** A build ends when nothing was heard of it for so long: the protocol has no word for its end. */
