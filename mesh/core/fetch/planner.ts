@@ -210,6 +210,7 @@ export function createPlanner(config: FetchConfig): Planner {
     fetch.sources.delete(node);
     if (fetch.alone !== node) return;
     // What it brought is not mixed with what the next one brings.
+    effects.push({ kind: 'discard', blob: fetch.blob });
     fetch.alone = undefined;
     fetch.deliveredBy.clear();
     for (const piece of fetch.pieces) piece.done = false;

@@ -70,7 +70,7 @@ export const blobMutations: readonly Mutation[] = [
     'stampede-bounded',
     1,
   ),
-  plant('hedges are not counted', hedging, '      hedges += 1;\n', '', 'bounds', 3),
+  plant('hedges are not counted', hedging, '      hedges += 1;\n', '', 'bounds', 10),
   plant(
     'fetched blobs do not count towards the disk',
     sharing,
@@ -93,7 +93,7 @@ export const blobMutations: readonly Mutation[] = [
     '      if (before && (jumped || swapped)) hangUp(node, context.nowMs());\n',
     '      void (jumped && swapped);\n',
     'found-after-healing',
-    47,
+    51,
   ),
   plant(
     'an announcement that nobody answered is forgotten',
@@ -109,7 +109,7 @@ export const blobMutations: readonly Mutation[] = [
     '          told += 1;\n          tell(node, place, true);',
     '          told += 1;',
     'found-after-healing',
-    15,
+    4,
   ),
   plant(
     'keepers that hold something else are not given what they lack',

@@ -173,6 +173,26 @@ test('a wrong whole of several holders blames nobody, and is fetched again from 
   expect(bench.running().length).toBeGreaterThan(0);
 });
 
+test('what the one alone had brought is dropped when it goes, and the next one begins anew', () => {
+  const bench = createBench(near);
+  bench.want('big', 16 * mib);
+  bench.located('big', 'anna', 'ben');
+  while (bench.running().length > 0) bench.deliver(first(bench.running()));
+  bench.step({ kind: 'assembled', blob: 'big', outcome: 'wrong' });
+  const one = first(bench.running());
+  bench.deliver(one);
+  bench.step({ kind: 'peer', node: one.from, status: 'suspended', locality: 'subnet' });
+  expect(bench.of('discard').length).toBe(2);
+  const other = one.from === 'anna' ? 'ben' : 'anna';
+  let parts = 0;
+  while (bench.running().length > 0) {
+    expect(first(bench.running()).from).toBe(other);
+    parts += first(bench.running()).parts.length;
+    bench.deliver(first(bench.running()));
+  }
+  expect(parts).toBe(4);
+});
+
 test('a transfer that is late is hedged with another holder; the winner counts and the loser is cancelled', () => {
   const bench = createBench(near);
   bench.want('a', 4 * mib);
