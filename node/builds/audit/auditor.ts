@@ -124,6 +124,8 @@ export function createAuditor(options: AuditorOptions): Auditor {
   function onHit(action: AuditedAction): void {
     if (options.random() * 100 >= options.percent || closing.signal.aborted) return;
     const name = nameOf(action);
+    // It would differ again, and be made again, for ever.
+    if (ledger.isNonDeterministic(digestKey(action.action), action.instance)) return;
     const lastMs = audited.get(name);
     const isRecent = lastMs !== undefined && clock.nowMs() - lastMs < limits.auditedForMs;
     if (isRecent || waiting.size >= limits.waitingMax) return;

@@ -49,6 +49,8 @@ export interface Ledger {
   isDropped(action: string, instance: string, fingerprint: string): boolean;
   /** Whether any result of the action was. */
   hasDropped(action: string, instance: string): boolean;
+  /** Whether the action did not come out the same twice, once. */
+  isNonDeterministic(action: string, instance: string): boolean;
   /** Resolves when everything added is written. */
   settled(): Promise<void>;
 }
@@ -57,6 +59,7 @@ export interface Ledger {
 export function openLedger(path: string, onProblem: (reason: string) => void): Ledger {
   const all = readLedger(path);
   const dropped = new Map<string, Set<string>>();
+  const nonDeterministic = new Set<string>();
   let writing: Promise<void> = Promise.resolve();
   for (const mismatch of all) index(mismatch);
   if (all.length > 0) {
@@ -64,9 +67,10 @@ export function openLedger(path: string, onProblem: (reason: string) => void): L
     renameSync(`${path}.new`, path);
   }
 
-  function index({ action, instance, known, dropped: how }: Mismatch): void {
+  function index({ action, instance, known, verdict, dropped: how }: Mismatch): void {
     if (how === 'no') return;
     const key = `${action} ${instance}`;
+    if (verdict === 'nonDeterministic') nonDeterministic.add(key);
     dropped.set(key, (dropped.get(key) ?? new Set()).add(known.fingerprint));
   }
 
@@ -85,6 +89,7 @@ export function openLedger(path: string, onProblem: (reason: string) => void): L
     mismatches: () => [...all].reverse(),
     isDropped: (action, instance, fingerprint) => dropped.get(`${action} ${instance}`)?.has(fingerprint) ?? false,
     hasDropped: (action, instance) => dropped.has(`${action} ${instance}`),
+    isNonDeterministic: (action, instance) => nonDeterministic.has(`${action} ${instance}`),
     settled: () => writing,
   };
 }
