@@ -11,7 +11,7 @@
  * tells anything is one whose input is not known.
  */
 import type { SystemFiles } from './files.ts';
-import { inputProgramMs, slowLookMs } from './limits.ts';
+import { devicesLookMs, inputProgramMs, slowLookMs } from './limits.ts';
 import { type Ask, remembered } from './program.ts';
 
 export interface InputSensor extends Disposable {
@@ -33,7 +33,9 @@ const i2c = '/sys/bus/i2c/devices';
 export function inputSensor({ files, ask, wallMs }: InputOptions): InputSensor {
   const counts = new Map<string, string>();
   let counters: readonly string[] = [];
-  let listedAtMs = Number.NEGATIVE_INFINITY;
+  let terminals: readonly string[] = [];
+  const devicesDue = every(devicesLookMs);
+  const terminalsDue = every(slowLookMs);
   let desktop = false;
   // Whoever started this node may still be there.
   let movedAtMs = wallMs();
@@ -59,30 +61,39 @@ export function inputSensor({ files, ask, wallMs }: InputOptions): InputSensor {
   return {
     read() {
       const nowMs = wallMs();
-      if (Math.abs(nowMs - listedAtMs) >= slowLookMs) {
-        list();
-        listedAtMs = nowMs;
-      }
+      if (devicesDue(nowMs)) list();
+      if (terminalsDue(nowMs)) terminals = listTerminals(files);
       if (moved()) movedAtMs = nowMs;
-      const signs = [lastTerminalInputMs(files)];
+      const signs = terminals.map((path) => files.readAtMs(path) ?? 0);
       if (counters.length > 0) signs.push(movedAtMs);
       else if (desktop) {
         const hinted = hint.get();
         if (hinted === undefined) return undefined;
         signs.push(hinted);
       }
-      return Math.max(0, nowMs - Math.max(...signs));
+      return Math.max(0, nowMs - Math.max(Number.NEGATIVE_INFINITY, ...signs));
     },
     [Symbol.dispose]: () => hint[Symbol.dispose](),
   };
 }
 
-function lastTerminalInputMs(files: SystemFiles): number {
-  const terminals = [
+/** Whether so much time went by; the wall clock may jump either way. */
+function every(intervalMs: number): (nowMs: number) => boolean {
+  let lastMs = Number.NEGATIVE_INFINITY;
+  return (nowMs) => {
+    if (Math.abs(nowMs - lastMs) < intervalMs) return false;
+    lastMs = nowMs;
+    return true;
+  };
+}
+
+/** Those of windows and logins, and the console that is shown. */
+function listTerminals(files: SystemFiles): string[] {
+  const shown = files.text('/sys/class/tty/tty0/active');
+  return [
     ...files.names('/dev/pts').flatMap((name) => (/^\d+$/.test(name) ? [`/dev/pts/${name}`] : [])),
-    ...files.names('/dev').flatMap((name) => (/^tty\d+$/.test(name) ? [`/dev/${name}`] : [])),
+    ...(shown ? [`/dev/${shown}`] : []),
   ];
-  return Math.max(Number.NEGATIVE_INFINITY, ...terminals.map((path) => files.readAtMs(path) ?? 0));
 }
 
 /** Of keyboards and mice (interface class 3, protocols 1 and 2); a power supply with a data cable is a HID device too. */

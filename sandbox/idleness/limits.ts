@@ -1,7 +1,11 @@
 /** Bounds of the sensors, each with its unit and its reason. */
 
-/** Battery, heat and the list of input devices change slowly, and are looked at this often. */
+/** Battery, heat and the list of terminals change slowly, and are looked at this often. */
 export const slowLookMs = 5_000;
+/** The same for keyboards and mice: that one was plugged in. */
+export const devicesLookMs = 15_000;
+/** Below this use of all cores, in thousandths, nobody is busy, and our own part of it need not be found out. */
+export const ownLookPermille = 50;
 /** The price of traffic changes with the network, and costs a program to ask for. */
 export const networkLookMs = 30_000;
 /** Where only a program can tell of input, it is run this often: some 10 ms of processor time each. */

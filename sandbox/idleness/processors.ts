@@ -6,7 +6,7 @@
  * @see proc_stat(5), proc_pid_stat(5)
  */
 import type { SystemFiles } from './files.ts';
-import { ownProcessesMax, processorsMinMs } from './limits.ts';
+import { ownLookPermille, ownProcessesMax, processorsMinMs } from './limits.ts';
 
 /** In ticks of the kernel's clock, since boot. */
 interface Ticks {
@@ -14,7 +14,10 @@ interface Ticks {
   readonly busy: number;
   /** Of the busy time, what ran at low priority. */
   readonly nice: number;
-  readonly own: number;
+  /** Of this process, and of children that ended. */
+  readonly self: number;
+  /** Of children that run, when that was worth looking. */
+  readonly children: number | undefined;
 }
 
 export interface ProcessorsSensor {
@@ -31,7 +34,7 @@ export function processorsSensor(files: SystemFiles, pid: number, nowMs: () => n
     read() {
       const atMs = nowMs();
       if (last && atMs - last.atMs < processorsMinMs) return permille;
-      const ticks = readTicks(files, pid);
+      const ticks = readTicks(files, pid, last?.ticks);
       permille = ticks && last ? permilleOf(last.ticks, ticks) : undefined;
       last = ticks && { ticks, atMs };
       return permille;
@@ -43,37 +46,51 @@ function permilleOf(before: Ticks, now: Ticks): number | undefined {
   const all = now.all - before.all;
   if (all <= 0) return undefined;
   const busy = now.busy - before.busy;
+  // When one of the two was not looked at, that time counts as the owner's for once.
+  const known = now.children !== undefined && before.children !== undefined;
+  const children = known ? (now.children ?? 0) - (before.children ?? 0) : 0;
   // Time of a child that ended and was not waited for is lost: the sum can fall.
-  const own = Math.max(0, now.own - before.own);
+  const own = Math.max(0, now.self - before.self + children);
   const others = Math.min(busy - own, busy - (now.nice - before.nice));
   return Math.min(1_000, Math.max(0, Math.round((1_000 * others) / all)));
 }
 
-function readTicks(files: SystemFiles, pid: number): Ticks | undefined {
+function readTicks(files: SystemFiles, pid: number, before: Ticks | undefined): Ticks | undefined {
   const line = /^cpu +(.+)$/m.exec(files.text('/proc/stat') ?? '')?.[1];
   const [user, nice, system, idle, wait = 0, irq = 0, softirq = 0, steal = 0] = (line ?? '').split(' ').map(Number);
   if (user === undefined || nice === undefined || system === undefined || idle === undefined) return undefined;
   // Time that other virtual machines take is nobody's here.
   const busy = user + nice + system + irq + softirq;
-  return { all: busy + idle + wait + steal, busy, nice, own: ownTicks(files, pid) };
+  const all = busy + idle + wait + steal;
+  const used = before ? busy - nice - (before.busy - before.nice) : 0;
+  const worthLooking = !before || used * 1_000 >= ownLookPermille * (all - before.all);
+  const self = ticksOf(files, pid);
+  return { all, busy, nice, self, children: worthLooking ? childrenTicks(files, pid) : undefined };
 }
 
-/** Of the process and all below it, those that ended included: their time goes to who waits for them. */
-function ownTicks(files: SystemFiles, pid: number): number {
+/** utime, stime, cutime, cstime */
+function ticksOf(files: SystemFiles, pid: number): number {
+  const stat = files.text(`/proc/${pid}/stat`) ?? '';
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+}
+
+/** Of all below the process. Time of those that ended goes to who waits for them, and is counted there. */
+function childrenTicks(files: SystemFiles, pid: number): number {
   let ticks = 0;
-  const open = [pid];
+  const open = childrenOf(files, pid);
   for (let seen = 0; seen < ownProcessesMax; seen += 1) {
     const next = open.pop();
     if (next === undefined) break;
-    const stat = files.text(`/proc/${next}/stat`);
-    if (stat === undefined) continue;
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    // utime, stime, cutime, cstime
-    for (const field of fields.slice(11, 15)) ticks += Number(field);
-    for (const thread of files.names(`/proc/${next}/task`)) {
-      const children = files.text(`/proc/${next}/task/${thread}/children`);
-      if (children) open.push(...children.split(' ').map(Number));
-    }
+    ticks += ticksOf(files, next);
+    open.push(...childrenOf(files, next));
   }
   return ticks;
+}
+
+function childrenOf(files: SystemFiles, pid: number): number[] {
+  return files.names(`/proc/${pid}/task`).flatMap((thread) => {
+    const children = files.text(`/proc/${pid}/task/${thread}/children`);
+    return children ? children.split(' ').map(Number) : [];
+  });
 }

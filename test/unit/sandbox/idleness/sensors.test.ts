@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { systemFiles } from '../../../../sandbox/idleness/files.ts';
 import { inputSensor } from '../../../../sandbox/idleness/input.ts';
-import { inputProgramMs, networkLookMs, slowLookMs } from '../../../../sandbox/idleness/limits.ts';
+import { devicesLookMs, inputProgramMs, networkLookMs } from '../../../../sandbox/idleness/limits.ts';
 import {
   availableBytes,
   drawsFromBattery,
@@ -61,6 +61,8 @@ describe('processors', () => {
   });
   test('a guest of ours hides nothing that the owner does', () =>
     expect(measure([0, 0, 0, 0], [500, 500, 0, 500])).toBe(500));
+  test('a quiet machine is not searched for what is ours', () =>
+    expect(measure([0, 0, 0, 0], [40, 0, 0, 40])).toBe(40));
   test('a child that vanished with its time makes nobody busy', () =>
     expect(measure([300, 0, 0, 300], [300, 0, 0, 0])).toBe(0));
   test('without the file nothing is known', () => {
@@ -87,8 +89,11 @@ describe('input', () => {
     machine.terminal('dev/pts/0', startMs - 90_000);
     machine.terminal('dev/pts/3', startMs - 4_000);
     machine.terminal('dev/tty1', startMs - 80_000);
-    machine.terminal('dev/ttyS0', startMs);
+    machine.terminal('dev/tty2', startMs);
+    machine.write('sys/class/tty/tty0/active', 'tty1\n');
     expect(open().read()).toBe(4_000);
+    machine.write('sys/class/tty/tty0/active', 'tty2\n');
+    expect(open().read()).toBe(0);
   });
 
   test('a USB keyboard tells by its transfers, a power supply with a cable does not', () => {
@@ -106,8 +111,8 @@ describe('input', () => {
     expect(sensor.read()).toBe(1_000);
     // Plugged in later; that alone is no input, its first key is.
     plug('2-1', '02\n');
-    nowMs += slowLookMs;
-    expect(sensor.read()).toBe(1_000 + slowLookMs);
+    nowMs += devicesLookMs;
+    expect(sensor.read()).toBe(1_000 + devicesLookMs);
     machine.write(`${usb}/2-1/urbnum`, '101\n');
     expect(sensor.read()).toBe(0);
   });
