@@ -6,7 +6,7 @@
  *
  * @see docs/protocol.md, "Claims"
  */
-import { compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
+import type { NodeId, RequestId, ShardId, Token } from '../ids.ts';
 import { claimLimits as limits } from '../limits.ts';
 import type { Machine } from '../machine.ts';
 import type { Rng } from '../rng.ts';
@@ -18,12 +18,12 @@ import type {
   RequestState,
   RevokeReason,
   Setback,
-  SubmitItem,
 } from './messages.ts';
 import { createCommits } from './commits.ts';
 import { createMatching } from './matching.ts';
 import { createOutbox } from './outbox.ts';
 import { createRebuilding } from './rebuilding.ts';
+import { createSubmissions } from './submissions.ts';
 import { backoffMs, createRetryBudgets } from './retries.ts';
 import { createTaskTable, type TaskItem } from './table.ts';
 import {
@@ -60,6 +60,18 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     revoke,
     makeReady,
     finish,
+    settle,
+  });
+  const submissions = createSubmissions(table, view, outbox, {
+    led,
+    settled,
+    budgets,
+    emit: (effect) => void effects.push(effect),
+    newTask,
+    makeReady,
+    grantStay,
+    stateOf,
+    removeWaiter,
     settle,
   });
   const rebuilding = createRebuilding(table, view, outbox, {
@@ -220,85 +232,6 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
     outbox.revoke(executor, ref, reason);
   }
 
-  // ---- From submitters ----
-
-  function onSubmit(from: NodeId, item: SubmitItem, nowMs: number): void {
-    const { shard, request, key } = item;
-    const shardLed = led.get(shard);
-    if (!shardLed) return void effects.push({ kind: 'notLeader', to: from, shard });
-    const ended = (reason: EndReason) => outbox.tell(from, { kind: 'ended', shard, request, reason, after: undefined });
-    const last = settled.get(request);
-    // The cancel overtook the submission.
-    if (last && !last.served) return ended('cancelled');
-    const known = table.ofRequest(request);
-    if (known) {
-      table.addWaiter(known, item, from, nowMs);
-      if (known.adopted) table.describe(known, item);
-      return serveWaiter(known, request, from, nowMs);
-    }
-    const register = view.register(shard, key);
-    // Who refuses the cache gets what was made for this very request.
-    const own = register?.token && last?.served && compareTokens(register.token, last.served) === 0;
-    if (register?.kind === 'result' && (!item.skipCacheLookup || own) && !item.doNotCache) {
-      const { result, executor, token } = register;
-      return outbox.tell(from, { kind: 'succeeded', shard, request, result, executor, token });
-    }
-    const joined = item.doNotCache ? undefined : table.tasks.get(key);
-    if (joined) return joinTask(joined, item, from, nowMs);
-    if (table.tasks.size >= limits.tasksMax) return ended('queueFull');
-    if (!item.reoffer) budgets.earn(from);
-    const task = newTask(item, nowMs);
-    table.addWaiter(task, item, from, nowMs);
-    // After a take-over, whoever runs a re-offered action already has a moment to say so.
-    const readyAtMs = item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0;
-    makeReady(task, readyAtMs, undefined, nowMs);
-  }
-
-  /** Tells a waiter where its action stands, after giving it the claim if it has a use for it. */
-  function serveWaiter(task: Task, request: RequestId, from: NodeId, nowMs: number): void {
-    if (task.readyAtMs <= nowMs && grantStay(task, nowMs)) return;
-    outbox.tell(from, stateOf(task, request, nowMs));
-  }
-
-  function joinTask(task: Task, item: SubmitItem, from: NodeId, nowMs: number): void {
-    const { shard, request } = item;
-    if (task.waiters.size >= limits.waitersPerTask) {
-      return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull', after: undefined });
-    }
-    table.addWaiter(task, item, from, nowMs);
-    if (item.priority < task.priority && !task.claim) {
-      table.ready.remove(task);
-      task.priority = item.priority;
-      table.ready.add(task);
-    }
-    serveWaiter(task, request, from, nowMs);
-  }
-
-  function onRenewRequests(from: NodeId, message: MessageOf<'renewRequests'>, nowMs: number): void {
-    for (const { shard, request } of message.requests) {
-      const task = table.ofRequest(request);
-      const waiter = task?.waiters.get(request);
-      if (task && waiter?.node === from) {
-        waiter.leaseUntilMs = nowMs + limits.waiterLeaseMs;
-        outbox.tell(from, stateOf(task, request, nowMs));
-      } else if (led.has(shard)) {
-        outbox.tell(from, { kind: 'unknown', shard, request });
-      } else {
-        effects.push({ kind: 'notLeader', to: from, shard });
-      }
-    }
-  }
-
-  function onCancel(from: NodeId, message: MessageOf<'cancelRequests'>, nowMs: number): void {
-    for (const { shard, request } of message.requests) {
-      if (!led.has(shard)) continue;
-      const task = table.ofRequest(request);
-      if (task && task.waiters.get(request)?.node !== from) continue;
-      settle(request, undefined, nowMs);
-      if (task) removeWaiter(task, request, 'cancelled');
-    }
-  }
-
   // ---- From executors ----
 
   function onPull(from: NodeId, message: MessageOf<'pull'>, nowMs: number): void {
@@ -413,12 +346,12 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
   function onMessage(from: NodeId, message: ClaimMessage, nowMs: number): void {
     switch (message.kind) {
       case 'submit':
-        for (const item of message.items) onSubmit(from, item, nowMs);
+        for (const item of message.items) submissions.onSubmit(from, item, nowMs);
         return;
       case 'renewRequests':
-        return onRenewRequests(from, message, nowMs);
+        return submissions.onRenewRequests(from, message, nowMs);
       case 'cancelRequests':
-        return onCancel(from, message, nowMs);
+        return submissions.onCancel(from, message, nowMs);
       case 'pull':
         return onPull(from, message, nowMs);
       case 'start':
