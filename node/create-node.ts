@@ -7,6 +7,7 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { digestKey } from '../protos/digest.ts';
 import { Execution } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import { Operations } from '../protos/gen/google/longrunning/operations_pb.ts';
 import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
@@ -55,7 +56,7 @@ import { createHealth } from './reapi/health.ts';
 import { checkInstances, type InstanceCheck } from './reapi/instances.ts';
 import { createReflection } from './reapi/reflection.ts';
 import { createRemoteAsset } from './reapi/remote-asset.ts';
-import type { ActionCache } from './storage/action-cache.ts';
+import type { ActionCache, ActionKey } from './storage/action-cache.ts';
 import type { LocalBlobStore } from './storage/blob-store.ts';
 import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
 
@@ -322,7 +323,16 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     ...(sandbox && { execution: { supportedNodeProperties: outputNodeProperties } }),
   });
   const executionServices = executor
-    ? bindExecution({ preparer, blobs, actions: executeLookups, executor, clock, checkInstance, metrics })
+    ? bindExecution({
+        preparer,
+        blobs,
+        actions: executeLookups,
+        executor,
+        clock,
+        checkInstance,
+        distrusts: ({ instance, action }) => ledger.isDroppedHere(digestKey(action), instance),
+        metrics,
+      })
     : [];
   const assetServices = config.remoteAsset
     ? createRemoteAsset({
@@ -414,6 +424,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   const stop = async (drainMaxMs: number): Promise<void> => {
     draining = true;
     health.stopServing();
+    offload?.current()?.turnGuestsAway();
     const drained = Promise.all([executor?.close({ drainMs: drainMaxMs }), grpc.drain(), http?.drain()]);
     await firstOf(drained, drainMaxMs, clock);
     // What still runs is killed now, and its clients hear so before their connections are cut.
@@ -521,6 +532,7 @@ interface ExecutionParts {
   readonly executor: Executor;
   readonly clock: Clock;
   readonly checkInstance: InstanceCheck;
+  readonly distrusts: (key: ActionKey) => boolean;
   readonly metrics: Metrics;
 }
 

@@ -26,7 +26,7 @@ import { detailsFit } from '../reapi/grpc-status.ts';
 import type { CallContext, ServiceHandlers } from '../reapi/handler.ts';
 import type { InstanceCheck } from '../reapi/instances.ts';
 import { limits as reapiLimits } from '../reapi/limits.ts';
-import type { ActionCache } from '../storage/action-cache.ts';
+import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { BlobStore } from '../storage/blob-store.ts';
 import type { Clock } from './clock.ts';
 import { type ActionContext, type Executor, operationName, type Watched } from './executor.ts';
@@ -42,6 +42,8 @@ export interface ExecutionServiceOptions {
   readonly actions: Pick<ActionCache, 'get'>;
   readonly clock: Clock;
   readonly checkInstance: InstanceCheck;
+  /** An audit found that what others know of the action is wrong: it is run, whatever they know. */
+  readonly distrusts?: (key: ActionKey) => boolean;
   readonly onLookup?: (instance: string, outcome: 'hit' | 'miss' | 'skipped') => void;
   /** Default: `limits.keepAliveMs`. */
   readonly keepAliveMs?: number;
@@ -157,7 +159,10 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
       prepared,
       action: digest,
       mergeKey,
-      context: contextOf(request, context),
+      context: {
+        ...contextOf(request, context),
+        skipCacheLookup: request.skipCacheLookup || (options.distrusts?.({ instance, action: digest }) ?? false),
+      },
       hints,
     });
     yield* followAsWaiter(watched, signal);
@@ -245,7 +250,10 @@ export function createExecutionServices(options: ExecutionServiceOptions): Execu
   };
 }
 
-function contextOf(request: ExecuteRequest, { requestMetadata, peer }: CallContext): ActionContext {
+function contextOf(
+  request: ExecuteRequest,
+  { requestMetadata, peer }: CallContext,
+): Omit<ActionContext, 'skipCacheLookup'> {
   const text = (value = ''): string => value.slice(0, limits.metadataCharsMax);
   return {
     instance: request.instanceName,
@@ -254,7 +262,6 @@ function contextOf(request: ExecuteRequest, { requestMetadata, peer }: CallConte
     priority: request.executionPolicy?.priority ?? 0,
     mnemonic: text(requestMetadata?.actionMnemonic),
     target: text(requestMetadata?.targetId),
-    skipCacheLookup: request.skipCacheLookup,
   };
 }
 

@@ -280,8 +280,9 @@ export function createScheduler(limits: SchedulerLimits): Scheduler {
   const shutDown = (kill: boolean, nowMs: number): void => {
     accepting = false;
     for (const run of [...runs.values()]) {
-      const holdsSlot = run.state === 'executing' || run.state === 'aborting';
-      if (holdsSlot && !kill) continue;
+      // What was offered and nobody runs yet is given back as what is queued here.
+      const isRunning = run.history.at(-1)?.stage === 'executing';
+      if (isRunning && !kill) continue;
       for (const operation of [...run.operations]) withdraw(operation, 'shut-down', nowMs);
     }
   };

@@ -6,6 +6,8 @@ import type { OfferedRun } from '../execution/executor.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';
 import type { Registers } from '../peers/registers.ts';
+import type { OwnerEvent } from '../owner/owner-watch.ts';
+import type { PeerTier } from '../peers/peer-tier.ts';
 import { createPromiseHolder } from '../peers/promise-holder.ts';
 import { createVouching, publisherRole } from '../peers/vouching.ts';
 import { digestKey } from '../../protos/digest.ts';
@@ -28,18 +30,22 @@ export interface OpenOffload extends Offloading {
   /** What this node offers to actions as a member. */
   readonly offers: readonly string[];
   run(offered: OfferedRun): Promise<RunReport>;
+  /** This node is about to stop: no further guest begins here. */
+  turnGuestsAway(): void;
 }
 
 export function openOffload(options: OffloadOptions, ports: OffloadingPorts): OpenOffload {
   const { local, trees, peers, record, onLog } = options;
   const { clock } = options.ports;
   const { identity, machine } = ports;
+  const deliver: OffloadingPorts['deliver'] = (event) => ports.deliver(event);
+  const bring: PeerTier['bring'] = (digests, fetchOptions) => peers.bring(digests, fetchOptions);
   const self = identity.peerId;
   const workerName = (node: string): string => (node === self ? ownName : node);
   const ownName = `${options.ports.worker} (${self})`;
   const localTrees = createInputTrees(local);
   const heldTrees = createHeldTrees();
-  const results = createResults({ local, bring: peers.bring, vouching: createVouching(identity, options.trust), self });
+  const results = createResults({ local, bring, vouching: createVouching(identity, options.trust), self });
   const promises = createPromiseHolder({
     local,
     pinned: () => machine.promises.pins(),
@@ -51,11 +57,11 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
   const registers = createRegisters({
     local,
     hold: (name, digests) => promises.hold(name, digests),
-    deliver: ports.deliver,
+    deliver,
   });
   const invocations = createInvocations({
     clock,
-    onEnded: (invocation) => ports.deliver({ kind: 'invocationEnded', invocation }),
+    onEnded: (invocation) => deliver({ kind: 'invocationEnded', invocation }),
   });
   const runs = createRuns({
     ports: { ...options.ports, worker: ownName },
@@ -64,7 +70,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     async bringInputs(key, from, signal) {
       const { action } = key;
       using _ = inputHints.use(key, from);
-      const brought = await bringInputs({ local, trees: localTrees, bring: peers.bring }, action, {
+      const brought = await bringInputs({ local, trees: localTrees, bring }, action, {
         hints: [from],
         signal,
       });
@@ -80,7 +86,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       return await hold(handed);
     },
     ownRequest: (request) => requests.own(request),
-    deliver: ports.deliver,
+    deliver,
     onMade: ({ key, closure }, submitter) => outputHints.tell(submitter, key, closure),
     onFailed: (key, reason) => onLog('info', `action ${digestKey(key.action)} could not be run: ${reason}`),
     onGuest({ instance, action }, submitter, change) {
@@ -119,25 +125,31 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     hintInputs: (node, key, prepared, root) => inputHints.tell(node, key, inputsOf(prepared, root)),
     useOutputs: (key, node) => outputHints.use(key, node),
     workerName,
-    deliver: ports.deliver,
+    deliver,
     record,
     onLie: (node, reason) => onLog('warning', `${node}: ${reason}`),
   });
   ports.onParcel(logChannel, (from, body) => logs.onParcel(from, body));
+  // Outputs of guests would not be handed out either.
+  let takesGuests = options.servesBlobs;
+  let slots: Extract<OwnerEvent, { readonly kind: 'slots' }> | undefined;
+  const tellSlots = (): void => {
+    if (!slots) return;
+    const capabilities = [...slots.capabilities, ...trusted.offers].sort();
+    deliver({ ...slots, guests: slots.guests && takesGuests, capabilities });
+  };
   // The machine hears nothing before its start, which follows once this is open.
   let attached: Disposable | undefined;
   const attaching = setImmediate(() => {
     attached = options.owner.attach((event) => {
-      if (event.kind === 'owner') return ports.deliver(event);
-      const capabilities = [...event.capabilities, ...trusted.offers].sort();
-      // Outputs of guests would not be handed out either.
-      const guests = event.guests && options.servesBlobs;
-      ports.deliver({ ...event, guests, capabilities });
+      if (event.kind === 'owner') return deliver(event);
+      slots = event;
+      tellSlots();
     });
   });
 
   function hintsOn(channel: string): BlobHints {
-    const hints = createBlobHints({ send: (to, body) => ports.sendParcel(to, channel, body), bring: peers.bring });
+    const hints = createBlobHints({ send: (to, body) => ports.sendParcel(to, channel, body), bring });
     ports.onParcel(channel, (from, body) => hints.onParcel(from, body));
     return hints;
   }
@@ -173,6 +185,10 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
   }
 
   return {
+    turnGuestsAway() {
+      takesGuests = false;
+      tellSlots();
+    },
     registers,
     offers: trusted.offers,
     holds: () => heldTrees.sketch(),
@@ -218,8 +234,10 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
  * policy, said as what a node offers and an action asks for. The same names let a client choose a node by its platform
  * properties.
  */
-function trustedPlatform({ peerId, certificate, verifyMember }: Identity, { trust, servesBlobs }: OffloadOptions) {
-  const isPublisher = verifyMember(peerId, certificate()).member?.roles.includes(publisherRole) ?? false;
+function trustedPlatform(identity: Identity, { trust, servesBlobs }: OffloadOptions) {
+  const { peerId } = identity;
+  const isPublisher =
+    identity.verifyMember(peerId, identity.certificate()).member?.roles.includes(publisherRole) ?? false;
   const node = `potluck-node=${peerId}`;
   const publisher = 'potluck-publisher=true';
   const own = trust === 'publishers' && isPublisher && servesBlobs ? publisher : node;

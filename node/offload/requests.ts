@@ -2,7 +2,7 @@
  * The actions of this node's own clients while the mesh's machine has them: told to the machine, shown to their clients
  * as far as they are, their outputs fetched and checked, and answered.
  */
-import type { BlobKey, NodeId, RequestId } from '../../mesh/core/ids.ts';
+import type { NodeId, RequestId } from '../../mesh/core/ids.ts';
 import { tokenText } from '../../mesh/core/ids.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';

@@ -3,7 +3,7 @@
  * own clients. What a run leaves is signed, stored and pinned before the machine hears of it.
  */
 import { anyIs } from '@bufbuild/protobuf/wkt';
-import type { ActionKey as ActionName, NodeId, RequestId, Token } from '../../mesh/core/ids.ts';
+import type { ActionKey as ActionName, NodeId, RequestId } from '../../mesh/core/ids.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { PreconditionFailureSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { codes, StatusError, toStatusError } from '../../protos/status.ts';

@@ -140,10 +140,12 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
         return result;
       }
     }
-    const dropped = register?.kind === 'tombstone' ? register.result : undefined;
+    // Whoever asks gets what the register says, or nothing: a copy of anything else would be another answer.
+    const isTold = (name: string): boolean =>
+      register === undefined || (register.kind === 'result') === (name === register.result);
     for (let next = await (firstCopy ?? copies.next()); !next.done; next = await copies.next()) {
       const { from, vouched } = next.value;
-      if (dropped !== undefined && nameOf(key, vouched) === dropped) continue;
+      if (!isTold(nameOf(key, vouched))) continue;
       const result = await accept(key, from, vouched);
       if (result) return result;
     }

@@ -106,11 +106,10 @@ describe('an action of a client here', () => {
   });
 
   test('that takes longer than it may is ended by who runs it', async () => {
-    const action = await anna.prepare(at(ben, { script: 'echo begun; sleep 60' }, 1n));
-    const response = await anna.execute(action, { inlineStdout: true }).response;
+    const action = await anna.prepare(at(ben, { script: 'sleep 60' }, 1n));
+    const response = await anna.execute(action).response;
     expect(response.status?.message).toContain('longer than 1 s');
     expect(response.status?.code).toBe(4);
-    expect(Buffer.from(response.result?.stdoutRaw ?? []).toString()).toBe('begun\n');
     expect(workerOf(response)).toContain(ben.peerId);
   });
 

@@ -20,6 +20,8 @@ type Act =
   | { act: 'attach' | 'detach' | 'cancel' | 'forget'; pick: number }
   | { act: 'end'; pick: number; retriable: boolean; bytes: number }
   | { act: 'wait'; ms: number }
+  | { act: 'mesh'; awake: boolean }
+  | { act: 'stage'; pick: number; stage: 'queued' | 'executing' }
   | { act: 'drain' | 'close' };
 
 const small = fc.nat({ max: 30 });
@@ -50,6 +52,15 @@ const acts: fc.Arbitrary<Act> = fc.oneof(
     }),
   },
   { weight: 40, arbitrary: fc.record({ act: fc.constant('wait' as const), ms: fc.nat({ max: 80 }) }) },
+  { weight: 6, arbitrary: fc.record({ act: fc.constant('mesh' as const), awake: fc.boolean() }) },
+  {
+    weight: 40,
+    arbitrary: fc.record({
+      act: fc.constant('stage' as const),
+      pick: small,
+      stage: fc.constantFrom('queued' as const, 'executing' as const),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ act: fc.constantFrom('drain' as const, 'close' as const) }) },
 );
 
@@ -60,6 +71,8 @@ function createHarness() {
   let serial = 0;
   let wakeAtMs: number | undefined;
   let closed = false;
+  let awake = false;
+  const places = (): number => (awake ? limits.offeredRunsMax : limits.slots);
   /** Started and not yet ended: the run's merge key. */
   const running = new Map<string, { aborted: boolean }>();
   const runs = new Map<string, { key: string | undefined; released: boolean; starts: number; operations: number }>();
@@ -73,7 +86,7 @@ function createHarness() {
       switch (effect.kind) {
         case 'accepted': {
           const key = event.kind === 'submit' ? event.mergeKey : undefined;
-          if (!effect.joined && running.size >= limits.slots) {
+          if (!effect.joined && running.size >= places()) {
             expect(queuedRuns()).toBeLessThan(limits.queuedRunsMax);
           }
           if (!effect.joined) runs.set(effect.run, { key, released: false, starts: 0, operations: 0 });
@@ -94,6 +107,8 @@ function createHarness() {
         case 'start': {
           const run = runs.get(effect.run);
           expect(running.has(effect.run)).toBe(false);
+          expect(running.size).toBeLessThan(places());
+          expect(effect.offered).toBe(awake);
           expect(run?.released).toBe(false);
           if (run) run.starts += 1;
           expect(effect.attempt).toBe(run?.starts);
@@ -141,7 +156,6 @@ function createHarness() {
   };
 
   const checkState = (): void => {
-    expect(running.size).toBeLessThanOrEqual(limits.slots);
     expect(open.size).toBeLessThanOrEqual(limits.openOperationsMax);
     expect(done.size).toBeLessThanOrEqual(limits.finishedOperationsMax);
     expect([...scheduler.operations()].sort()).toEqual([...open.keys(), ...done.keys()].sort());
@@ -153,9 +167,11 @@ function createHarness() {
     );
     expect(new Set(keys).size).toBe(keys.length);
     // Work-conserving: who is in the queue waits for a slot.
-    const ready = [...open.keys()].filter((name) => scheduler.view(name)?.history.at(-1)?.stage === 'queued');
-    const retried = ready.every((name) => (scheduler.view(name)?.history.length ?? 0) > 1);
-    if (running.size < limits.slots) expect(retried).toBe(true);
+    const ready = [...open].flatMap(([name, { run }]) =>
+      scheduler.view(name)?.history.at(-1)?.stage === 'queued' && !running.has(run) ? [run] : [],
+    );
+    const retried = ready.every((run) => (runs.get(run)?.starts ?? 0) > 0);
+    if (running.size < places()) expect(retried).toBe(true);
     // Whatever ends by time has a timer.
     if (done.size > 0 || [...open.values()].some((operation) => operation.waiters === 0)) {
       expect(wakeAtMs).toBeDefined();
@@ -207,6 +223,13 @@ function createHarness() {
           const run = pickFrom([...running.keys()], act.pick);
           if (run !== undefined) this.end(run, act.retriable, act.bytes);
           return;
+        }
+        case 'mesh':
+          awake = act.awake;
+          return step({ kind: 'mesh', awake });
+        case 'stage': {
+          const run = pickFrom([...running.keys()], act.pick);
+          return run === undefined ? undefined : step({ kind: 'stage', run, stage: act.stage });
         }
         case 'wait':
           return advance(act.ms);

@@ -27,7 +27,7 @@ function createStore(from?: Map<string, Uint8Array>) {
     },
     get: async (digest: Digest) => blobs.get(digestKey(digest)),
     missing: async (digests: readonly Digest[]) => missing(digests),
-    async bring(digests: readonly Digest[]) {
+    bring: async (digests: readonly Digest[]): Promise<Digest[]> => {
       const wanted = missing(digests);
       if (wanted.length > 0) batches.push(wanted.length);
       for (const digest of wanted) {
