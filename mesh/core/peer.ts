@@ -15,10 +15,10 @@ import type { Machine } from './machine.ts';
 import type { Member } from './membership/membership.ts';
 import type { Attributes, MachineAttributes, MemberStatus } from './membership/records.ts';
 import type { PeerConfig, PeerEffect, PeerEvent, PeerMessage, PeerRecord } from './peer-types.ts';
-import type { Purpose } from './promises/promises.ts';
+import { createOwnPins, isOwn, numberOf, outside, own } from './own-pins.ts';
 import { createDesk, type DeskEvent } from './registers/desk.ts';
 import { createPersistIds, createSharing, type Sharing } from './sharing.ts';
-import type { SharingEvent } from './sharing-types.ts';
+import type { SharingEffect, SharingEvent } from './sharing-types.ts';
 import { type Coordination, createCoordination, recoverCoordination } from './shards/coordination.ts';
 import { shardOf } from './shards/placement.ts';
 import type { CoordinationEvent } from './shards/types.ts';
@@ -44,25 +44,6 @@ interface Parts {
   gossip: { readonly kind: 'wake' };
   throughput: { readonly kind: 'wake' };
 }
-
-/** What a pin of the peer's own is for. */
-type PinFor =
-  | { readonly kind: 'run'; readonly run: number }
-  | { readonly kind: 'fetch'; readonly fetch: number }
-  | { readonly kind: 'client'; readonly invocation: InvocationId }
-  | { readonly kind: 'upload'; readonly write: number };
-const purposes: { readonly [K in PinFor['kind']]: Purpose } = {
-  run: 'replica',
-  fetch: 'handOver',
-  client: 'ownClient',
-  upload: 'replica',
-};
-
-/** The numbers of pins and reservations in the sharing machine: even ones are the peer's own, odd ones the outside's. */
-const own = (id: number): number => 2 * id;
-const outside = (id: number): number => 2 * id + 1;
-const isOwn = (id: number): boolean => id % 2 === 0;
-const numberOf = (id: number): number => Math.trunc(id / 2);
 
 /** Creates a peer from its own records, oldest first. It is silent until its `start` event. */
 export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], nowMs: number): Peer {
@@ -125,12 +106,10 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
   });
   const leaders: (NodeId | undefined)[] = new Array<NodeId | undefined>(config.shards).fill(undefined);
   const invocations = new Map<RequestId, InvocationId>();
-  const clientPins = new Map<InvocationId, number[]>();
-  const pinsFor = new Map<number, PinFor>();
+  const pins = createOwnPins((event) => errands.add('sharing', event));
   // Messages to this node itself, in order; one that waits for the disk holds back none of the others.
   const ownMail: { readonly message: PeerMessage; readonly after: number | undefined }[] = [];
   let durableTo = 0;
-  let nextPin = 0;
   let slots: Pick<Extract<PeerEvent, { kind: 'slots' }>, 'guests' | 'guestSlots' | 'slots' | 'capabilities'> = {
     slots: 0,
     guests: false,
@@ -151,24 +130,10 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
           errands.wakeAt('sharing', effect.atMs);
           break;
         case 'pinned':
-        case 'pinRefused': {
-          const { kind, blob } = effect;
-          if (!isOwn(effect.pin)) {
-            effects.push({ ...effect, pin: numberOf(effect.pin) });
-            break;
-          }
-          const pinFor = pinsFor.get(numberOf(effect.pin)) as PinFor;
-          const purpose = purposes[pinFor.kind];
-          onPin(effect.pin, pinFor, kind === 'pinned' ? effect.untilMs - nowInStepMs : undefined);
-          effects.push({
-            kind: 'note',
-            note:
-              kind === 'pinned'
-                ? { kind, blob, purpose, untilMs: effect.untilMs }
-                : { kind, blob, reason: effect.reason },
-          });
+        case 'pinRefused':
+          if (isOwn(effect.pin)) onPin(effect);
+          else effects.push({ ...effect, pin: numberOf(effect.pin) });
           break;
-        }
         case 'reserved':
         case 'reserveRefused': {
           const { kind, reservation } = effect;
@@ -240,7 +205,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'wakeAt':
         return errands.wakeAt('submitter', effect.atMs);
       case 'pinHandedOver':
-        return pin(effect.result, effect.forMs, { kind: 'fetch', fetch: effect.fetch });
+        return pins.pin(effect.result, effect.forMs, { kind: 'fetch', fetch: effect.fetch });
       case 'runOwn':
       case 'stopOwn':
       case 'ownWaiting':
@@ -249,7 +214,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
         const invocation = invocations.get(effect.request) as InvocationId;
         invocations.delete(effect.request);
         if (effect.answer.kind === 'result') {
-          pin(effect.answer.outcome.result, limits.clientPinMs, { kind: 'client', invocation });
+          pins.pin(effect.answer.outcome.result, limits.clientPinMs, { kind: 'client', invocation });
         }
         effects.push(effect);
         return;
@@ -278,7 +243,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
           errands.wakeAt('desk', effect.atMs);
           break;
         case 'pin':
-          pin(effect.result, limits.replicaPinMs, { kind: 'upload', write: effect.write });
+          pins.pin(effect.result, limits.replicaPinMs, { kind: 'upload', write: effect.write });
           break;
         case 'lookedUp':
           effects.push(effect);
@@ -308,7 +273,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'release':
         return errands.add('sharing', { kind: 'release', reservation: own(effect.run) });
       case 'pinOutputs':
-        return pin(effect.outcome.result, limits.replicaPinMs, { kind: 'run', run: effect.run });
+        return pins.pin(effect.outcome.result, limits.replicaPinMs, { kind: 'run', run: effect.run });
       case 'slots':
       case 'ownEnded':
       case 'ownClaimed':
@@ -326,42 +291,31 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
     }
   }
 
-  function pin(blob: BlobKey, forMs: number, pinFor: PinFor): void {
-    nextPin += 1;
-    pinsFor.set(nextPin, pinFor);
-    errands.add('sharing', { kind: 'pin', pin: own(nextPin), blob, purpose: purposes[pinFor.kind], forMs });
-  }
-
-  /** `forMs` is undefined when the pin was refused. */
-  function onPin(id: number, pinFor: PinFor, forMs: number | undefined): void {
-    pinsFor.delete(numberOf(id));
+  function onPin(effect: Extract<SharingEffect, { readonly kind: 'pinned' | 'pinRefused' }>): void {
+    const { pinFor, forMs, note } = pins.answered(effect, nowInStepMs);
     switch (pinFor.kind) {
       case 'run': {
         const { run } = pinFor;
-        return errands.add(
-          'executor',
-          forMs === undefined ? { kind: 'pinRefused', run } : { kind: 'pinned', run, forMs },
-        );
+        errands.add('executor', forMs === undefined ? { kind: 'pinRefused', run } : { kind: 'pinned', run, forMs });
+        break;
       }
       case 'fetch': {
         const { fetch } = pinFor;
-        return errands.add(
+        errands.add(
           'submitter',
           forMs === undefined ? { kind: 'pinRefused', fetch } : { kind: 'pinned', fetch, forMs },
         );
-      }
-      case 'client': {
-        if (forMs === undefined) return;
-        const pinned = clientPins.get(pinFor.invocation);
-        if (pinned) pinned.push(id);
-        else clientPins.set(pinFor.invocation, [id]);
-        return;
+        break;
       }
       case 'upload':
-        return errands.add('desk', { kind: 'pinned', write: pinFor.write, forMs });
+        errands.add('desk', { kind: 'pinned', write: pinFor.write, forMs });
+        break;
+      case 'client':
+        break;
       default:
         pinFor satisfies never;
     }
+    effects.push({ kind: 'note', note });
   }
 
   function post(to: NodeId, message: PeerMessage, after: number | undefined): void {
@@ -478,9 +432,7 @@ export function createPeer(config: PeerConfig, restored: readonly PeerRecord[], 
       case 'cancel':
         return errands.add('submitter', event);
       case 'invocationEnded':
-        for (const id of clientPins.get(event.invocation) ?? []) errands.add('sharing', { kind: 'unpin', pin: id });
-        clientPins.delete(event.invocation);
-        return;
+        return pins.ended(event.invocation);
       case 'slots':
         slots = event;
         errands.add('executor', event);

@@ -21,6 +21,7 @@ const rebuilding = 'mesh/core/claims/rebuilding.ts';
 const handingOver = 'mesh/core/agents/executor/handing-over.ts';
 const yielding = 'mesh/core/agents/executor/yielding.ts';
 const submitter = 'mesh/core/agents/submitter.ts';
+const placing = 'mesh/core/agents/submitter/placing.ts';
 const fetching = 'mesh/core/agents/submitter/fetching.ts';
 const membership = 'mesh/core/membership/membership.ts';
 const promises = 'mesh/core/promises/promises.ts';
@@ -386,7 +387,7 @@ export const mutations: readonly Mutation[] = [
     name: 'no local run when the mesh is silent',
     edits: [
       {
-        file: submitter,
+        file: placing,
         find: 'if (request.local || !policy.canRunHere(request.item)) return;',
         replace: "if (request.local || !policy.canRunHere(request.item) || why !== 'lastTry') return;",
       },
