@@ -49,6 +49,8 @@ export interface Ledger {
   isDropped(action: string, instance: string, fingerprint: string): boolean;
   /** Whether any result of the action was. */
   hasDropped(action: string, instance: string): boolean;
+  /** Whether one was dropped here alone: members may still have it. */
+  isDroppedHere(action: string, instance: string): boolean;
   /** Whether the action did not come out the same twice, once. */
   isNonDeterministic(action: string, instance: string): boolean;
   /** Resolves when everything added is written. */
@@ -59,6 +61,7 @@ export interface Ledger {
 export function openLedger(path: string, onProblem: (reason: string) => void): Ledger {
   const all = readLedger(path);
   const dropped = new Map<string, Set<string>>();
+  const droppedHere = new Set<string>();
   const nonDeterministic = new Set<string>();
   let writing: Promise<void> = Promise.resolve();
   for (const mismatch of all) index(mismatch);
@@ -70,6 +73,7 @@ export function openLedger(path: string, onProblem: (reason: string) => void): L
   function index({ action, instance, known, verdict, dropped: how }: Mismatch): void {
     if (how === 'no') return;
     const key = `${action} ${instance}`;
+    if (how === 'here') droppedHere.add(key);
     if (verdict === 'nonDeterministic') nonDeterministic.add(key);
     dropped.set(key, (dropped.get(key) ?? new Set()).add(known.fingerprint));
   }
@@ -89,6 +93,7 @@ export function openLedger(path: string, onProblem: (reason: string) => void): L
     mismatches: () => [...all].reverse(),
     isDropped: (action, instance, fingerprint) => dropped.get(`${action} ${instance}`)?.has(fingerprint) ?? false,
     hasDropped: (action, instance) => dropped.has(`${action} ${instance}`),
+    isDroppedHere: (action, instance) => droppedHere.has(`${action} ${instance}`),
     isNonDeterministic: (action, instance) => nonDeterministic.has(`${action} ${instance}`),
     settled: () => writing,
   };

@@ -19,6 +19,7 @@ let cora: OfficeNode;
 beforeAll(async () => {
   office = await openOffice({ lends: 1 }, { lends: 1 }, { lends: 1 });
   [anna, ben, cora] = office.nodes as [OfficeNode, OfficeNode, OfficeNode];
+  await until(async () => (await ask<TopFrame>(anna, 'top')).peers.every(({ guestSlots }) => guestSlots > 0));
 }, 90_000);
 afterAll(() => office?.[Symbol.asyncDispose]());
 
@@ -130,6 +131,20 @@ test('a member is drained by hand, shown so with the reason, and let back', asyn
   expect(await drainedAs()).toBeNull();
   expect((await command('drain', anna.peerId)).stderr).toContain('that is this node');
   expect((await command('drain', 'nobody-of-this-name')).stderr).toContain('is not known here');
+});
+
+test('in a mesh of two a node believes what it saw itself, and its clients get what it makes anew', async () => {
+  await using pair = await openOffice({ lends: 0 }, { lends: 1 });
+  const [dora, emil] = pair.nodes as [OfficeNode, OfficeNode];
+  const action = await dora.prepare({ script: 'echo true > out', command: { outputPaths: ['out'] } });
+  await plantForged(emil, action, 'out', 'forged\n');
+  await until(() => isKnown(dora, action));
+  const job = await audited(dora, action);
+  expect(job).toMatchObject({ verdict: 'wrong', mismatch: { dropped: 'here' } });
+  expect((await ask<AuditStatus>(emil, 'audit')).mismatches).toEqual([]);
+  const response = await dora.execute(action).response;
+  expect(response.cachedResult).toBe(false);
+  expect(await dora.text(response.result?.outputFiles[0]?.digest)).toBe('true\n');
 });
 
 /** As a member does that wants others to use what it made up. */
