@@ -192,7 +192,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const taken = false;',
       },
     ],
-    seed: 47,
+    seed: 62,
     checker: 'one-claim',
   },
   {
@@ -205,7 +205,7 @@ export const mutations: readonly Mutation[] = [
           '      const task = table.current(from, ref);\n      if (task?.claim) task.claim.expiresAtMs = nowMs + limits.claimLeaseMs;\n      outbox.renewed(from, ref, limits.claimLeaseMs);',
       },
     ],
-    seed: 3,
+    seed: 2,
     checker: 'one-claim',
   },
   {
@@ -367,7 +367,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const outdated = false;',
       },
     ],
-    seed: 30,
+    seed: 67,
     checker: 'outputs-promised',
   },
   {
@@ -410,8 +410,8 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     calm: true,
-    seed: 49,
-    checker: 'every-action-ends',
+    seed: 1,
+    checker: 'duplicates',
   },
   {
     name: 'membership records believed without a signature',
