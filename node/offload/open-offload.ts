@@ -127,6 +127,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     workerName,
     deliver,
     record,
+    invalidate: (key, result) => registers.invalidate(key, result, 'wrong'),
     onLie: (node, reason) => onLog('warning', `${node}: ${reason}`),
   });
   ports.onParcel(logChannel, (from, body) => logs.onParcel(from, body));

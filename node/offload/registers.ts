@@ -6,10 +6,9 @@ import type { ActionKey as ActionName, BlobKey } from '../../mesh/core/ids.ts';
 import type { PeerEffect, PeerEvent } from '../../mesh/core/peer.ts';
 import type { FoundRegister } from '../../mesh/core/registers/messages.ts';
 import { toBinary } from '@bufbuild/protobuf';
-import { type VouchedResult, VouchedResultSchema } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
+import { VouchedResultSchema } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
 import { digestOf } from '../../protos/hasher.ts';
 import type { Looked, Registers } from '../peers/registers.ts';
-import type { ActionKey } from '../storage/action-cache.ts';
 import type { LocalBlobStore } from '../storage/blob-store.ts';
 import { createResultClosures } from '../storage/result-closure.ts';
 import { actionName, blobName } from './keys.ts';
@@ -67,8 +66,8 @@ export function createRegisters({ local, hold, deliver }: RegistersOptions): Ope
       if (missing.length > 0 || !(await hold(blobName(digest), [digest, ...needed]))) return;
       deliver({ kind: 'publish', key: actionName(key), result: blobName(digest) });
     },
-    invalidate(key, vouched, reason) {
-      deliver({ kind: 'invalidate', key: actionName(key), result: resultName(key, vouched), reason });
+    invalidate(key, result, reason) {
+      deliver({ kind: 'invalidate', key: actionName(key), result, reason });
     },
     perform({ lookup, found, answered }) {
       const asked = waiting.get(lookup);
@@ -88,9 +87,4 @@ export function createRegisters({ local, hold, deliver }: RegistersOptions): Ope
       gathered = new Map();
     },
   };
-}
-
-/** The name under which registers know a result. */
-function resultName({ action }: ActionKey, vouched: VouchedResult): BlobKey {
-  return blobName(digestOf(action.fn, toBinary(VouchedResultSchema, vouched)));
 }

@@ -2,7 +2,7 @@
  * The actions of this node's own clients while the mesh's machine has them: told to the machine, shown to their clients
  * as far as they are, their outputs fetched and checked, and answered.
  */
-import type { NodeId, RequestId } from '../../mesh/core/ids.ts';
+import type { BlobKey, NodeId, RequestId } from '../../mesh/core/ids.ts';
 import { tokenText } from '../../mesh/core/ids.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
@@ -46,6 +46,8 @@ export interface RequestsOptions {
   readonly workerName: (node: NodeId) => string;
   readonly deliver: (event: RequestEvent) => void;
   readonly record: Recorder;
+  /** Has the register drop a result that is wrong. */
+  readonly invalidate: (key: ActionKey, result: BlobKey) => void;
   /** A member handed over what it should not have; a sentence. */
   readonly onLie: (node: NodeId, reason: string) => void;
 }
@@ -117,7 +119,7 @@ export function createRequests(options: RequestsOptions): Requests {
         if (!signal.aborted) deliver({ kind: 'outputsFetched', fetch, outcome: outcomeOf(brought.handed) });
         return;
       }
-      if (brought.kind === 'lie') blame(request, from, brought.reason);
+      if (brought.kind === 'lie') blame(request, from, result, brought.reason);
       if (!signal.aborted) {
         deliver({ kind: 'outputsFetched', fetch, outcome: undefined, ...(brought.kind === 'lie' && { lied: true }) });
       }
@@ -128,8 +130,10 @@ export function createRequests(options: RequestsOptions): Requests {
     }
   }
 
-  function blame({ named, key }: Request, node: NodeId, reason: string): void {
+  function blame({ named, key }: Request, node: NodeId, result: BlobKey, reason: string): void {
     record({ kind: 'lied', atMs: clock.nowMs(), action: named.action, node, reason });
+    // It may have been committed all the same, or be about to.
+    options.invalidate(key, result);
     options.onLie(node, `its result of action ${blobName(key.action)} was refused: ${reason}`);
   }
 
@@ -151,7 +155,7 @@ export function createRequests(options: RequestsOptions): Requests {
     const { signal } = request.offered;
     const brought = await results.bring(expected, { hints: executor === self ? [] : [executor], signal });
     if (brought.kind !== 'here') {
-      if (brought.kind === 'lie') blame(request, executor, brought.reason);
+      if (brought.kind === 'lie') blame(request, executor, outcome.result, brought.reason);
       return failedReport(new StatusError('UNAVAILABLE', `the result was found, but ${brought.reason}`), true);
     }
     const { handed } = brought;

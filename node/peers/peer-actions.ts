@@ -123,7 +123,11 @@ export function createPeerActions(options: PeerActionsOptions): PeerActions {
     if (digest.sizeBytes > limits.resultBytesMax) return undefined;
     const hints = [...new Set([executor, ...holders.map(({ holder }) => holder)])];
     const bytes = (await blobs.get(digest)) ?? ((await fetches.fetch(digest, { hints })) && (await blobs.get(digest)));
-    const vouched = bytes ? parseVouched(bytes) : undefined;
+    if (!bytes) return undefined;
+    const vouched = parseVouched(bytes);
+    const checked = vouched && vouching.check(key, vouched);
+    // Nobody else should come across it.
+    if (!checked || (checked.refused !== undefined && checked.isLie)) registers()?.invalidate(key, result, 'wrong');
     return vouched && (await accept(key, executor, vouched));
   }
 

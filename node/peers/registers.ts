@@ -1,4 +1,5 @@
 /** What the tier asks the mesh's coordinators; whoever drives the machine answers (node/offload/registers.ts). */
+import type { BlobKey } from '../../mesh/core/ids.ts';
 import type { InvalidationReason, Register } from '../../mesh/core/registers/types.ts';
 import type { ActionResult } from '../../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
 import type { VouchedResult } from '../../protos/gen/potluck/mesh/v1/results_pb.ts';
@@ -15,6 +16,6 @@ export interface Registers {
   lookUp(key: ActionKey): Promise<Looked>;
   /** Offers a result that nobody had claimed; its blobs are here. It fills an empty register only. */
   publish(key: ActionKey, result: ActionResult, vouched: VouchedResult): Promise<void>;
-  /** Has an entry dropped everywhere. */
-  invalidate(key: ActionKey, vouched: VouchedResult, reason: InvalidationReason): void;
+  /** Has an entry that names this result blob dropped everywhere. */
+  invalidate(key: ActionKey, result: BlobKey, reason: InvalidationReason): void;
 }

@@ -19,6 +19,8 @@ export interface OfficeNode extends TestNode {
 
 export interface Office extends AsyncDisposable {
   readonly nodes: readonly OfficeNode[];
+  /** Makes a directory that of a further member, once; returns where the first node is reached. */
+  admit(dataDir: string): Promise<string>;
 }
 
 /** What a node has for itself, and what it lends. */
@@ -39,19 +41,19 @@ export async function openOffice(...desks: readonly Desk[]): Promise<Office> {
   // With invitations out it is awake from its start.
   const founder = openIdentity({ dataDir: first });
   if (!founder) throw new Error('no identity');
-  const tokens = desks.map(() => invite(founder, { ttlMs: 300_000, roles: ['executor'] }));
+  const tokens = [...desks, undefined].map(() => invite(founder, { ttlMs: 300_000, roles: ['executor'] }));
+  const admit = async (at: number, dataDir: string): Promise<string> => {
+    const { secret, notAfterMs } = tokens[at] as (typeof tokens)[number];
+    const [address = ''] = nodes[0]?.node.status().mesh?.addresses ?? [];
+    const token = { secret, notAfterMs, addresses: [address], meshId: founder.mesh.id, issuer: founder.peerId };
+    await join(token, { dataDir, name: `desk ${at}` });
+    return address;
+  };
   const nodes: OfficeNode[] = [];
   for (const [at, { lends = 0, trust = 'members', ...config }] of desks.entries()) {
     const dataDir = dirs[at] as string;
     const bootstrap = nodes.flatMap(({ node }) => node.status().mesh?.addresses ?? []);
-    if (at > 0) {
-      const { secret, notAfterMs } = tokens[at] as (typeof tokens)[number];
-      const meshId = founder.mesh.id;
-      await join(
-        { secret, notAfterMs, addresses: bootstrap.slice(0, 1), meshId, issuer: founder.peerId },
-        { dataDir, name: `desk ${at}` },
-      );
-    }
+    if (at > 0) await admit(at, dataDir);
     await chmod(dataDir, 0o755);
     const log: string[] = [];
     const node = await openNode(
@@ -84,7 +86,7 @@ export async function openOffice(...desks: readonly Desk[]): Promise<Office> {
   }
   await until(() => nodes.every((node) => isReady(node, nodes.length)), 60_000);
   const open = parts.move();
-  return { nodes, [Symbol.asyncDispose]: () => open.disposeAsync() };
+  return { nodes, admit: (dataDir) => admit(desks.length, dataDir), [Symbol.asyncDispose]: () => open.disposeAsync() };
 }
 
 /** The platform of an action that only this node may run. */
