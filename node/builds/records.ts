@@ -14,6 +14,7 @@ export interface Decision {
   /** `null`: it could not run there. */
   readonly hereMs: number | null;
   readonly elsewhereMs: number | null;
+  /** A word such as `soonerElsewhere`; see reasons.ts. */
   readonly why: string;
 }
 

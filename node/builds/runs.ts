@@ -3,6 +3,7 @@ import { digestKey } from '../../protos/digest.ts';
 import type { NamedAction } from '../offload/events.ts';
 import type { EventOf } from './events.ts';
 import * as limits from './limits.ts';
+import { reasonText } from './reasons.ts';
 import type { ActionRecord, ActionSource, Decision, RunningAction, Step } from './records.ts';
 
 export interface Runs {
@@ -79,7 +80,7 @@ export function createRuns(): Runs {
       const run = runs.get(id);
       if (!run) return;
       run.decision = { where, hereMs: finite(hereMs), elsewhereMs: finite(elsewhereMs), why };
-      note(run, atMs, `${where === 'here' ? 'kept here' : 'offered to the mesh'}: ${why}`, null);
+      note(run, atMs, `${where === 'here' ? 'kept here' : 'offered to the mesh'}: ${reasonText(why)}`, null);
     },
     progress({ run: id, atMs, stage, node = null }) {
       const run = runs.get(id);

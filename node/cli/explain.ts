@@ -1,5 +1,6 @@
 /** `potluck explain`: why an action ran where it ran. */
 import type { ActionRecord, ActionSource, Decision, Explanation, Step } from '../builds/records.ts';
+import { reasonText } from '../builds/reasons.ts';
 import type { TopFrame } from '../builds/top.ts';
 import { apiSettings, namesOf, openApi, operandOf } from './api.ts';
 import { actionName, localTime } from './builds.ts';
@@ -74,7 +75,7 @@ function decisionLines(decision: Decision | null): string[] {
   const { where, hereMs, elsewhereMs, why } = decision;
   const expected = (ms: number | null): string => (ms === null ? 'never' : formatDuration(ms));
   return [
-    `  ${where === 'here' ? 'kept here' : 'offered to the mesh'}: ${printable(why)}; expected ${expected(hereMs)} here, ${expected(elsewhereMs)} elsewhere`,
+    `  ${where === 'here' ? 'kept here' : 'offered to the mesh'}: ${printable(reasonText(why))}; expected ${expected(hereMs)} here, ${expected(elsewhereMs)} elsewhere`,
   ];
 }
 

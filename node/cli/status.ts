@@ -64,6 +64,7 @@ function describe(status: NodeStatus): string[] {
       `${count(counters.evictedBlobs, 'blob')} (${formatBytes(counters.evictedBytes)}); ${counters.badBlobs} found bad`,
     ],
     ...(execution ? executionRows(execution) : [['Execution', 'off: this node only caches']]),
+    ['Results', resultsText(status.offload)],
     ...meshRows(status.mesh),
     ...(status.mesh?.state === 'connected' && status.sharing ? sharingRows(status.sharing) : []),
     ...(status.owner ? [lendingRow(status.owner)] : []),
@@ -75,6 +76,11 @@ function describe(status: NodeStatus): string[] {
     .slice(-problemsShownMax)
     .map(({ time, level, message }) => `  ${time} ${level}: ${printable(message)}`);
   return [...formatTable(rows), ...(problems.length > 0 ? ['', 'Recent problems:', ...problems] : [])];
+}
+
+function resultsText({ answered, guests }: NodeStatus['offload']): string {
+  const own = `${answered['hit-local'] + answered['hit-peer']} from the cache, ${answered.here} run here, ${answered.peer} on peers`;
+  return `${own}; ${guests.succeeded + guests.failed} for members`;
 }
 
 function executionRows(execution: ExecutionStatus): string[][] {

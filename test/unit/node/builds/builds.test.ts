@@ -97,7 +97,7 @@ test('an action is explained with the whole way of its request', async () => {
       where: 'mesh',
       hereMs: 9_000,
       elsewhereMs: Number.POSITIVE_INFINITY,
-      why: 'no slot is free',
+      why: 'soonerElsewhere',
     },
     { kind: 'progress', atMs: at(2), run: 'a', stage: 'fetching', node: 'carl' },
     { kind: 'retried', atMs: at(20), run: 'a', why: 'carl is gone' },
@@ -117,12 +117,12 @@ test('an action is explained with the whole way of its request', async () => {
       retries: 1,
       fetchMs: 58,
     });
-    expect(requests[0]?.decision).toEqual({ where: 'mesh', hereMs: 9_000, elsewhereMs: null, why: 'no slot is free' });
+    expect(requests[0]?.decision).toEqual({ where: 'mesh', hereMs: 9_000, elsewhereMs: null, why: 'soonerElsewhere' });
     // It would have waited here for what was expected beyond its own run.
     expect(requests[0]?.savedMs).toBe(9_000);
     expect(requests[0]?.history.map(({ afterMs, what, node }) => `${afterMs} ${what} ${node ?? ''}`.trim())).toEqual([
       '0 submitted',
-      '1 offered to the mesh: no slot is free',
+      '1 offered to the mesh: elsewhere was expected to be sooner',
       '2 fetching carl',
       '20 tried again: carl is gone carl',
       '30 fetching ben',
