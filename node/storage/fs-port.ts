@@ -2,7 +2,7 @@
  * The few file-system calls the store makes, as a port: production over node:fs; tests put one here that fails on
  * command, or that forgets everything not synced (test/unit/node/storage/forgetful-fs.ts).
  */
-import { type BigIntStats, closeSync, constants, fstatSync, fsync, openSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, fstatSync, fsync, openSync, statfsSync } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import { promisify } from 'node:util';
 
@@ -76,7 +76,8 @@ export const nodeFs: FsPort = {
         ['ENOENT', 'ENOTDIR'].includes(error.code ?? '') ? [] : Promise.reject(error),
       ),
   async freeBytes(path) {
-    const { bavail, bsize } = await fs.statfs(path);
+    // The system has it in memory, and each commit asks.
+    const { bavail, bsize } = statfsSync(path);
     return bavail * bsize;
   },
   async syncDir(path) {
