@@ -106,14 +106,14 @@ export function createExecutor(config: ExecutorConfig): Executor {
     const unwelcome = isGuest && !yielding.welcome;
     const free = isGuest ? freeGuestSlots() : freeSlots();
     const full = claim.reserved ? runs.reservations() >= limits.reservationsMax : free === 0;
-    if (own || claim.stay || unwelcome || full || runs.size >= limits.runsMax) {
+    // What waits here to be run without a claim is run so; whoever asked for that does not ask leaders any more.
+    const isQueued = ownQueue.some(({ request }) => request === claim.request);
+    if (own || isQueued || claim.stay || unwelcome || full || runs.size >= limits.runsMax) {
       if (!claim.stay) pulling.refused(from, nowMs);
       const { shard, key, token } = claim;
       return send(from, { kind: 'giveBack', claims: [{ shard, key, token }] });
     }
-    const run = runs.addClaimed(claim, from, nowMs);
-    if (run.own !== undefined && unqueue(run.own)) emit({ kind: 'ownClaimed', request: run.own, token: claim.token });
-    keepAlive(run, from, nowMs);
+    keepAlive(runs.addClaimed(claim, from, nowMs), from, nowMs);
   }
 
   /** What runs here already for an own client goes on under this claim. */
@@ -201,14 +201,9 @@ export function createExecutor(config: ExecutorConfig): Executor {
     emit({ kind: 'ownUnclaimed', request });
   }
 
-  function unqueue(request: RequestId): boolean {
+  function stopOwn(request: RequestId): void {
     const at = ownQueue.findIndex((own) => own.request === request);
     if (at >= 0) ownQueue.splice(at, 1);
-    return at >= 0;
-  }
-
-  function stopOwn(request: RequestId): void {
-    unqueue(request);
     for (const run of [...runs.all()]) {
       if (run.own !== request) continue;
       run.own = undefined;

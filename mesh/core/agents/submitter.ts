@@ -113,7 +113,11 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
 
   function onOwnFailed(request: Request, reason: 'executorFault' | 'inputsMissing' | 'actionInvalid', token?: Token) {
     if (reason !== 'executorFault') return answer(request, { kind: 'failed', reason }, true);
-    if (request.givenUp) return answer(request, { kind: 'failed', reason: request.givenUp }, true);
+    if (request.givenUp) {
+      // Others could not get its inputs; this machine had them.
+      const last = request.givenUp === 'inputsMissing' ? reason : request.givenUp;
+      return answer(request, { kind: 'failed', reason: last }, true);
+    }
     // Its leader was told, and says who is next; or another runs it anyway.
     if (token || request.claimedBy !== undefined) return;
     request.localFaults += 1;
@@ -322,7 +326,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     Object.assign(request, { local: undefined, hedged: false, claimedBy: self, idleSinceMs: undefined });
     placing.sayProgress(request, 'executing', self);
     // It merged with what runs here for somebody else: its leader has to know that it waits as well.
-    if (!request.offered && !request.item.doNotCache) outgoing.add(request);
+    if (!request.offered && !request.item.doNotCache && !request.givenUp) outgoing.add(request);
   }
 
   function onOwnUnclaimed(id: RequestId): void {

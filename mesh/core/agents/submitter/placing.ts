@@ -33,7 +33,7 @@ export interface Placing {
   runHere(request: Request, why: Decision['why']): void;
   /** The same action runs elsewhere too: the one that is likely to be done later stops. */
   merge(request: Request, node: NodeId, ageMs: number): void;
-  /** The mesh does not run it: here it is tried once, unless it failed here before. */
+  /** The mesh does not run it: here it is tried once, unless that is hopeless. */
   giveUp(request: Request, reason: FailedReason): void;
   sayProgress(request: Request, stage: 'queued' | 'fetching' | 'executing', node: NodeId | undefined): void;
 }
@@ -152,7 +152,9 @@ export function createPlacing(config: SubmitterConfig, port: PlacingPort): Placi
     request.accepted = false;
     request.claimedBy = undefined;
     if (request.local) return;
-    if (request.localFaults > 0 || !policy.canRunHere(request.item)) {
+    // What killed its executors and failed here too is not tried again; what this machine broke, it broke already.
+    const isHopeless = request.localFaults > 0 && (reason === 'tooManyDeaths' || reason === 'executorFault');
+    if (isHopeless || !policy.canRunHere(request.item)) {
       return port.fail(request, reason);
     }
     runHere(request, 'lastTry');

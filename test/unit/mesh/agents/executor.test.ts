@@ -312,3 +312,22 @@ test('while own actions wait no guests are asked for, until slots stay free all 
   const later = executor.step({ kind: 'wake' }, 10 + executorLimits.ownFirstMs);
   expect(pullOf(later)).toMatchObject({ message: { slots: 2, ownOnly: false } });
 });
+
+test('a claim that comes late for what waits here to be run without one is given back', () => {
+  const executor = create(1);
+  start(executor);
+  executor.step({ kind: 'runOwn', request: 'me/9', key: 'sha256/ff/1/', spaceBytes: 10, isMergeable: false }, 10);
+  const late = {
+    key: 'sha256/ff/1/',
+    request: 'me/9',
+    submitter: 'me',
+    token: { ...token, counter: 8 },
+    reserved: true,
+  };
+  expect(sentKinds(grant(executor, late, 11))).toContain('giveBack');
+  expect(executor.step({ kind: 'ran', run: 1, outcome, runMs: 8 }, 20)).toContainEqual({
+    kind: 'reserve',
+    run: 2,
+    spaceBytes: 10,
+  });
+});

@@ -535,3 +535,14 @@ test('the executor hears when own actions wait for anybody, and when they do not
   expect(offered).toContainEqual({ kind: 'ownWaiting', waiting: true });
   expect(state(world, claimed(token), 5)).toContainEqual({ kind: 'ownWaiting', waiting: false });
 });
+
+test('what others could not get the inputs of is tried here, also when it failed here once', () => {
+  const world = create({ free: 1 });
+  world.submitter.step({ kind: 'execute', item }, 0);
+  begins(world, 0);
+  ownEnded(world, 5, { outcome: undefined, reason: 'executorFault' });
+  const effects = state(world, ended('inputsMissing', { executor: 'eva', reason: 'inputsMissing' }), 10);
+  expect(count(effects, 'runOwn')).toBe(1);
+  begins(world, 20);
+  expect(ownEnded(world, 30)).toContainEqual(expect.objectContaining({ kind: 'answer' }));
+});
