@@ -63,6 +63,9 @@ export const bubblewrapArgumentsMax = 8_000;
 /** The start-up trial of bubblewrap. */
 export const trialTimeoutMs = 10_000;
 
+/** When less than this share of the processors was idle, a guest that ran out of time may have had none of them. */
+export const crowdedIdleShare = 0.1;
+
 // Freezing.
 /** How long a freeze or thaw is waited for, and how often it is looked at. */
 export const freezeWaitMs = 1_000;

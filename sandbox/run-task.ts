@@ -196,7 +196,7 @@ async function execute(
   const command = runner.start({ plan, ...staged, directory }, streams, guest);
   kill = command.kill;
   let timedOut = false;
-  using _timer = limitTime(timeoutMs, control, () => {
+  using limit = limitTime(timeoutMs, control, () => {
     timedOut = true;
     command.kill();
   });
@@ -207,6 +207,9 @@ async function execute(
     signal.throwIfAborted();
     const problem = disk.problem ?? share?.problem;
     if (problem) throw problem;
+    if (guest && timedOut && limit.crowded) {
+      throw new StatusError('RESOURCE_EXHAUSTED', 'the processors here were too busy for a guest to end in its time');
+    }
     if (guest && outOfMemory) {
       // Its own node may have more for it: this says nothing about the action.
       throw new StatusError('RESOURCE_EXHAUSTED', 'the memory that guests may use here was not enough for this one');

@@ -20,7 +20,7 @@ export interface OwnerStatus {
   readonly guestsWelcome: boolean;
   /** Why they are not; a sentence. */
   readonly reason: string | null;
-  /** The last look at the machine; `null` while nobody has to know. What is absent in it could not be told. */
+  /** The last look at the machine; `null` while nobody has to know. What is absent in it could not be told; input that there never was is `null`. */
   readonly reading: MachineReading | null;
 }
 

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { type Process, processTree } from '../../../sandbox/processes.ts';
+import type { StatusError } from '../../../protos/status.ts';
 import { createRunControl } from '../../../sandbox/run-control.ts';
 import { until } from '../../support/until.ts';
 import { isolatedSandbox, noBubblewrap, processesWith, testSandbox } from './support.ts';
@@ -44,7 +45,7 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: on, g
   test('stands still while frozen, and goes on afterwards', async () => {
     const marker = newMarker();
     const control = createRunControl();
-    const script = `: ${marker}; i=0; while [ ! -e stop ] && [ $i -lt 300000 ]; do i=$((i+1)); done; echo done`;
+    const script = `: ${marker}; i=0; while [ ! -e stop ] && [ $i -lt 150000 ]; do i=$((i+1)); done; echo done`;
     const run = on.sh(script, { guest, options: { control } });
     await until(() => ticks(marker) > 2);
     await control.freeze();
@@ -79,10 +80,10 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: on, g
     const control = createRunControl();
     const phases: string[] = [];
     const onPhase = (phase: string) => phases.push(phase);
-    const run = on.sh('sleep 0.4; echo in time', { guest, timeoutMs: 800, options: { control, onPhase } });
+    const run = on.sh('sleep 0.2; echo in time', { guest, timeoutMs: 1_500, options: { control, onPhase } });
     await until(() => phases.includes('running'));
     await control.freeze();
-    await sleep(1_000);
+    await sleep(1_600);
     await control.thaw();
     expect(await run).toMatchObject({ kind: 'exited', stdout: 'in time\n' });
 
@@ -91,7 +92,12 @@ describe.skipIf(process.platform !== 'linux').for(kinds)('$name', ({ made: on, g
     await other.freeze();
     await sleep(300);
     await other.thaw();
-    expect((await late).kind).toBe('timed-out');
+    // A guest on a machine that is busy gets no verdict: it may have had no processor.
+    const kind = await late.then(
+      (ended) => ended.kind,
+      ({ code }: StatusError) => code,
+    );
+    expect(guest ? ['timed-out', 'RESOURCE_EXHAUSTED'] : ['timed-out']).toContain(kind);
   });
 
   test('is not started before the thaw when it was frozen before', async () => {
