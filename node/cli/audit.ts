@@ -56,14 +56,19 @@ async function auditNow(api: Api, action: string, isJson: boolean): Promise<numb
   return job.verdict === 'same' ? exitCodes.ok : exitCodes.failed;
 }
 
-function describe({ percent, audits, waiting, mismatches }: AuditStatus, nameOf: NameOf): string[] {
+function describe({ percent, audits, waiting, mismatches, refused }: AuditStatus, nameOf: NameOf): string[] {
   const { same, impossible, ...others } = audits;
   const differed = Object.values(others).reduce((sum, number) => sum + number, 0);
   const head = `${percent} % of cache hits are audited. Since the start: ${same} came out the same, ${differed} did not, ${impossible} could not be run again; ${count(waiting, 'hit')} wait until this machine is idle.`;
-  if (mismatches.length === 0) return [head, 'No mismatch is known.'];
+  const denouncers = refused.map(
+    ({ time, peer, reason }) =>
+      `${localTime(time)}  ${nameOf(peer)} denounced a result and proved nothing: ${printable(reason)}`,
+  );
+  if (mismatches.length === 0) return [head, 'No mismatch is known.', ...denouncers];
   return [
     head,
     ...mismatches.slice(0, shownMax).flatMap((mismatch) => ['', ...describeOne(mismatch, nameOf)]),
+    ...(denouncers.length > 0 ? ['', ...denouncers] : []),
     ...(mismatches.length > shownMax ? ['', `and ${mismatches.length - shownMax} older; --json lists them`] : []),
   ];
 }

@@ -13,9 +13,17 @@ import { apart, type Trust, type VouchingIdentity } from '../../peers/vouching.t
 import type { ActionCache } from '../../storage/action-cache.ts';
 import type { BlobStore } from '../../storage/blob-store.ts';
 import type { Builds } from '../builds.ts';
-import { type AuditedAction, type AuditJob, type AuditStatus, createAuditor, type Dropped } from './auditor.ts';
+import {
+  type AuditedAction,
+  type AuditJob,
+  type AuditStatus,
+  createAuditor,
+  type Dropped,
+  type RefusedDenouncement,
+} from './auditor.ts';
 import { createDenouncing } from './denouncing.ts';
 import type { Ledger } from './ledger.ts';
+import * as limits from './limits.ts';
 import type { Reexecute } from './reexecute.ts';
 
 /** The mesh while it is awake. */
@@ -56,12 +64,18 @@ export interface Audit {
 
 export function createAudit(options: AuditOptions): Audit {
   const { clock, ledger, stored, mesh, onLog } = options;
+  const refused: RefusedDenouncement[] = [];
   const denouncing = createDenouncing({
     identity: () => mesh()?.identity,
     trust: options.trust,
     ask: async (peer, call, body, { signal }) => await options.peers?.ask(peer, call, body, { signal }),
     clock,
     onProven: (proven) => auditor.onProven(proven),
+    onRefused(peer, reason) {
+      refused.unshift({ time: new Date(clock.nowMs()).toISOString(), peer, reason });
+      refused.splice(limits.refusedShown);
+      onLog('warning', `${peer} denounced a result, and proved nothing: ${reason}`);
+    },
     onLog: (reason) => onLog('info', reason),
   });
   const auditor = createAuditor({
@@ -111,7 +125,7 @@ export function createAudit(options: AuditOptions): Audit {
   return {
     onHit: ({ action, instance, mnemonic, target }) => auditor.onHit({ action, instance, mnemonic, target }),
     take: (peer, body) => denouncing.take(peer, body),
-    status: () => auditor.status(),
+    status: () => ({ ...auditor.status(), refused: [...refused] }),
     begin: async (text) => auditor.begin(await find(text)),
     async job(text) {
       const action = await find(text);

@@ -81,6 +81,16 @@ export interface AuditStatus {
   readonly waiting: number;
   /** Newest first. */
   readonly mismatches: readonly Mismatch[];
+  /** Denouncements of members that proved nothing; newest first. */
+  readonly refused: readonly RefusedDenouncement[];
+}
+
+export interface RefusedDenouncement {
+  /** ISO 8601. */
+  readonly time: string;
+  readonly peer: string;
+  /** Why it proves nothing. */
+  readonly reason: string;
 }
 
 export type AuditOutcome = 'same' | Mismatch['verdict'] | 'impossible';
@@ -102,7 +112,7 @@ export interface Auditor {
   job(key: ActionKey): AuditJob | undefined;
   /** Members were convinced by a member. */
   onProven(proven: Proven): void;
-  status(): AuditStatus;
+  status(): Omit<AuditStatus, 'refused'>;
   close(): Promise<void>;
 }
 

@@ -54,6 +54,8 @@ export interface DenouncingOptions {
   readonly ask: (peer: string, call: string, body: Uint8Array, options: { signal: AbortSignal }) => Promise<unknown>;
   readonly clock: Clock;
   readonly onProven: (proven: Proven) => void;
+  /** A member told what proves nothing; a sentence. */
+  readonly onRefused: (peer: string, reason: string) => void;
   readonly onLog: (reason: string) => void;
 }
 
@@ -101,7 +103,7 @@ export function createDenouncing(options: DenouncingOptions): Denouncing {
       const proven = prove(self, trust, body);
       if (typeof proven !== 'string') options.onProven(proven);
       else {
-        onLog(`${peer} denounced a result, and that was not believed: ${proven}`);
+        options.onRefused(peer, proven);
         throw new StatusError('INVALID_ARGUMENT', proven);
       }
       return new Uint8Array();

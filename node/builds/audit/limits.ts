@@ -41,4 +41,6 @@ export const jobsMax = 32;
 export const denouncementsPerHour = 60;
 /** Telling one member. */
 export const tellMs = 10_000;
+/** Denouncements that proved nothing, as the audit shows them. */
+export const refusedShown = 20;
 export const denouncementBytesMax = 4 * 1024 * 1024;

@@ -52,6 +52,7 @@ async function told(auditor: VouchingIdentity | undefined, evidence: Evidence): 
     ask: async (_, __, body) => void (sent = body),
     clock,
     onProven: () => {},
+    onRefused: () => {},
     onLog: () => {},
   });
   await denouncing.tell(evidence, ['somebody']);
@@ -111,14 +112,16 @@ test('where only publishers are believed, so are they alone against a result', a
   expect(prove(dora as VouchingIdentity, 'publishers', await told(ben, evidence))).toMatch(/not believed/);
 });
 
-test('a member that floods others with denouncements is heard so often and no more', async () => {
+test('a member that floods others with denouncements is heard so often and no more, and is named when it proves nothing', async () => {
   const taken: Proven[] = [];
+  const refused: string[] = [];
   const denouncing = createDenouncing({
     identity: () => dora,
     trust: 'members',
     ask: async () => {},
     clock,
     onProven: (one) => taken.push(one),
+    onRefused: (peer, reason) => refused.push(`${peer}: ${reason}`),
     onLog: () => {},
   });
   const body = await told(ben, { key, denounced: by(anna, 'forged'), reruns: [by(ben, 'true'), by(cora, 'true')] });
@@ -127,5 +130,10 @@ test('a member that floods others with denouncements is heard so often and no mo
   await denouncing.take('anna', body);
   clock.advance(3_600_000);
   await denouncing.take('ben', body);
+  expect(taken).toHaveLength(denouncementsPerHour + 2);
+  expect(refused).toEqual([]);
+  const lie = await told(ben, { key, denounced: by(anna, 'true'), reruns: [by(ben, 'lie'), by(ben, 'lie')] });
+  await expect(denouncing.take('ben', lie)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  expect(refused).toEqual([expect.stringMatching(/^ben: it takes two members/)]);
   expect(taken).toHaveLength(denouncementsPerHour + 2);
 });
