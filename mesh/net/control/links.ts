@@ -151,12 +151,8 @@ export function createLinks(options: LinksOptions): Links {
       link.stream?.abort(error instanceof Error ? error : new Error(String(error)));
       link.stream = undefined;
       dropOld(link);
-      // The far end has lost the first parts of what was under way.
-      dropped += link.behind.length;
-      link.behind = [];
-      link.behindBytes = 0;
       // Two who meet do not notice at the same moment: what is still news is tried again.
-      if (link.waiting.length > 0) setTimeout(() => resume(link), limits.retryMs).unref();
+      if (hasWork(link)) setTimeout(() => resume(link), limits.retryMs).unref();
     } finally {
       link.busy = false;
     }
@@ -172,6 +168,13 @@ export function createLinks(options: LinksOptions): Links {
     const gone = link.waiting.splice(0, old < 0 ? link.waiting.length : old);
     dropped += gone.length;
     for (const { bytes } of gone) link.waitingBytes -= bytes.byteLength;
+    if (link.behind[0] && link.behind[0].sinceMs < oldestMs && !link.stream) dropBehind(link);
+  }
+
+  function dropBehind(link: Link): void {
+    dropped += link.behind.length;
+    link.behind = [];
+    link.behindBytes = 0;
   }
 
   /** Everything that waits and is no old news, and one part of what is behind it, as one write. */
@@ -196,6 +199,8 @@ export function createLinks(options: LinksOptions): Links {
     const stream = await host.open(peer, controlProtocol, { signal: AbortSignal.timeout(limits.openMs) });
     stream.addEventListener('close', () => {
       if (link.stream === stream) link.stream = undefined;
+      // The far end has lost the first parts of what was under way.
+      dropBehind(link);
       link.echo = undefined;
       link.silentSinceMs = undefined;
     });

@@ -144,6 +144,47 @@ test.each<readonly [string, PeerMessage]>([
   expect(anna.messages.some(({ message }) => message.kind === nonsense.kind)).toBe(false);
 });
 
+test('a snapshot that is larger than a frame arrives, and what is said after it need not wait', async () => {
+  await using meeting = createMeeting();
+  const anna = await meeting.found('anna');
+  const ben = await meeting.joinThrough(anna, 'ben');
+  await until(() => anna.network.connected().includes(ben.peer));
+  const tombstone = {
+    kind: 'tombstone',
+    result: `sha256/${'0'.repeat(64)}/10`,
+    reason: 'lost',
+    token: undefined,
+    writtenAtMs: 1,
+    nonDeterministic: false,
+  } as const;
+  const snapshot = {
+    index: 1,
+    term: 1,
+    configuration: { voters: [`${ben.peer}~1`], learners: [] },
+    sizeBytes: 1,
+    state: {
+      shardMs: 1,
+      registers: Array.from({ length: 16_384 }, (_, at) => [`sha256/${'a'.repeat(64)}/${at}/`, tombstone] as const),
+      evictedToken: undefined,
+      history: 1,
+    },
+  };
+  const message: PeerMessage = {
+    kind: 'raft',
+    shard: 0,
+    generation: { number: 1, hash: 1, forced: false },
+    from: `${ben.peer}~1`,
+    to: `${anna.peer}~2`,
+    message: { kind: 'snapshot', term: 1, snapshot },
+  };
+  ben.network.send(anna.peer, message);
+  ben.network.send(anna.peer, { kind: 'askShards', shards: [1] });
+  const heard = (): string[] => anna.messages.map(({ message: { kind } }) => kind);
+  await until(() => heard().includes('raft'));
+  expect(anna.messages.find(({ message: { kind } }) => kind === 'raft')?.message).toEqual(message);
+  expect(heard().indexOf('askShards')).toBeLessThan(heard().indexOf('raft'));
+});
+
 test('parcels reach their channel', async () => {
   await using meeting = createMeeting();
   const anna = await meeting.found('anna');

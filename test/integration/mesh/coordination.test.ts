@@ -1,5 +1,5 @@
 /** Shards of members that run the whole peer over real links: who leads them, and what becomes of them. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
@@ -215,6 +215,22 @@ test('what was stored is there after everybody was stopped', async () => {
   const others = await Promise.all(dataDirs.slice(1).map((dataDir) => wake(dataDir, first.network.addresses())));
   await allLed([first, ...others]);
   await allFound(first, keys);
+});
+
+test('a log from before there were shards is read, and the node that made the mesh founds them', async () => {
+  const { meshes, dataDirs } = await members(1);
+  const [one] = meshes as [ActiveMesh];
+  await allLed(meshes);
+  const before = one.machine.membership.self().incarnation;
+  await stop(one);
+  const path = joinPath(dataDirs[0] as string, 'mesh', 'peer.log');
+  const lines = readFileSync(path, 'utf8').split('\n');
+  const older = lines.filter((line) => !line.includes('"of":"coordination"'));
+  expect(older.length).toBeLessThan(lines.length);
+  writeFileSync(path, older.join('\n'));
+  const again = await wake(dataDirs[0] as string, []);
+  await allLed([again]);
+  expect(again.machine.membership.self().incarnation).toBeGreaterThan(before);
 });
 
 test('a node alone in its mesh has no peer, and its shards are its own once it has been invited', async () => {
