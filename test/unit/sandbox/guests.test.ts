@@ -1,10 +1,11 @@
+import { availableParallelism } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { createGuestDisk } from '../../../sandbox/guest-disk.ts';
 import { until } from '../../support/until.ts';
 import { isolatedSandbox, noBubblewrap, type TestSandbox, testSandbox } from './support.ts';
 
 const MiB = 2 ** 20;
-const small = await isolatedSandbox({ guests: { memoryBytes: 96 * MiB, diskBytes: 8 * MiB } });
+const small = await isolatedSandbox({ guests: { memoryBytes: 48 * MiB, diskBytes: 8 * MiB } });
 
 test('without isolation no guest is let in', async () => {
   const plain = await testSandbox({ bubblewrapPath: noBubblewrap });
@@ -45,10 +46,10 @@ describe.skipIf(!small)('a guest', () => {
       return context.skip('no control group for memory was delegated here');
     }
     // Each alone would have room.
-    const hold = 'head -c 60000000 /dev/zero | tail -c 60000000 | (sleep 1; wc -c)';
+    const hold = 'head -c 30000000 /dev/zero | tail -c 30000000 | (sleep 1; wc -c)';
     const ends = await Promise.allSettled([sh(hold, { guest: true }), sh(hold, { guest: true })]);
     expect(ends.map(({ status }) => status)).toContain('rejected');
-    expect((await sh(hold, { guest: true })).stdout).toBe('60000000\n');
+    expect((await sh(hold, { guest: true })).stdout).toBe('30000000\n');
   });
 
   test('that writes more than guests may have on the disk is ended', async () => {
@@ -56,6 +57,16 @@ describe.skipIf(!small)('a guest', () => {
     await expect(run).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
   });
 });
+
+test.skipIf(!small)(
+  'a guest that runs out of time on a crowded machine gets no verdict; an own action does',
+  async () => {
+    const loops = Array.from({ length: 2 * availableParallelism() }, () => 'while :; do :; done &').join(' ');
+    const run = (guest: boolean) => (small as TestSandbox).sh(`${loops} wait`, { guest, timeoutMs: 700 });
+    await expect(run(true)).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+    expect(await run(false)).toMatchObject({ kind: 'timed-out' });
+  },
+);
 
 test('of several guests the largest goes, and nobody is let in while there is too much', async () => {
   const used = new Map([
