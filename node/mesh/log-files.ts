@@ -26,8 +26,14 @@ export function truncateLog(dir: string, name: string, text: string, length: num
   truncateSync(join(dir, name), Buffer.byteLength(text.slice(0, length)));
 }
 
+interface OpenFile {
+  readonly handle: FileHandle;
+  /** Known without asking: each call to the system costs a turn of another thread. */
+  sizeBytes: number;
+}
+
 export function createDiskFiles(dir: string): DiskFiles {
-  const handles = new Map<string, FileHandle>();
+  const files = new Map<string, OpenFile>();
   let last: Promise<void> = Promise.resolve();
 
   /** Runs work in turn; `done` is told how it went, never before the call that asked returned. */
@@ -38,38 +44,40 @@ export function createDiskFiles(dir: string): DiskFiles {
     );
   }
 
-  async function handleOf(name: string): Promise<FileHandle> {
-    let handle = handles.get(name);
-    if (!handle) {
-      handle = await open(join(dir, name), 'a', ownerOnly);
-      handles.set(name, handle);
+  async function fileOf(name: string): Promise<OpenFile> {
+    let file = files.get(name);
+    if (!file) {
+      const handle = await open(join(dir, name), 'a', ownerOnly);
+      file = { handle, sizeBytes: (await handle.stat()).size };
+      files.set(name, file);
       await syncDirectory(dir);
     }
-    return handle;
+    return file;
   }
 
   async function letGo(name: string): Promise<void> {
-    const handle = handles.get(name);
-    handles.delete(name);
-    await handle?.close();
+    const file = files.get(name);
+    files.delete(name);
+    await file?.handle.close();
   }
 
   return {
     append(name, text, done) {
       inTurn(async () => {
-        const handle = await handleOf(name);
-        const { size } = await handle.stat();
+        const file = await fileOf(name);
+        const bytes = Buffer.from(text);
         try {
-          await handle.appendFile(text);
+          await file.handle.appendFile(bytes);
+          file.sizeBytes += bytes.byteLength;
         } catch (error) {
           // A part of it may have got there; the log was told that nothing did.
-          await handle.truncate(size);
+          await file.handle.truncate(file.sizeBytes);
           throw error;
         }
       }, done);
     },
     sync(name, done) {
-      inTurn(async () => (await handleOf(name)).datasync(), done);
+      inTurn(async () => (await fileOf(name)).handle.datasync(), done);
     },
     replace(name, text, done) {
       inTurn(async () => {
@@ -89,7 +97,7 @@ export function createDiskFiles(dir: string): DiskFiles {
     async close() {
       // An append that ended asks for a sync.
       for (let seen: Promise<void> | undefined; seen !== last; ) await (seen = last);
-      await Promise.all([...handles.keys()].map(letGo));
+      await Promise.all([...files.keys()].map(letGo));
     },
   };
 }
