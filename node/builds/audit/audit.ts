@@ -83,6 +83,7 @@ export function createAudit(options: AuditOptions): Audit {
     clock,
     random: Math.random,
     self: () => mesh()?.identity.peerId ?? '',
+    others: () => mesh()?.members() ?? [],
     async known(key) {
       const found = await stored.get(key);
       return found && { vouched: undefined, ...apart(found) };

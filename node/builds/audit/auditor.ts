@@ -39,6 +39,8 @@ export interface AuditorOptions {
   readonly random: () => number;
   /** This node's peer id; '' while it is in no mesh. */
   readonly self: () => string;
+  /** Other live members. */
+  readonly others: () => readonly string[];
   readonly known: (key: ActionKey) => Promise<KnownResult | undefined>;
   readonly reexecute: Reexecute;
   /** With members behind it: outputs of the known result may have to be fetched. */
@@ -191,7 +193,7 @@ export function createAuditor(options: AuditorOptions): Auditor {
     const known = found.vouched ? knownRun(key, found.vouched) : unsignedRun(self, key, found.result);
     if (!known) throw new StatusError('DATA_LOSS', 'the result that is known is malformed');
 
-    const first = await reexecute(key, { avoid: idsOf(known), signal });
+    const first = await rerunElsewhere(key, [known], signal, (run) => run.fingerprint === known.fingerprint);
     const again = runOf(key, first);
     if (again.fingerprint === known.fingerprint) return { verdict: 'same' };
     const comparison = await compareResults(options.blobs, key.action.fn, found.result, first.result);
@@ -205,10 +207,39 @@ export function createAuditor(options: AuditorOptions): Auditor {
     return { verdict: mismatch.verdict, mismatch };
   }
 
+  /**
+   * Runs it by somebody else than those, while there is somebody: who is to be avoided runs it all the same when the others are
+   * busy or slow, and that is no second opinion.
+   */
+  async function rerunElsewhere(
+    key: ActionKey,
+    runs: readonly Run[],
+    signal: AbortSignal,
+    isEnough: (run: Run) => boolean,
+  ): Promise<Rerun> {
+    const avoid = [...new Set(runs.flatMap(idsOf))];
+    for (let tries = 1; ; tries += 1) {
+      const rerun = await reexecute(key, { avoid, signal });
+      const run = runOf(key, rerun);
+      const isElsewhere = !avoid.includes(run.node) || !options.others().some((node) => !avoid.includes(node));
+      if (isElsewhere || isEnough(run) || tries >= limits.elsewhereTries) return rerun;
+      await pause(limits.elsewherePauseMs, signal);
+    }
+  }
+
+  async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
+    const over = Promise.withResolvers<void>();
+    const cancelPause = clock.setTimer(delayMs, over.resolve);
+    signal.addEventListener('abort', () => over.resolve(), { once: true });
+    await over.promise;
+    cancelPause();
+    signal.throwIfAborted();
+  }
+
   /** A third run, if possible by somebody else. */
   async function confirm(key: ActionKey, runs: readonly Run[], signal: AbortSignal): Promise<Rerun | undefined> {
     try {
-      const rerun = await reexecute(key, { avoid: runs.flatMap(idsOf), signal });
+      const rerun = await rerunElsewhere(key, runs, signal, () => false);
       return rerun.result.exitCode === 0 ? rerun : undefined;
     } catch (error) {
       onLog(

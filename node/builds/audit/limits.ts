@@ -32,6 +32,9 @@ export const idleMs = 10_000;
 export const idlePollMs = 2_000;
 /** Audits of sampled hits within an hour. */
 export const auditsPerHour = 120;
+/** Tries to have a run that differs made by somebody else, and the time between them: others may be busy. */
+export const elsewhereTries = 3;
+export const elsewherePauseMs = 3_000;
 /** A re-execution, with its fetches, takes no longer. */
 export const rerunMaxMs = 3_600_000;
 /** What was asked for by hand and how it ended. */

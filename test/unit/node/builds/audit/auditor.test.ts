@@ -7,7 +7,14 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type Auditor, createAuditor, type Dropped } from '../../../../../node/builds/audit/auditor.ts';
 import { withoutDropped } from '../../../../../node/builds/audit/dropping.ts';
 import { openLedger } from '../../../../../node/builds/audit/ledger.ts';
-import { auditedForMs, auditsPerHour, idlePollMs, waitingMax } from '../../../../../node/builds/audit/limits.ts';
+import {
+  auditedForMs,
+  auditsPerHour,
+  elsewherePauseMs,
+  elsewhereTries,
+  idlePollMs,
+  waitingMax,
+} from '../../../../../node/builds/audit/limits.ts';
 import type { Reexecute } from '../../../../../node/builds/audit/reexecute.ts';
 import type { BlobReader, BlobStore } from '../../../../../node/storage/blob-store.ts';
 import { type Digest, digestKey, toWireDigest } from '../../../../../protos/digest.ts';
@@ -28,11 +35,12 @@ let outcomes: (ActionResult | Error)[];
 let avoided: (readonly string[])[];
 let dropped: Dropped[];
 let isIdle: boolean;
+let others: string[];
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'potluck-audit-'));
   clock = createTestClock();
-  [outcomes, avoided, dropped, isIdle] = [[], [], [], true];
+  [outcomes, avoided, dropped, isIdle, others] = [[], [], [], true, []];
 });
 afterEach(async () => {
   await auditor?.close();
@@ -77,6 +85,7 @@ function given(percent = 100, known: ActionResult | undefined = resultOf('known'
     clock,
     random: () => 0.5,
     self: () => 'me',
+    others: () => others,
     known: async () => known && { result: known, vouched: undefined },
     reexecute,
     blobs,
@@ -193,4 +202,18 @@ test('what cannot be run again is said, and counts as nothing', async () => {
   await until(() => subject.job(hit())?.state === 'failed');
   expect(subject.job(hit())).toMatchObject({ error: 'inputs are gone', verdict: null });
   expect(subject.status()).toMatchObject({ audits: { impossible: 1 }, mismatches: [] });
+});
+
+test('a run that differs is made again while there are others who did not make it', async () => {
+  const subject = given(0);
+  others = ['me', 'anna'];
+  // All of them by this node, though anna is there: she may be busy.
+  outcomes = Array.from({ length: 2 * elsewhereTries }, (_, at) => resultOf(`otherwise ${at}`));
+  subject.begin(hit());
+  await until(() => {
+    clock.advance(elsewherePauseMs);
+    return subject.job(hit())?.state === 'done';
+  });
+  expect(avoided).toHaveLength(2 * elsewhereTries);
+  expect(subject.job(hit())).toMatchObject({ verdict: 'nonDeterministic', mismatch: { dropped: 'here' } });
 });
