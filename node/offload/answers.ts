@@ -20,7 +20,8 @@ type FailedReason = Extract<Answer, { readonly kind: 'failed' }>['reason'];
 /** Where the time went, by the clock of this node. */
 export type Times = Pick<MeshExecution, 'queueMs' | 'awayMs' | 'handOverMs'>;
 
-export function reportOf(handed: HandedResult, source: string, times: Times): RunReport {
+/** @param message - for a person; may be empty */
+export function reportOf(handed: HandedResult, source: string, message: string, times: Times): RunReport {
   const { result, ending, executor, token, key } = handed;
   const error =
     ending.statusCode === 0 ? undefined : new StatusError(codeName(ending.statusCode), ending.statusMessage);
@@ -32,7 +33,7 @@ export function reportOf(handed: HandedResult, source: string, times: Times): Ru
       result: withTimes(result, told),
       error,
       cachedResult: source === 'cache',
-      message: ending.message,
+      message,
       log,
     }),
     outcome: outcomeOf(result, error?.code),

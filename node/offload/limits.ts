@@ -35,5 +35,8 @@ export const invocationIdleMs = 15 * 60_000;
 /** Invocations are looked at this often. */
 export const invocationSweepMs = 60_000;
 
+/** Publications wait so long for others, and so many go together. */
+export const publishGatherMs = 250;
+export const publishTogether = 256;
 /** Registers asked for in one question to the machine. */
 export const lookupKeysMax = 512;

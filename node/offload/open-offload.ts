@@ -1,5 +1,5 @@
 /** Running actions through a mesh that is awake: the parts, wired. */
-import type { ActionKey as ActionName } from '../../mesh/core/ids.ts';
+import type { ActionKey as ActionName, BlobKey } from '../../mesh/core/ids.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { createInputTrees } from '../../sandbox/input-tree.ts';
 import type { OfferedRun } from '../execution/executor.ts';
@@ -52,6 +52,8 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     onBroken: (reason) => onLog('warning', reason),
   });
   const hold = (handed: HandedResult): Promise<boolean> => promises.hold(handed.name, handed.closure);
+  /** Results that were kept, or are about to be, in order. */
+  const keeping = new Map<BlobKey, Promise<void>>();
   /** What ran here and is not committed yet. */
   const uncommitted = new Map<ActionName, HandedResult>();
   const registers = createRegisters({
@@ -87,6 +89,9 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     },
     ownRequest: (request) => requests.own(request),
     deliver,
+    onOwnResult(handed) {
+      if (outcomeOf(handed).cacheable) void keep(handed);
+    },
     onMade: ({ key, closure }, submitter) => outputHints.tell(submitter, key, closure),
     onFailed: (key, reason) => onLog('info', `action ${digestKey(key.action)} could not be run: ${reason}`),
     onGuest({ instance, action }, submitter, change) {
@@ -120,7 +125,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       return found.root;
     },
     hold,
-    keep: ({ key, result, vouched }) => peers.keep(key, result, vouched),
+    keep,
     logs,
     hintInputs: (node, key, prepared, root) => inputHints.tell(node, key, inputsOf(prepared, root)),
     useOutputs: (key, node) => outputHints.use(key, node),
@@ -155,12 +160,27 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
     return hints;
   }
 
+  /** For later lookups; once, however many ask for it. */
+  function keep(handed: HandedResult): Promise<void> {
+    let done = keeping.get(handed.name);
+    if (done) return done;
+    done = peers.keep(handed.key, handed.result, handed.vouched);
+    // Whoever waits for it hears of it.
+    done.catch(() => {});
+    keeping.set(handed.name, done);
+    for (const oldest of keeping.keys()) {
+      if (keeping.size <= limits.resultsKept) break;
+      keeping.delete(oldest);
+    }
+    return done;
+  }
+
   /** Accepted under its claim: from now on this node tells the result to whoever asks, also when nobody leads its shard. */
   function keepAccepted(name: ActionName): void {
     const handed = uncommitted.get(name);
     uncommitted.delete(name);
     if (!handed) return;
-    peers.keep(handed.key, handed.result, handed.vouched).catch((error: unknown) => {
+    keep(handed).catch((error: unknown) => {
       onLog('info', `the result of action ${name} was not kept: ${toStatusError(error).reason}`);
     });
   }

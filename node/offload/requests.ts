@@ -159,11 +159,16 @@ export function createRequests(options: RequestsOptions): Requests {
       return failedReport(new StatusError('UNAVAILABLE', `the result was found, but ${brought.reason}`), true);
     }
     const { handed } = brought;
-    if (outcomeOf(handed).cacheable && !request.offered.prepared.action.doNotCache) await keep(handed);
+    let message = handed.ending.message;
+    if (outcomeOf(handed).cacheable && !request.offered.prepared.action.doNotCache) {
+      await keep(handed).catch((error: unknown) => {
+        message = `the result is good but could not be cached: ${toStatusError(error).reason}`;
+      });
+    }
     const nowMs = clock.nowMs();
     const executingAtMs = request.executingAtMs ?? nowMs;
     const handOverAtMs = request.handOverAtMs ?? nowMs;
-    const report = reportOf(handed, source, {
+    const report = reportOf(handed, source, message, {
       queueMs: executingAtMs - request.submittedAtMs,
       awayMs: Math.max(0, handOverAtMs - executingAtMs),
       handOverMs: nowMs - handOverAtMs,

@@ -55,7 +55,12 @@ export interface Results {
     key: ActionKey,
     result: ActionResult,
     sandboxClass: SandboxClass,
-    run: { readonly token: Token | undefined; readonly ending: Ending },
+    run: {
+      readonly token: Token | undefined;
+      readonly ending: Ending;
+      /** Before the result blob is stored, whose writing may share its sync with another. */
+      readonly onNamed?: (handed: HandedResult) => void;
+    },
   ): Promise<HandedResult>;
   /** Brings a result with all that it names, from those named first of all. Throws when `signal` is aborted. */
   bring(expected: Expected, options: FetchOptions): Promise<BroughtResult>;
@@ -135,16 +140,18 @@ export function createResults({ local, bring, vouching, self }: ResultsOptions):
   }
 
   return {
-    async make(key, result, sandboxClass, run) {
-      const vouched = vouching.vouch(key, result, sandboxClass, run);
+    async make(key, result, sandboxClass, { token, ending, onNamed = () => {} }) {
+      const vouched = vouching.vouch(key, result, sandboxClass, { token, ending });
       const bytes = toBinary(VouchedResultSchema, vouched);
       const digest = digestOf(key.action.fn, bytes);
-      const [failure] = await local.putMany([{ digest, bytes }]);
-      if (failure) throw failure;
       const { needed, missing } = await createResultClosures(local).of(result, key.action.fn);
       if (missing.length > 0) throw new StatusError('UNAVAILABLE', 'outputs were lost before they were named');
-      const name = blobName(digest);
-      return keep({ name, key, vouched, result, ...run, executor: self, closure: [digest, ...needed] });
+      const closure = [digest, ...needed];
+      const handed = { name: blobName(digest), key, vouched, result, ending, executor: self, token, closure };
+      onNamed(handed);
+      const [failure] = await local.putMany([{ digest, bytes }]);
+      if (failure) throw failure;
+      return keep(handed);
     },
 
     async bring(expected, options) {

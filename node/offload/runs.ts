@@ -43,6 +43,8 @@ export interface RunsOptions {
   /** Keeps what a run left until the machine has decided about it; false when some of it is gone. */
   /** `doNotCache`: it is held until it was handed over, and kept by nobody. */
   readonly hold: (handed: HandedResult, doNotCache: boolean) => Promise<boolean>;
+  /** The result of an own action is about to be here; it may be kept for later lookups. */
+  readonly onOwnResult: (handed: HandedResult) => void;
   /** The result of a guest is here, and its submitter will fetch it. */
   readonly onMade: (handed: HandedResult, submitter: NodeId) => void;
   readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
@@ -189,8 +191,13 @@ export function createRuns(options: RunsOptions): Runs {
       runMs = Math.max(0, (ended.phaseMs.get('running') ?? 0) - run.control.frozenMs);
       const { result } = ended.response;
       if (!result) return fail(run, own, guest, ended);
-      const handed = await results.make(run.key, result, ports.sandbox.isolation, { token, ending: endingOf(ended) });
       const isKeptByNobody = doNotCache || prepared.action.doNotCache;
+      const handed = await results.make(run.key, result, ports.sandbox.isolation, {
+        token,
+        ending: endingOf(ended),
+        // An own client's is kept whatever becomes of the claim.
+        ...(!guest && !isKeptByNobody && { onNamed: options.onOwnResult }),
+      });
       if (!(await hold(handed, isKeptByNobody)))
         throw new StatusError('UNAVAILABLE', 'the outputs were lost before they were named');
       if (run.submitter !== undefined) options.onMade(handed, run.submitter);
