@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { createGuestDisk } from '../../../sandbox/guest-disk.ts';
 import { until } from '../../support/until.ts';
-import { isolatedSandbox, noBubblewrap, type TestSandbox, testSandbox } from './support.ts';
+import { isolatedSandbox, noBubblewrap, type TestRun, type TestSandbox, testSandbox } from './support.ts';
 
 const MiB = 2 ** 20;
 const small = await isolatedSandbox({ guests: { memoryBytes: 48 * MiB, diskBytes: 8 * MiB } });
@@ -14,7 +14,7 @@ test('without isolation no guest is let in', async () => {
 });
 
 describe.skipIf(!small)('a guest', () => {
-  const sh = (script: string, run?: { guest: boolean }) => (small as TestSandbox).sh(script, run);
+  const sh = (script: string, run?: Partial<TestRun>) => (small as TestSandbox).sh(script, run);
   const limits = () => (small as TestSandbox).sandbox.describe().guestLimitsInForce;
 
   /** nice, and the scheduling policy; see proc_pid_stat(5) */
@@ -45,11 +45,17 @@ describe.skipIf(!small)('a guest', () => {
     if (!limits().some((text) => /^memory [\d.]+ GiB together/.test(text))) {
       return context.skip('no control group for memory was delegated here');
     }
-    // Each alone would have room.
-    const hold = 'head -c 30000000 /dev/zero | tail -c 30000000 | (sleep 1; wc -c)';
-    const ends = await Promise.allSettled([sh(hold, { guest: true }), sh(hold, { guest: true })]);
-    expect(ends.map(({ status }) => status)).toContain('rejected');
-    expect((await sh(hold, { guest: true })).stdout).toBe('30000000\n');
+    // Each alone has room. What tail holds it keeps until somebody reads it.
+    const hold = 'head -c 30000000 /dev/zero | tail -c 30000000';
+    const abort = new AbortController();
+    const options = { signal: abort.signal };
+    const guests = [0, 1].map(() =>
+      sh(`mkfifo f; sleep 600 <f & ${hold} >f`, { guest: true, timeoutMs: 600_000, options }),
+    );
+    await expect(Promise.race(guests)).rejects.toMatchObject({ code: 'RESOURCE_EXHAUSTED' });
+    abort.abort();
+    await Promise.allSettled(guests);
+    expect((await sh(`${hold} | wc -c`, { guest: true })).stdout).toBe('30000000\n');
   });
 
   test('that writes more than guests may have on the disk is ended', async () => {
