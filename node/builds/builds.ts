@@ -23,6 +23,8 @@ export interface BuildsOptions {
   readonly clock: Clock;
   /** This node's name; it stands for clients that name no invocation. */
   readonly name: string;
+  /** This node's peer id while it is in a mesh. */
+  readonly self: () => string | undefined;
   /** Of this node; 0 for one that only caches. */
   readonly slots: number;
   /** What went over the mesh so far. */
@@ -60,7 +62,7 @@ interface OpenBuild {
 export function createBuilds(options: BuildsOptions): Builds {
   const { clock, slots } = options;
   const files = createBuildFiles(join(options.dataDir, 'builds'), clock, options.onProblem);
-  const runs = createRuns();
+  const runs = createRuns((node) => node === options.self());
   const results = createRecentResults(() => clock.nowMs());
   /** By what clients call them; the one heard of last is last. */
   const open = new Map<string, OpenBuild>();

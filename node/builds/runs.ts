@@ -35,8 +35,12 @@ interface Run {
 
 const sources = { cache: 'hit-local', 'peer-cache': 'hit-peer', here: 'here', peer: 'peer' } as const;
 
-export function createRuns(): Runs {
+/** @param isSelf - whether a peer id is this node's own, which records leave out */
+export function createRuns(isSelf: (node: string) => boolean): Runs {
   const runs = new Map<string, Run>();
+
+  const other = (node: string | null | undefined): string | null =>
+    node === null || node === undefined || isSelf(node) ? null : node;
 
   function note(run: Run, atMs: number, what: string, node: string | null): void {
     // The beginning and the latest explain most: what falls out is in between.
@@ -82,8 +86,9 @@ export function createRuns(): Runs {
       run.decision = { where, hereMs: finite(hereMs), elsewhereMs: finite(elsewhereMs), why };
       note(run, atMs, `${where === 'here' ? 'kept here' : 'offered to the mesh'}: ${reasonText(why)}`, null);
     },
-    progress({ run: id, atMs, stage, node = null }) {
+    progress({ run: id, atMs, stage, node: said }) {
       const run = runs.get(id);
+      const node = other(said);
       if (!run || (run.stage === stage && run.node === node)) return;
       enter(run, stage, node, atMs);
       note(run, atMs, stage, node);
@@ -99,10 +104,10 @@ export function createRuns(): Runs {
       const run = runs.get(event.run);
       if (!run) return [];
       runs.delete(event.run);
-      const node = event.node ?? null;
+      const node = other(event.node);
       enter(run, run.stage, node, event.atMs);
       note(run, event.atMs, event.outcome, node);
-      const record = recordOf(run, event);
+      const record = recordOf(run, event, node);
       const others = run.joined.map((named) => {
         const totalMs = Math.max(0, event.atMs - named.atMs);
         const started = new Date(named.atMs).toISOString();
@@ -130,13 +135,17 @@ export function createRuns(): Runs {
   };
 }
 
-function recordOf(run: Run, { outcome, source, token, error, times, result, node }: EventOf<'ended'>): ActionRecord {
+function recordOf(
+  run: Run,
+  { outcome, source, token, error, times, result }: EventOf<'ended'>,
+  node: string | null,
+): ActionRecord {
   const recorded: ActionSource = sources[source];
   return {
     action: digestKey(run.named.action),
     ...named_(run.named),
     source: recorded,
-    node: node ?? null,
+    node,
     outcome,
     error: error?.slice(0, limits.errorCharsMax) ?? null,
     started: new Date(run.startedMs).toISOString(),

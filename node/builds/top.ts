@@ -11,6 +11,8 @@ export interface TopFrame {
   /** ISO 8601. */
   readonly time: string;
   readonly name: string;
+  /** `null` while it is in no mesh. */
+  readonly peerId: string | null;
   readonly state: 'serving' | 'draining';
   readonly slots: number;
   readonly executing: number;
@@ -27,7 +29,7 @@ export interface TopFrame {
   readonly moved: MovedBytes;
 }
 
-export interface TopSources extends Pick<TopFrame, 'name' | 'state' | 'peers'> {
+export interface TopSources extends Pick<TopFrame, 'name' | 'peerId' | 'state' | 'peers'> {
   readonly builds: Pick<Builds, 'running' | 'active'>;
   readonly counts: OffloadCounting;
   readonly execution: Pick<TopFrame, 'slots' | 'executing' | 'queued'> | null;
@@ -35,11 +37,10 @@ export interface TopSources extends Pick<TopFrame, 'name' | 'state' | 'peers'> {
   readonly nowMs: number;
 }
 
-export function topFrame({ builds, counts, execution, sharing, nowMs, name, state, peers }: TopSources): TopFrame {
+export function topFrame({ builds, counts, execution, sharing, nowMs, peers, ...node }: TopSources): TopFrame {
   return {
     time: new Date(nowMs).toISOString(),
-    name,
-    state,
+    ...node,
     slots: execution?.slots ?? 0,
     executing: execution?.executing ?? 0,
     queued: execution?.queued ?? 0,

@@ -39,7 +39,7 @@ export function operandOf(args: ParsedArgs, what: string, command: string): stri
 const idCharsShown = 8;
 
 /** Names of peers for people: as the mesh knows them, else the end of the peer id; this node is `here`. */
-export function namesOf({ peers }: Pick<TopFrame, 'peers'>): (node: string | null) => string {
+export function namesOf({ peers, peerId: self }: Pick<TopFrame, 'peers' | 'peerId'>): (node: string | null) => string {
   const names = new Map(peers.map(({ peerId, name }) => [peerId, name]));
-  return (node) => (node === null ? 'here' : printable(names.get(node) || node.slice(-idCharsShown)));
+  return (node) => (node === null || node === self ? 'here' : printable(names.get(node) || node.slice(-idCharsShown)));
 }

@@ -27,7 +27,14 @@ afterEach(async () => {
 });
 
 function opened(): Builds {
-  return createBuilds({ dataDir, clock, name: 'laptop', slots: 4, onProblem: (reason) => problems.push(reason) });
+  return createBuilds({
+    dataDir,
+    clock,
+    name: 'laptop',
+    self: () => 'me',
+    slots: 4,
+    onProblem: (reason) => problems.push(reason),
+  });
 }
 
 function named(text: string, invocation = 'build-1'): NamedAction {
@@ -228,4 +235,14 @@ test('records are bounded: files, slowest actions, histories', async () => {
   clock.advance(2 * buildIdleMs);
   await expect.poll(async () => (await readdir(join(dataDir, 'builds'))).length).toBeLessThanOrEqual(buildsMax);
   expect((await builds.list())[0]?.id).toBe('last');
+});
+
+test('this node is nobody else in its own records, in a mesh too', async () => {
+  run('a', { source: 'here', node: 'me' }, [
+    { kind: 'progress', atMs: clock.nowMs(), run: 'a', stage: 'executing', node: 'me' },
+  ]);
+  const { requests } = await builds.explain(named('a').action.hash);
+  expect(requests[0]).toMatchObject({ source: 'here', node: null });
+  expect(requests[0]?.history.map(({ node }) => node)).toEqual([null, null, null]);
+  expect((await builds.show('build-1')).nodes).toMatchObject([{ node: null, executed: 1 }]);
 });

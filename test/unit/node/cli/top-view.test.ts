@@ -43,6 +43,7 @@ function frame(change: Partial<TopFrame> = {}): TopFrame {
   return {
     time: '2026-11-20T12:00:00.000Z',
     name: 'laptop',
+    peerId: '12D3KooW-laptop',
     state: 'serving',
     slots: 4,
     executing: 2,
