@@ -1,6 +1,6 @@
 /**
- * Gossip about work that waits: hints are gathered for a moment and leave in one message for many actions. What was
- * claimed meanwhile is not said at all, since only waiting work is worth anybody's while.
+ * Gossip about work that waits: hints are gathered for a moment, and one message leaves for many actions. What was claimed
+ * meanwhile is not said at all, since only waiting work is worth anybody's while.
  */
 import type { LeaseHint } from './claims/messages.ts';
 import type { ActionKey, NodeId } from './ids.ts';
@@ -36,7 +36,9 @@ export function createHints(rng: Rng): Hints {
       dueAtMs = Number.POSITIVE_INFINITY;
       if (waiting.size === 0) return undefined;
       saidAtMs = nowMs;
-      const hints = [...waiting.values()];
+      // One says all that a receiver acts on: that there is work at its leader. Which work, the pull finds out.
+      const [hint] = waiting.values();
+      const hints = hint ? [hint] : [];
       waiting = new Map();
       const to = members.filter(({ guestSlots }) => guestSlots > 0).map(({ node }) => node);
       while (to.length > limits.hintFanout) to.splice(rng.below(to.length), 1);

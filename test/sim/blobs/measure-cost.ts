@@ -1,24 +1,25 @@
 /**
- * What sharing blobs costs in messages, bytes and memory, for meshes of several sizes: `node test/sim/blobs/measure-cost.ts
- * [rest|announce|large] [NODES...]`. No faults, one millisecond of latency; bytes are those of the wire format.
+ * What a mesh costs in messages, bytes and memory, for several sizes: `node test/sim/blobs/measure-cost.ts
+ * [rest|actions|announce|large|memory] [NODES...]`. Whole nodes, but for the last three: those are the provider index
+ * alone. No faults, one millisecond of latency; bytes are those of the wire format.
  */
+import { actionKey } from '../../../mesh/core/ids.ts';
 import type { Member } from '../../../mesh/core/membership/membership.ts';
-import type { Attributes } from '../../../mesh/core/membership/records.ts';
+import type { MachineAttributes } from '../../../mesh/core/membership/records.ts';
+import { createPeer, type Peer, type PeerEvent, type PeerMessage } from '../../../mesh/core/peer.ts';
 import { createProviders, type Providers } from '../../../mesh/core/providers/providers.ts';
 import { createRing, type Ring } from '../../../mesh/core/providers/ring.ts';
 import type { ProviderEvent, ProviderMessage } from '../../../mesh/core/providers/types.ts';
 import { createRng } from '../../../mesh/core/rng.ts';
-import { createSharing, type Sharing } from '../../../mesh/core/sharing.ts';
-import type { SharingEvent, SharingMessage } from '../../../mesh/core/sharing-types.ts';
+import { shardOf } from '../../../mesh/core/shards/placement.ts';
 import { bodiesOf, encodeControl } from '../../../mesh/net/control/codec.ts';
 import { blobNodeName } from '../../../sim/blobs/node.ts';
 import { createBlobSigner } from '../../../sim/blobs/signer.ts';
 import { createEngine } from '../../../sim/engine.ts';
 
 /** On the wire, without what carries it. */
-function bytesOf(message: SharingMessage): number {
-  const ends = { self: '', far: '' };
-  return bodiesOf(message, ends).reduce((sum, body) => sum + encodeControl(body).byteLength, 0);
+function bytesOf(message: PeerMessage, self: string, far: string): number {
+  return bodiesOf(message, { self, far }).reduce((sum, body) => sum + encodeControl(body).byteLength, 0);
 }
 
 interface Counts {
@@ -29,9 +30,13 @@ interface Counts {
 const latencyUs = 1_000;
 const blobBytes = 20_000;
 const formedNodesMax = 500;
+const shards = 16;
+const actionsAsked = 1_000;
+const runMs = 2_000;
+const slots = 8;
 const rng = createRng(7);
 
-function attributes(index: number): Attributes {
+function attributes(index: number): MachineAttributes {
   return {
     site: 'office',
     subnet: '10.0.0.0/24',
@@ -42,8 +47,6 @@ function attributes(index: number): Attributes {
     wired: true,
     coordinator: 'eligible',
     storeGeneration: 1,
-    guestSlots: 0,
-    capabilities: [],
   };
 }
 
@@ -60,10 +63,11 @@ function createRings(): (nodes: readonly string[]) => Ring {
   };
 }
 
-/** Whole sharing nodes, membership included. */
+/** Whole nodes; every action takes `runMs`, and every transfer of bytes one latency. */
 function createMesh(nodes: number) {
   const engine = createEngine();
-  const machines: Sharing[] = [];
+  const machines: Peer[] = [];
+  const tally = { answered: 0, elsewhere: 0, byKind: new Map<string, Counts>() };
   const wakes: number[] = [];
   const counts: Counts = { messages: 0, bytes: 0 };
   const ringOf = createRings();
@@ -79,15 +83,19 @@ function createMesh(nodes: number) {
     });
   }
 
-  function step(index: number, event: SharingEvent): void {
-    const machine = machines[index] as Sharing;
+  function step(index: number, event: PeerEvent): void {
+    const machine = machines[index] as Peer;
+    const later = (delayUs: number, answer: PeerEvent): void => engine.after(delayUs, () => step(index, answer));
     for (const effect of machine.step(event, nowMs())) {
       switch (effect.kind) {
         case 'send': {
+          const { message } = effect;
+          const bytes = bytesOf(message, blobNodeName(index), effect.to);
           counts.messages += 1;
-          counts.bytes += bytesOf(effect.message);
+          counts.bytes += bytes;
+          const kind = tally.byKind.get(message.kind) ?? { messages: 0, bytes: 0 };
+          tally.byKind.set(message.kind, { messages: kind.messages + 1, bytes: kind.bytes + bytes });
           const to = indexOf.get(effect.to) as number;
-          const message: SharingMessage = effect.message;
           engine.after(latencyUs, () => {
             if (machines[to]) step(to, { kind: 'message', from: blobNodeName(index), message });
           });
@@ -99,6 +107,24 @@ function createMesh(nodes: number) {
         case 'wakeAt':
           arm(index, effect.atMs);
           break;
+        case 'fetchInputs':
+          later(latencyUs, { kind: 'inputsFetched', run: effect.run, ok: true });
+          break;
+        case 'run': {
+          const { run, guest, key } = effect;
+          if (guest) tally.elsewhere += 1;
+          const outcome = { result: `result/${key}`, sizeBytes: blobBytes, cacheable: true };
+          later(runMs * 1_000, { kind: 'ran', run, outcome, runMs });
+          break;
+        }
+        case 'fetchOutputs': {
+          const outcome = { result: effect.result, sizeBytes: blobBytes, cacheable: true };
+          later(latencyUs, { kind: 'outputsFetched', fetch: effect.fetch, outcome });
+          break;
+        }
+        case 'answer':
+          tally.answered += 1;
+          break;
         default:
       }
     }
@@ -106,7 +132,7 @@ function createMesh(nodes: number) {
 
   for (let index = 0; index < nodes; index++) {
     engine.at(index * 5_000, () => {
-      machines[index] = createSharing(
+      machines[index] = createPeer(
         {
           self: blobNodeName(index),
           attributes: attributes(index),
@@ -117,12 +143,16 @@ function createMesh(nodes: number) {
           held: [],
           uploadBytesPerSecond: 1e8,
           uploadsMax: 32,
+          shards,
+          founder: index === 0,
+          holds: () => [],
         },
         [],
         nowMs(),
       );
       const contacts = nodes > formedNodesMax ? [] : [blobNodeName(0), blobNodeName(Math.trunc(index / 2))];
       step(index, { kind: 'start', contacts });
+      step(index, { kind: 'slots', slots, guests: true, guestSlots: slots, capabilities: ['OSFamily=linux'] });
     });
   }
   if (nodes > formedNodesMax) {
@@ -138,6 +168,7 @@ function createMesh(nodes: number) {
   }
   return {
     counts,
+    tally,
     machines,
     step,
     run: (forMs: number) => engine.runUntil(engine.nowUs() + forMs * 1_000),
@@ -164,6 +195,53 @@ function rest(nodes: number): void {
   );
 }
 
+/** A build of many actions on one node of a mesh at rest, four times as many as it has slots for at a time. */
+function actions(nodes: number): void {
+  const mesh = createMesh(nodes);
+  mesh.run(nodes * 5 + (nodes < 100 ? 120_000 : 1_200_000));
+  const restBefore = { ...mesh.counts };
+  mesh.run(60_000);
+  const restPerMs = (of: keyof Counts): number => (mesh.counts[of] - restBefore[of]) / 60_000;
+  const rest = { messages: restPerMs('messages'), bytes: restPerMs('bytes') };
+  const before = { ...mesh.counts };
+  mesh.tally.byKind.clear();
+  for (let i = 0; i < actionsAsked; i++) {
+    const key = actionKey('main', 'sha256', blobNamed().split('/')[1] as string, 150);
+    const item = {
+      request: `r${i}`,
+      shard: shardOf(key, shards),
+      key,
+      invocation: 'build',
+      priority: 0,
+      requires: ['OSFamily=linux'],
+      spaceBytes: 1_000_000,
+      inputs: [],
+      doNotCache: false,
+      skipCacheLookup: false,
+      expectedMs: runMs,
+      mnemonic: 'CppCompile',
+      family: 'CppCompile',
+      inputBytes: 100_000,
+    };
+    if (i % (4 * slots) === 0) mesh.run(100);
+    mesh.step(1, { kind: 'execute', item });
+  }
+  let tookMs = 0;
+  while (mesh.tally.answered < actionsAsked && tookMs < 600_000) {
+    mesh.run(500);
+    tookMs += 500;
+  }
+  mesh.run(5_000);
+  const all = tookMs + 5_000 + (actionsAsked / (4 * slots)) * 100;
+  const own = (of: keyof Counts): number => Math.round(mesh.counts[of] - before[of] - rest[of] * all);
+  console.log(
+    `actions   ${nodes} nodes: ${own('messages')} messages, ${own('bytes')} bytes beyond those at rest for ${mesh.tally.answered} actions, ` +
+      `${mesh.tally.elsewhere} of them elsewhere, in ${(tookMs / 1_000).toFixed(1)} s`,
+  );
+  const kinds = [...mesh.tally.byKind].sort(([, a], [, b]) => b.bytes - a.bytes).slice(0, 12);
+  console.log(`          ${kinds.map(([kind, { messages, bytes }]) => `${kind} ${messages} (${bytes})`).join(', ')}`);
+}
+
 /** The provider index alone, over one shared view of the members. */
 function createIndex(nodes: number) {
   const engine = createEngine();
@@ -181,7 +259,7 @@ function createIndex(nodes: number) {
       switch (effect.kind) {
         case 'send': {
           counts.messages += 1;
-          counts.bytes += bytesOf(effect.message);
+          counts.bytes += bytesOf(effect.message, node, effect.to);
           const { to } = effect;
           const message: ProviderMessage = effect.message;
           engine.after(latencyUs, () => step(to, { kind: 'message', from: node, message }));
@@ -209,7 +287,13 @@ function createIndex(nodes: number) {
   for (const [index, id] of ids.entries()) {
     members.set(id, {
       status: 'alive',
-      record: { id, incarnation: 1, presence: 'here', signature: '', attributes: attributes(index) },
+      record: {
+        id,
+        incarnation: 1,
+        presence: 'here',
+        signature: '',
+        attributes: { ...attributes(index), guestSlots: 0, capabilities: [] },
+      },
     });
   }
   const view = { get: (id: string) => members.get(id), members: () => members.values() };
@@ -307,6 +391,7 @@ function memory(): void {
 const [what = 'rest', ...sizes] = process.argv.slice(2);
 const nodes = sizes.map(Number);
 if (what === 'rest') for (const count of nodes.length > 0 ? nodes : [3, 30, 300]) rest(count);
+else if (what === 'actions') for (const count of nodes.length > 0 ? nodes : [3, 30, 300]) actions(count);
 else if (what === 'announce') for (const count of nodes.length > 0 ? nodes : [3, 30, 300, 3_000]) announce(count);
 else if (what === 'memory') memory();
 else if (what === 'large') for (const count of nodes.length > 0 ? nodes : [10_000]) large(count);
