@@ -108,7 +108,7 @@ export function createMachine({ name, dataDir, lab, host = name, args = [], env 
 }
 
 /** Resolves when each of the machines sees all the others alive. */
-export async function allMeet(machines: readonly Machine[], timeoutMs = 180_000): Promise<void> {
+export async function allMeet(machines: readonly Machine[], timeoutMs = 60_000): Promise<void> {
   await until(async () => {
     const seen = await Promise.all(machines.map((one) => one.sees()));
     return seen.every((count) => count === machines.length - 1);
