@@ -117,7 +117,7 @@ function coordinationRow({ shards, led, voting, leaderless, formedByForce }: Coo
   const parts = [
     `${count(shards, 'shard')}: ${led} led here, ${voting} kept here`,
     ...(leaderless > 0 ? [`${leaderless} without a leader (their actions are decided here alone)`] : []),
-    ...(formedByForce > 0 ? [`formed anew ${count(formedByForce, 'time')}`] : []),
+    ...(formedByForce > 0 ? [`${formedByForce} formed anew after most of their members were gone`] : []),
   ];
   return ['Coordination', parts.join('; ')];
 }

@@ -10,7 +10,7 @@ export interface CoordinationStatus {
   readonly voting: number;
   /** Shards whose leader this node does not know; their actions are decided by each node alone. */
   readonly leaderless: number;
-  /** How often shards were formed anew because most of their coordinators were gone, all shards together. */
+  /** Shards whose present history was formed anew, because most of their coordinators were gone. */
   readonly formedByForce: number;
   /** Results that this node stored as a leader, and refused because their executor had lost its claim. */
   readonly commits: { readonly accepted: number; readonly stale: number };
@@ -41,7 +41,7 @@ export function coordinationStatusOf({ identity, machine, coordinationLog }: Act
     led: leaders[identity.peerId] ?? 0,
     voting: list.filter(({ voters }) => voters.includes(identity.peerId)).length,
     leaderless: list.filter(({ leader }) => leader === null).length,
-    formedByForce: list.reduce((sum, { generation }) => sum + Math.max(0, generation - 1), 0),
+    formedByForce: list.filter(({ forced }) => forced).length,
     commits: coordinationLog.commits(),
     leaders,
     list,
