@@ -88,6 +88,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       return await hold(handed);
     },
     ownRequest: (request) => requests.own(request),
+    known: () => new Set(Array.from(machine.executor.runs(), ({ run }) => run)),
     deliver,
     onOwnResult(handed) {
       if (outcomeOf(handed).cacheable) void keep(handed);

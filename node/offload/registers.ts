@@ -71,7 +71,15 @@ export function createRegisters({ local, hold, deliver }: RegistersOptions): Ope
 
   async function publish(some: readonly Publication[]): Promise<void> {
     const failures = await local.putMany(some);
-    const held = await Promise.all(some.map(async (one, at) => failures[at] === undefined && (await isHeld(one))));
+    const held = await Promise.all(
+      some.map(async (one, at) => {
+        if (failures[at]) return false;
+        return await isHeld(one).catch((error: unknown) => {
+          one.outcome.reject(error);
+          return false;
+        });
+      }),
+    );
     // In one turn, so that they share the messages and the log.
     for (const [at, { key, digest, outcome }] of some.entries()) {
       const failure = failures[at];

@@ -49,6 +49,8 @@ export interface RunsOptions {
   readonly onMade: (handed: HandedResult, submitter: NodeId) => void;
   readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
   readonly deliver: (event: RunEvent) => void;
+  /** Runs that the machine has. One that was only prepared ends there without a word, when its claim goes to somebody else. */
+  readonly known: () => ReadonlySet<number>;
   /** A sentence, for the operator of this machine. */
   readonly onFailed: (key: ActionKey, reason: string) => void;
   readonly onGuest?: (key: ActionKey, submitter: NodeId, change: GuestChange) => void;
@@ -125,9 +127,20 @@ export function createRuns(options: RunsOptions): Runs {
     if (runs.get(run.id) === run && !isClosed) deliver(event);
   }
 
-  function spawn(work: Promise<void>): void {
-    const settled = work.finally(() => going.delete(settled));
+  function spawn(run: Run, work: Promise<void>): void {
+    const settled = work
+      .catch((error: unknown) => options.onFailed(run.key, toStatusError(error).reason))
+      .finally(() => going.delete(settled));
     going.add(settled);
+  }
+
+  function dropForgotten(): void {
+    const known = options.known();
+    for (const run of [...runs.values()]) {
+      if (run.runs || known.has(run.id)) continue;
+      run.abort.abort();
+      end(run);
+    }
   }
 
   async function fetchInputs(run: Run, from: NodeId): Promise<void> {
@@ -233,13 +246,14 @@ export function createRuns(options: RunsOptions): Runs {
       const known = runs.get(work.run);
       switch (work.kind) {
         case 'fetchInputs': {
+          dropForgotten();
           const run = begin(work.run, work.key, work.from);
-          return spawn(fetchInputs(run, work.from));
+          return spawn(run, fetchInputs(run, work.from));
         }
         case 'run': {
           const own = work.guest ? undefined : ownRequest(work.request);
           const run = known ?? begin(work.run, work.key, undefined);
-          return spawn(execute(run, own, work));
+          return spawn(run, execute(run, own, work));
         }
         case 'freeze':
         case 'thaw':
