@@ -24,7 +24,7 @@ function open(failing?: Error) {
     registers.publish(
       { instance: '', action: randomBlob(10).digest },
       create(ActionResultSchema, { exitCode: 0 }),
-      create(VouchedResultSchema, { statement: randomBlob(10).bytes }),
+      create(VouchedResultSchema),
     );
   return { registers, stored, delivered, publish };
 }
