@@ -287,28 +287,29 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     parts.defer(() => opened.close());
   }
 
-  if (executor) {
-    const ran = executor;
-    const made = createAudit({
-      percent: config.auditPercent,
-      clock,
-      ledger,
-      stored: store.actions,
-      blobs,
-      builds,
-      reexecute: createReexecute({ preparer, executor: ran, offering: () => offload?.current(), clock }),
-      trust: config.mesh?.trust ?? 'members',
-      peers,
-      mesh: () => auditMesh(mesh),
-      isIdle: () => {
-        const isBusy = [...ran.load().values()].some(({ queued, executing }) => queued + executing > 0);
-        return !isBusy && clock.nowMs() - lastEventMs >= auditLimits.idleMs && !isOwnerThere(owner?.status());
-      },
-      onLog: log,
-    });
-    audit = made;
-    parts.defer(() => made.close());
-  }
+  // A node that runs nothing audits nothing itself, and drops what members prove wrong all the same.
+  const runs = executor;
+  const auditing = createAudit({
+    percent: runs ? config.auditPercent : 0,
+    clock,
+    ledger,
+    stored: store.actions,
+    blobs,
+    builds,
+    reexecute: runs
+      ? createReexecute({ preparer, executor: runs, offering: () => offload?.current(), clock })
+      : () => Promise.reject(new StatusError('FAILED_PRECONDITION', 'this node runs no actions (slots: 0)')),
+    trust: config.mesh?.trust ?? 'members',
+    peers,
+    mesh: () => auditMesh(mesh),
+    isIdle: () => {
+      const isBusy = [...(runs?.load().values() ?? [])].some(({ queued, executing }) => queued + executing > 0);
+      return !isBusy && clock.nowMs() - lastEventMs >= auditLimits.idleMs && !isOwnerThere(owner?.status());
+    },
+    onLog: log,
+  });
+  audit = auditing;
+  parts.defer(() => auditing.close());
 
   // A run that is offered to the mesh is looked up there by whoever gets it.
   const here = peers && builds.results.observe(peers.known);
@@ -377,10 +378,6 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     offload: counts.now(),
     recentProblems: recent.list(),
   });
-  const auditOf = (): Audit => {
-    if (audit) return audit;
-    throw new StatusError('FAILED_PRECONDITION', 'this node runs no actions (slots: 0), and so audits none');
-  };
   const top = (): TopFrame => {
     const { state, execution, sharing } = status();
     const active = mesh?.active();
@@ -415,8 +412,8 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
             build: (id) => builds.show(id),
             explain: (action) => builds.explain(action),
             top,
-            audits: () => auditOf().status(),
-            audit: (action, begin) => (begin ? auditOf().begin(action) : auditOf().job(action)),
+            audits: () => auditing.status(),
+            audit: (action, begin) => (begin ? auditing.begin(action) : auditing.job(action)),
           },
           onRequest: (report) => metrics.onHttp(report),
         });
