@@ -81,6 +81,16 @@ test('a result that a member forged is found out, dropped, and its maker avoided
   expect(await cora.text(response.result?.outputFiles[0]?.digest)).toBe('true\n');
 });
 
+test('a member that leaves in the middle of an audit ends it in good order', async () => {
+  const pair = await openOffice({ lends: 0 }, { lends: 1 });
+  const [dora, emil] = pair.nodes as [OfficeNode, OfficeNode];
+  const action = await dora.prepare({ script: 'sleep 0.5; date +%N > out', command: { outputPaths: ['out'] } });
+  await dora.execute(action).last;
+  await ask<AuditJob>(dora, `audit/${encodeURIComponent(digestKey(action))}`, 'POST');
+  await until(async () => (await ask<TopFrame>(emil, 'top')).guests.length > 0);
+  await pair[Symbol.asyncDispose]();
+});
+
 test('a good result stays', async () => {
   const action = await anna.prepare({
     script: 'mkdir -p dir/sub; cat in > dir/sub/file; ln -s sub/file dir/link',
