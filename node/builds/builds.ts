@@ -256,14 +256,14 @@ export function createBuilds(options: BuildsOptions): Builds {
     async explain(text) {
       const prefix = prefixOf(text);
       await files.flush();
-      const running = runs.running(clock.nowMs()).filter(({ action }) => action.includes(`/${prefix}`));
+      const running = runs.running(clock.nowMs()).filter(({ action }) => isNamed(action, prefix));
       const requests: (ActionRecord & { build: string })[] = [];
       for (const { name } of (await files.list()).slice(0, limits.explainBuildsMax)) {
         let build = '';
         const inBuild: (ActionRecord & { build: string })[] = [];
         for await (const line of files.read(name, `/${prefix}`)) {
           if (line.kind === 'build') build = line.id;
-          if (line.kind !== 'action' || !line.action.includes(`/${prefix}`)) continue;
+          if (line.kind !== 'action' || !isNamed(line.action, prefix)) continue;
           const { kind: _, ...record } = line;
           inBuild.unshift({ ...record, build });
         }
@@ -327,6 +327,11 @@ function difference(now: MovedBytes, before: MovedBytes): MovedBytes {
     servedBytes: now[link].servedBytes - before[link].servedBytes,
   });
   return { subnet: of('subnet'), site: of('site'), other: of('other') };
+}
+
+/** @param action - `function/hash/size` */
+function isNamed(action: string, prefix: string): boolean {
+  return action.startsWith(prefix, action.indexOf('/') + 1);
 }
 
 /** The hash, or its beginning and the size, as it stands in an action's key. */

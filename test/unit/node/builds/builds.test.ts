@@ -137,6 +137,18 @@ test('an action is explained with the whole way of its request', async () => {
       '1000 succeeded ben',
     ]);
   }
+  // A size is no beginning of a digest.
+  run('z'.repeat(10));
+  const sized = { ...named('z').action, sizeBytes: 77_777 };
+  builds.record({
+    kind: 'lookedUp',
+    atMs: clock.nowMs(),
+    outcome: 'hit',
+    from: undefined,
+    ...named('z'),
+    action: sized,
+  });
+  await expect(builds.explain('77777')).rejects.toMatchObject({ code: 'NOT_FOUND' });
   await expect(builds.explain('ffffffff')).rejects.toMatchObject({ code: 'NOT_FOUND' });
   await expect(builds.explain('../..')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
 });
