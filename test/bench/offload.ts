@@ -19,7 +19,7 @@ const sleepMs = 1_000;
 const actions = 200;
 /** Enough to see a difference of 5 %, in ten waves. */
 const busyActions = 40;
-const pairs = 200;
+const pairs = 100;
 const throughputActions = 400;
 const inFlight = 8;
 const run = Date.now().toString(36);

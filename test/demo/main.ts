@@ -15,12 +15,13 @@ const report = await playOffice(bazel, ['//...'], (sentence) => {
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);
 });
-const columns = ['build', 'seconds', 'from cache', 'ran', 'from other machines'];
+const columns = ['build', 'seconds', 'from cache', 'ran here', 'ran elsewhere', 'from other machines'];
 const rows = report.builds.map((row) => [
   row.what,
   row.seconds.toFixed(1),
   String(row.hits),
-  String(row.ran),
+  String(row.ran - row.ranElsewhere),
+  String(row.ranElsewhere),
   megabytes(row.receivedBytes),
 ]);
 const widths = columns.map((column, at) => Math.max(column.length, ...rows.map((row) => (row[at] as string).length)));

@@ -1,18 +1,23 @@
 /**
- * The office: three machines in one subnet and one at home share a cache, and real Bazel builds show it. In network
- * namespaces where this machine lets us, on loopback addresses otherwise.
+ * The office: three machines in one subnet and one at home share a cache and run each other's actions, and real Bazel
+ * builds show it. In network namespaces where this machine lets us, on loopback addresses otherwise.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type BazelVersion, openBazel } from '../e2e/bazel.ts';
 import { allMeet, createMachine, type Machine } from '../support/machine.ts';
+import { lends } from '../support/mesh.ts';
 import { labMissing, openNetworkLab } from '../support/network-lab.ts';
 import { until } from '../support/until.ts';
 
 const buildMaxMs = 240_000;
 /** Slow enough that a machine can be switched off in the middle of what it sends. */
 const slowLinkMegabits = 40;
+/** Of each machine, and lent by each. */
+const slots = 2;
+/** Early in the build that the others help with. */
+const killAfterActions = 5;
 /** Well within the largest output of the project, which has 20 MB. */
 const killAfterBytes = 4_000_000;
 
@@ -22,6 +27,8 @@ export interface BuildRow {
   /** Actions that were answered by a cache, and that ran. */
   readonly hits: number;
   readonly ran: number;
+  /** Of those, on other machines. */
+  readonly ranElsewhere: number;
   /** From other machines, in this build. */
   readonly receivedBytes: number;
   /** SHA-256 of every output by path. */
@@ -54,10 +61,11 @@ export async function playOffice(
   const machines = ['anna', 'ben', 'cora', 'dora'].map((name, index) => {
     // On loopback each has an address of its own, and multicast does not work.
     const alone = ['--mesh-discovery', 'off', '--mesh-listen', `127.0.0.${index + 2}:0`];
-    const args = ['--site', name === 'dora' ? 'home' : 'office', ...(lab ? [] : alone)];
+    const args = ['--site', name === 'dora' ? 'home' : 'office', '--slots', String(slots), ...lends(slots)];
+    if (!lab) args.push(...alone);
     return parts.use(createMachine({ name, dataDir: join(root, name), lab, args }));
   });
-  const [anna, ben, , dora] = machines as [Machine, Machine, Machine, Machine];
+  const [anna, ben, cora, dora] = machines as [Machine, Machine, Machine, Machine];
 
   say(
     lab
@@ -87,18 +95,14 @@ export async function playOffice(
   async function build(
     machine: Machine,
     what: string,
+    flags: readonly string[],
     during?: (isOver: () => boolean) => Promise<void>,
   ): Promise<void> {
     // Each build is of a fresh checkout, by a Bazel that has seen nothing.
     await using workspace = await openBazel(bazel, machine.prefix());
-    const before = await machine.receivedBytes();
+    const [before, elsewhereBefore] = [await machine.receivedBytes(), await machine.ranElsewhere()];
     const started = performance.now();
-    const running = workspace.run([
-      'build',
-      ...targets,
-      '--spawn_strategy=local',
-      `--remote_cache=grpc://${machine.node().grpc}`,
-    ]);
+    const running = workspace.run(['build', ...targets, ...flags]);
     let isOver = false;
     void running.finally(() => (isOver = true));
     const [run] = await Promise.all([running, during?.(() => isOver)]);
@@ -107,14 +111,17 @@ export async function playOffice(
     const receivedBytes = (await machine.receivedBytes()) - before;
     const { 'remote cache hit': hits = 0, internal: _, ...others } = run.processes;
     const ran = Object.values(others).reduce((sum, count) => sum + count, 0);
+    const ranElsewhere = (await machine.ranElsewhere()) - elsewhereBefore;
     const outputs = await workspace.outputs();
-    builds.push({ what, seconds, hits, ran, receivedBytes, outputs });
-    say(`${what}: ${hits} from the cache, ${ran} ran, ${megabytes(receivedBytes)} from other machines.`);
+    builds.push({ what, seconds, hits, ran, ranElsewhere, receivedBytes, outputs });
+    const where = ranElsewhere > 0 ? ` (${ranElsewhere} of them on other machines)` : '';
+    say(`${what}: ${hits} from the cache, ${ran} ran${where}, ${megabytes(receivedBytes)} from other machines.`);
   }
 
-  await build(anna, 'anna builds, nobody has it');
-  await build(ben, 'ben builds the same');
-  await build(dora, 'dora builds the same, at home; anna fails', async (isOver) => {
+  const shares = (machine: Machine) => ['--spawn_strategy=local', `--remote_cache=grpc://${machine.node().grpc}`];
+  await build(anna, 'anna builds, nobody has it', shares(anna));
+  await build(ben, 'ben builds the same', shares(ben));
+  await build(dora, 'dora builds the same, at home; anna fails', shares(dora), async (isOver) => {
     const arrived = async (): Promise<number> =>
       lab ? Number(lab.host('dora').run('cat', '/sys/class/net/eth0/statistics/rx_bytes')) : await dora.receivedBytes();
     lab?.limit('dora', slowLinkMegabits);
@@ -122,6 +129,23 @@ export async function playOffice(
     await until(async () => isOver() || (await arrived()) - before > killAfterBytes, buildMaxMs);
     await anna.node().kill('SIGKILL');
     say(`Anna was switched off with kill -9 after ${megabytes((await arrived()) - before)} had reached dora.`);
+  });
+  lab?.unlimit('dora');
+
+  // A flag of their own: nobody has these results yet.
+  const offloads = [
+    '--spawn_strategy=remote',
+    `--remote_executor=grpc://${cora.node().grpc}`,
+    '--copt=-DNEW',
+    '--jobs=12',
+  ];
+  await build(cora, 'cora builds with another flag, the others help; ben fails', offloads, async (isOver) => {
+    const before = await cora.ranElsewhere();
+    await until(async () => isOver() || (await cora.ranElsewhere()) - before > killAfterActions, buildMaxMs);
+    await ben.node().kill('SIGKILL');
+    say(
+      `Ben was switched off with kill -9 after ${(await cora.ranElsewhere()) - before} of cora's actions had run elsewhere.`,
+    );
   });
   return { onLoopback, seenAfterMove, builds };
 }

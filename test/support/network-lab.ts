@@ -22,6 +22,8 @@ export interface NetworkLab extends Disposable {
   host(name: string): LabHost;
   /** Bandwidth of the host's link in each direction. */
   limit(name: string, megabitsPerSecond: number): void;
+  /** Ends that. */
+  unlimit(name: string): void;
   /** Share of packets lost on the way to the host; 0 ends it. */
   lose(name: string, percent: number): void;
   /** Holds back every packet between the two subnets, each way. Resolves once it does. */
@@ -154,6 +156,10 @@ export function openNetworkLab(subnets: Readonly<Record<string, readonly string[
       const shape = ['root', 'tbf', 'rate', `${megabitsPerSecond}mbit`, 'burst', String(burstBytes), 'latency', '50ms'];
       run('tc', '-n', core, 'qdisc', 'replace', 'dev', port, ...shape);
       run('tc', '-n', `${prefix}-${name}`, 'qdisc', 'replace', 'dev', 'eth0', ...shape);
+    },
+    unlimit(name) {
+      run('tc', '-n', core, 'qdisc', 'del', 'dev', entry(name).port, 'root');
+      run('tc', '-n', `${prefix}-${name}`, 'qdisc', 'del', 'dev', 'eth0', 'root');
     },
     lose(name, percent) {
       const nft = (...args: string[]) => run('ip', 'netns', 'exec', `${prefix}-${name}`, 'nft', ...args);
