@@ -191,6 +191,8 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     try {
       const body = decodeControl(bytes);
       if (body.case === 'revocations') return takeRevocations(body.value.notices) ? 'news' : 'known';
+      // A newer node may say more than this one knows, and this one cannot judge it.
+      if (body.case === undefined) return 'known';
       if (body.case !== 'certificates') return 'junk';
       const { certificates } = body.value;
       const fresh = certificates.slice(0, controlLimits.noticesMax).filter((one) => roster.learn(one));
