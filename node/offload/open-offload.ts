@@ -3,6 +3,7 @@ import type { ActionKey as ActionName, BlobKey } from '../../mesh/core/ids.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { createInputTrees } from '../../sandbox/input-tree.ts';
 import type { OfferedRun } from '../execution/executor.ts';
+import type { PreparedAction } from '../execution/prepare.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';
 import type { Registers } from '../peers/registers.ts';
@@ -111,8 +112,16 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
   const requests = createRequests({
     self,
     shards: identity.mesh.shards,
-    requires({ prepared: { action, command }, onlyHere }) {
-      const wanted = (action.platform ?? command.platform)?.properties ?? [];
+    unmatched({ prepared }) {
+      try {
+        options.platform.check(platformOf(prepared), 'anywhere');
+        return undefined;
+      } catch (thrown) {
+        return toStatusError(thrown);
+      }
+    },
+    requires({ prepared, onlyHere }) {
+      const wanted = platformOf(prepared);
       const required = options.platform.requires(wanted);
       const here = onlyHere && required.every((key) => options.platform.capabilities.includes(key));
       return [...new Set([...required, ...(here ? [trusted.node] : trusted.requires)])].sort();
@@ -249,6 +258,11 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       promises.close();
     },
   };
+}
+
+function platformOf({ action, command }: PreparedAction) {
+  // Clients of 2.1 and before write it into the command alone.
+  return (action.platform ?? command.platform)?.properties ?? [];
 }
 
 /**

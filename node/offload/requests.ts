@@ -28,6 +28,8 @@ type FetchOutputs = Extract<RequestWork, { readonly kind: 'fetchOutputs' }>;
 export interface RequestsOptions {
   readonly self: NodeId;
   readonly shards: number;
+  /** What the mesh offers and the action asks for beside it; undefined when somebody has it by now. */
+  readonly unmatched: (offered: OfferedRun) => StatusError | undefined;
   /** What an action asks of whoever runs it. */
   readonly requires: (offered: OfferedRun) => readonly string[];
   readonly clock: Clock;
@@ -147,7 +149,8 @@ export function createRequests(options: RequestsOptions): Requests {
   async function reportFor(request: Request, answer: Answer): Promise<RunReport> {
     if (answer.kind === 'failed') {
       if (answer.reason === 'inputsMissing') return await inputsMissing(request);
-      return failedReport(failureOf(answer.reason, request.problem));
+      const unmatched = answer.reason === 'unmatched' ? options.unmatched(request.offered) : undefined;
+      return failedReport(unmatched ?? failureOf(answer.reason, request.problem));
     }
     const { outcome, source, token, executor } = answer;
     // Nearly always it was just brought, and all of it is here.
