@@ -6,7 +6,6 @@
 import { randomUUID } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { anyPack, durationFromMs } from '@bufbuild/protobuf/wkt';
-import type { NodeId, RequestId } from '../../mesh/core/ids.ts';
 import type { Digest } from '../../protos/digest.ts';
 import {
   type ExecuteResponse,
@@ -16,10 +15,10 @@ import type { Operation } from '../../protos/gen/google/longrunning/operations_p
 import { RetryInfoSchema } from '../../protos/gen/google/rpc/error_details_pb.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { RecordedEvent } from '../builds/events.ts';
-import type { NamedAction } from '../offload/events.ts';
 import type { InlineHints } from '../reapi/action-cache.ts';
 import { queueFullRetryMs } from './limits.ts';
-import type { LogRegistry, LogWriter } from './log-streams.ts';
+import type { LogRegistry } from './log-streams.ts';
+import { type ActionContext, namedAction, type RunOffering } from './offering.ts';
 import type { PreparedAction } from './prepare.ts';
 import { encodedBytes, executeResponse, type OperationState, operationMessage } from './responses.ts';
 import { type RunOutcome, type RunPhase, type RunPorts, type RunReport, runAction } from './run-action.ts';
@@ -46,50 +45,6 @@ export type ExecutionEvent =
       readonly phaseMs: ReadonlyMap<RunPhase, number>;
       readonly error: StatusError | undefined;
     };
-
-/** What a client says of its action besides the action: for queues, estimates and records. */
-export interface ActionContext {
-  readonly instance: string;
-  readonly invocation: string;
-  /** The client named no invocation; its address stands there. */
-  readonly isUnnamed?: boolean;
-  readonly priority: number;
-  /** Of the client's RequestMetadata; empty when it says nothing. */
-  readonly mnemonic: string;
-  readonly target: string;
-  readonly skipCacheLookup: boolean;
-  /** Members that should not run it, while anybody else can. */
-  readonly avoid?: readonly NodeId[];
-}
-
-/** A run that is handed to the mesh. */
-export interface OfferedRun {
-  /** How records name the run, all of its attempts together. */
-  readonly run: string;
-  /** Unique; made anew for each attempt. */
-  readonly request: RequestId;
-  readonly prepared: PreparedAction;
-  readonly context: ActionContext;
-  /** The mesh failed it before: it runs on this node, if this node can run it at all. */
-  readonly onlyHere?: boolean;
-  readonly queuedAtMs: number;
-  readonly signal: AbortSignal;
-  readonly stdout: LogWriter;
-  readonly stderr: LogWriter;
-  /** May say `queued` again, when a claim is lost. `worker`: as results name it. */
-  readonly onStage: (stage: 'queued' | 'executing', worker: string) => void;
-  /** Calls back when somebody begins to read the live output. */
-  readonly onRead: (listener: () => void) => void;
-}
-
-/** Whoever decides where actions run while the mesh is awake. */
-export interface RunOffering {
-  isAwake(): boolean;
-  /** Calls `listener` at every change. */
-  watch(listener: () => void): void;
-  /** Never rejects. A run that the mesh could not deal with is retriable. */
-  run(offered: OfferedRun): Promise<RunReport>;
-}
 
 export interface ExecutorOptions extends RunPorts {
   readonly logs: LogRegistry;
@@ -428,11 +383,6 @@ export function createExecutor(options: ExecutorOptions): Executor {
       response: undefined,
     };
   }
-}
-
-export function namedAction(action: Digest, context: ActionContext): NamedAction {
-  const { instance, invocation, isUnnamed, mnemonic, target } = context;
-  return { action, instance, invocation: isUnnamed ? '' : invocation, mnemonic, target };
 }
 
 /** A run that no mesh answered. */

@@ -3,7 +3,7 @@ import { shardOf } from '../../mesh/core/shards/placement.ts';
 import type { TreeSketch } from '../../mesh/core/claims/messages.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
-import type { OfferedRun } from '../execution/executor.ts';
+import type { OfferedRun } from '../execution/offering.ts';
 import { actionName } from './keys.ts';
 import * as limits from './limits.ts';
 

@@ -5,7 +5,7 @@
 import type { InputTrees } from '../../sandbox/input-tree.ts';
 import { StatusError } from '../../protos/status.ts';
 import type { RecordedEvent } from '../builds/events.ts';
-import type { RunOffering } from '../execution/executor.ts';
+import type { RunOffering } from '../execution/offering.ts';
 import type { PlatformOffer } from '../execution/platform.ts';
 import type { Preparer } from '../execution/prepare.ts';
 import type { RunPorts } from '../execution/run-action.ts';

@@ -2,7 +2,7 @@
 import type { ActionKey as ActionName, BlobKey } from '../../mesh/core/ids.ts';
 import type { Identity } from '../../mesh/net/identity/identity.ts';
 import { createInputTrees } from '../../sandbox/input-tree.ts';
-import type { OfferedRun } from '../execution/executor.ts';
+import type { OfferedRun } from '../execution/offering.ts';
 import type { PreparedAction } from '../execution/prepare.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { Offloading, OffloadingPorts, OffloadWork } from '../mesh/offloading.ts';

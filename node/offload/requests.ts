@@ -8,7 +8,7 @@ import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import type { InputDirectory } from '../../sandbox/input-tree.ts';
 import type { Clock } from '../execution/clock.ts';
-import { namedAction, type OfferedRun } from '../execution/executor.ts';
+import { namedAction, type OfferedRun } from '../execution/offering.ts';
 import type { PreparedAction } from '../execution/prepare.ts';
 import type { RunReport } from '../execution/run-action.ts';
 import type { OffloadWork } from '../mesh/offloading.ts';

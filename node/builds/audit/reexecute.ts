@@ -8,7 +8,8 @@ import type {
 import type { VouchedResult } from '../../../protos/gen/potluck/mesh/v1/results_pb.ts';
 import { codeName, StatusError } from '../../../protos/status.ts';
 import type { Clock } from '../../execution/clock.ts';
-import type { ActionContext, Executor, OfferedRun } from '../../execution/executor.ts';
+import type { Executor } from '../../execution/executor.ts';
+import type { ActionContext, OfferedRun } from '../../execution/offering.ts';
 import type { PreparedAction, Preparer } from '../../execution/prepare.ts';
 import type { RunReport } from '../../execution/run-action.ts';
 import { limits as reapiLimits } from '../../reapi/limits.ts';
