@@ -4,18 +4,13 @@
  * Everything hangs off `createNode`; there is no module-level state, so many nodes share a process. Parts are closed in
  * reverse order of their making.
  */
-import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { digestKey } from '../protos/digest.ts';
-import { Execution } from '../protos/gen/build/bazel/remote/execution/v2/remote_execution_pb.ts';
-import { Operations } from '../protos/gen/google/longrunning/operations_pb.ts';
 import { Health } from '../protos/gen/grpc/health/v1/health_pb.ts';
 import { StatusError } from '../protos/status.ts';
-import { createSandbox, type LocalSandbox } from '../sandbox/create-sandbox.ts';
-import { createInputTrees, type InputTrees } from '../sandbox/input-tree.ts';
-import type { SandboxBlobs } from '../sandbox/sandbox.ts';
-import { type Audit, type AuditMesh, createAudit } from './builds/audit/audit.ts';
+import { createInputTrees } from '../sandbox/input-tree.ts';
+import { type Audit, createAudit } from './builds/audit/audit.ts';
 import { noAudits } from './builds/audit/auditor.ts';
 import { denounceCall } from './builds/audit/denouncing.ts';
 import { isDroppedResult, withoutDropped } from './builds/audit/dropping.ts';
@@ -25,40 +20,37 @@ import { auditInvocation, createReexecute } from './builds/audit/reexecute.ts';
 import { createBuilds } from './builds/builds.ts';
 import type { RecordedEvent } from './builds/events.ts';
 import { observeCalls } from './builds/observed-calls.ts';
-import { createOffloadTally, type OffloadTally } from './builds/offload-tally.ts';
+import { createOffloadTally } from './builds/offload-tally.ts';
 import { type TopFrame, topFrame } from './builds/top.ts';
 import { packageVersion } from './cli/version.ts';
-import type { MeshConfig, NodeConfig } from './config/config.ts';
+import type { NodeConfig } from './config/config.ts';
 import { type Clock, systemClock } from './execution/clock.ts';
-import { createExecutionServices } from './execution/execution-service.ts';
 import { createExecutor, type Executor } from './execution/executor.ts';
 import { operatorWarning } from './execution/operator-warning.ts';
 import { abortedMaxMs, schedulerLimits } from './execution/limits.ts';
 import { createLogStreams } from './execution/log-streams.ts';
-import { createPlatformOffer, type PlatformOffer } from './execution/platform.ts';
-import { createPreparer, type Preparer } from './execution/prepare.ts';
+import { createPlatformOffer } from './execution/platform.ts';
+import { createPreparer } from './execution/prepare.ts';
 import { serveHttp } from './http/http-server.ts';
-import type { MeshNode, MeshNodeOptions } from './mesh/mesh-node.ts';
-import { type MeshStatus, peersOf } from './mesh/status.ts';
+import type { MeshNode } from './mesh/mesh-node.ts';
+import { peersOf } from './mesh/status.ts';
 import { createOffload, type Offload } from './offload/offload.ts';
 import { createOwnerWatch } from './owner/owner-watch.ts';
 import type { OwnerStatus } from './owner/requests.ts';
-import type { PeerTier, PeerTierOptions } from './peers/peer-tier.ts';
-import type { Tally } from './peers/tally.ts';
+import { auditMesh, bindExecution, offeredElsewhere, openMesh, openPeers, openSandbox, readAccess } from './parts.ts';
 import { recentEventsMax } from './metrics/limits.ts';
-import { createMetrics, type Metrics } from './metrics/metrics.ts';
-import { createRecentEvents, type LoggedEvent } from './metrics/recent-events.ts';
-import type { Access } from './reapi/access.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import { createRecentEvents } from './metrics/recent-events.ts';
 import { createCacheServices } from './reapi/cache-services.ts';
 import { serveGrpc } from './reapi/grpc-server.ts';
-import { bindService, type BoundService } from './reapi/handler.ts';
+import { bindService } from './reapi/handler.ts';
 import { createHealth } from './reapi/health.ts';
-import { checkInstances, type InstanceCheck } from './reapi/instances.ts';
+import { checkInstances } from './reapi/instances.ts';
 import { createReflection } from './reapi/reflection.ts';
 import { createRemoteAsset } from './reapi/remote-asset.ts';
-import type { ActionCache, ActionKey } from './storage/action-cache.ts';
-import type { LocalBlobStore } from './storage/blob-store.ts';
-import { openStore, type Store, type StoreStats } from './storage/open-store.ts';
+import type { ActionCache } from './storage/action-cache.ts';
+import { executionStatus, type NodeStatus } from './status.ts';
+import { openStore, type Store } from './storage/open-store.ts';
 
 /** For the last words on connections that are about to be cut. */
 const farewellMs = 500;
@@ -81,47 +73,6 @@ interface NodeFacts {
   readonly isolation: 'bubblewrap' | 'none';
   /** A sentence: why that isolation, and what to do for a better one. */
   readonly isolationReason: string;
-}
-
-/** The object of `/api/status`. Fields are only ever added. */
-export interface NodeStatus {
-  readonly version: string;
-  readonly pid: number;
-  readonly state: 'serving' | 'draining';
-  readonly uptimeSeconds: number;
-  readonly grpc: readonly string[];
-  readonly http: string | null;
-  readonly dataDir: string;
-  readonly durability: NodeConfig['durability'];
-  /** `null`: any. */
-  readonly instances: readonly string[] | null;
-  readonly store: StoreStats;
-  /** `null`: this node is a cache only. */
-  readonly execution: ExecutionStatus | null;
-  /** `null`: this node takes part in no mesh. */
-  readonly mesh: MeshStatus | null;
-  /** What came from members of the mesh and went to them. */
-  readonly sharing: Tally | null;
-  /** What is lent to members' actions; `null`: this node takes part in no mesh. */
-  readonly owner: OwnerStatus | null;
-  /** How actions were answered, and what was done for others. */
-  readonly offload: OffloadTally;
-  /** The newest warnings and errors, oldest first. */
-  readonly recentProblems: readonly LoggedEvent[];
-}
-
-export interface ExecutionStatus {
-  readonly slots: number;
-  readonly executing: number;
-  readonly queued: number;
-  readonly isolation: 'bubblewrap' | 'none';
-  readonly isolationReason: string;
-  readonly limitsInForce: readonly string[];
-  /** What holds for actions of other members; empty where none can run. */
-  readonly guestLimitsInForce: readonly string[];
-  readonly platform: readonly string[];
-  readonly defaultTimeoutSeconds: number;
-  readonly maxTimeoutSeconds: number;
 }
 
 export interface PotluckNode {
@@ -449,44 +400,6 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
   };
 }
 
-/** Nothing of the mesh is loaded by a node that takes part in none. */
-async function openMesh(options: MeshNodeOptions): Promise<MeshNode> {
-  const { openMeshNode } = await import('./mesh/mesh-node.ts');
-  return openMeshNode(options);
-}
-
-/** What members offer; one whose owner is there may take guests again in a minute. */
-function* offeredElsewhere(mesh: MeshNode | undefined): Generator<readonly string[]> {
-  for (const { record, status } of mesh?.active()?.members() ?? []) {
-    if (status === 'alive') yield record.attributes.capabilities;
-  }
-}
-
-async function openPeers(
-  config: NodeConfig,
-  mesh: MeshConfig,
-  ports: Pick<PeerTierOptions, 'store' | 'members' | 'registers' | 'calls' | 'isDropped' | 'onFound' | 'onLog'>,
-): Promise<PeerTier> {
-  const { createPeerTier } = await import('./peers/peer-tier.ts');
-  return createPeerTier({
-    ...ports,
-    capacityBytes: config.cacheSizeBytes,
-    listen: mesh.dataListen,
-    trust: mesh.trust,
-    uploadBytesPerSecond: mesh.uploadBytesPerSecond,
-    replicas: mesh.replicas,
-  });
-}
-
-function auditMesh(mesh: MeshNode | undefined): AuditMesh | undefined {
-  const active = mesh?.active();
-  if (!active) return undefined;
-  const { identity, driver } = active;
-  const alive = (): string[] =>
-    active.members().flatMap(({ record, status }) => (status === 'alive' ? [record.id] : []));
-  return { identity, members: alive, deliver: (event) => driver.deliver(event) };
-}
-
 /** Whether the owner of this machine would notice work that nobody asked for. */
 function isOwnerThere(owner: OwnerStatus | undefined): boolean {
   return owner?.when === 'idle' && owner.reading !== null && !owner.guestsWelcome;
@@ -498,78 +411,4 @@ async function firstOf(work: Promise<unknown>, delayMs: number, clock: Clock): P
   const cancelTimer = clock.setTimer(delayMs, late.resolve);
   await Promise.race([work, late.promise]);
   cancelTimer();
-}
-
-async function openSandbox(config: NodeConfig, blobs: LocalBlobStore, trees: InputTrees): Promise<LocalSandbox> {
-  return await createSandbox({
-    workDir: join(config.dataDir, 'sandbox'),
-    blobs: sandboxBlobs(blobs),
-    trees,
-    hiddenPaths: [config.dataDir],
-    ...(config.bwrapPath !== undefined && { bubblewrapPath: config.bwrapPath }),
-  });
-}
-
-function sandboxBlobs(blobs: LocalBlobStore): SandboxBlobs {
-  return {
-    get: (digest, options) => blobs.get(digest, options),
-    missing: (digests, options) => blobs.missing(digests, options),
-    copyTo: (digest, path, options) => blobs.copyTo(digest, path, options),
-    linkTo: (digest, path, options) => blobs.linkTo(digest, path, options),
-    putFile: (fn, path, options) => blobs.putFile(fn, path, options),
-    async putAll(all) {
-      const failure = (await blobs.putMany(all)).find((outcome) => outcome !== undefined);
-      if (failure) throw failure;
-    },
-  };
-}
-
-interface ExecutionParts {
-  readonly preparer: Preparer;
-  readonly blobs: LocalBlobStore;
-  readonly actions: Pick<ActionCache, 'get'>;
-  readonly executor: Executor;
-  readonly clock: Clock;
-  readonly checkInstance: InstanceCheck;
-  readonly distrusts: (key: ActionKey) => boolean;
-  readonly metrics: Metrics;
-}
-
-function bindExecution({ metrics, ...parts }: ExecutionParts): BoundService[] {
-  const { execution, operations } = createExecutionServices({
-    ...parts,
-    onLookup: (instance, outcome) => metrics.onExecuteLookup(instance, outcome),
-  });
-  return [bindService(Execution, execution), bindService(Operations, operations)];
-}
-
-async function readAccess({ tls, bearerTokenFile }: NodeConfig): Promise<Access> {
-  return {
-    ...(tls && {
-      tls: {
-        cert: await readFile(tls.certFile),
-        key: await readFile(tls.keyFile),
-        ...(tls.clientCaFile !== undefined && { clientCa: await readFile(tls.clientCaFile) }),
-      },
-    }),
-    ...(bearerTokenFile !== undefined && { bearerToken: (await readFile(bearerTokenFile, 'utf8')).trim() }),
-  };
-}
-
-function executionStatus(
-  config: NodeConfig,
-  sandbox: LocalSandbox,
-  executor: Executor,
-  platform: PlatformOffer,
-): ExecutionStatus {
-  const load = [...executor.load().values()];
-  return {
-    slots: config.slots,
-    executing: load.reduce((sum, one) => sum + one.executing, 0),
-    queued: load.reduce((sum, one) => sum + one.queued, 0),
-    ...sandbox.describe(),
-    platform: platform.properties.map(({ name, value }) => `${name}=${value}`),
-    defaultTimeoutSeconds: config.defaultActionTimeoutMs / 1000,
-    maxTimeoutSeconds: config.maxActionTimeoutMs / 1000,
-  };
 }

@@ -4,7 +4,7 @@ import type { request } from 'node:http';
 import type { RequestOptions } from 'node:https';
 import { text } from 'node:stream/consumers';
 import type { NodeConfig } from '../config/config.ts';
-import type { NodeStatus } from '../create-node.ts';
+import type { NodeStatus } from '../status.ts';
 import { parseListenAddress } from '../reapi/listen-address.ts';
 import { CliError } from './exit-codes.ts';
 

@@ -1,6 +1,6 @@
 /** `potluck status`: asks the running node how it is. */
 import { loadConfig } from '../config/load.ts';
-import type { ExecutionStatus, NodeStatus } from '../create-node.ts';
+import type { ExecutionStatus, NodeStatus } from '../status.ts';
 import type { CoordinationStatus } from '../mesh/coordination-status.ts';
 import type { OwnerStatus } from '../owner/requests.ts';
 import { settingValues, valueOf } from './args.ts';
