@@ -60,6 +60,8 @@ export interface ActionRun {
 export interface ActionClient extends Disposable {
   /** Stores bytes and tells HASH/SIZE of each. */
   put(blobs: readonly Uint8Array[]): Promise<string[]>;
+  /** The bytes of HASH/SIZE; undefined when they are not to be had. */
+  get(blob: string): Promise<Uint8Array | undefined>;
   /** Stores what the actions need. */
   upload(specs: readonly ActionSpec[]): Promise<void>;
   /** Executes one that was uploaded. Never rejects: a failed call is in the run. */
@@ -145,6 +147,11 @@ export function openActionClient(address: string): ActionClient {
       const blobs = contents.map((data) => ({ digest: digestOf(fn, data), data }));
       await store(blobs);
       return blobs.map(({ digest }) => `${digest.hash}/${digest.sizeBytes}`);
+    },
+    async get(blob) {
+      const { responses } = await storage.batchReadBlobs({ digests: [wireOf(blob)] });
+      const [answer] = responses;
+      return answer?.status?.code ? undefined : answer?.data;
     },
     upload,
     execute,

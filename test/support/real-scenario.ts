@@ -142,7 +142,7 @@ async function playBuild(
 ): Promise<PlayedBuild> {
   using client = machine.client();
   const started = performance.now();
-  const shared = new Map<string, Readonly<Record<string, string>>>();
+  const shared = new Map<string, Promise<Readonly<Record<string, string>>>>();
   const runs: ActionRun[] = [];
   const waiting = new Set(build.actions.keys());
   const doneAt = new Map<number, string>();
@@ -155,8 +155,9 @@ async function playBuild(
       waiting.delete(index);
       const work = async (): Promise<void> => {
         const action = actions.get(key) as PlannedAction;
-        const headers = shared.get(action.graph) ?? (await putShared(client, action));
-        shared.set(action.graph, headers);
+        const uploading = shared.get(action.graph) ?? putShared(client, action);
+        shared.set(action.graph, uploading);
+        const headers = await uploading;
         const used = needs.map((need) => [`need-${need}`, doneAt.get(need) ?? ''] as const);
         const run = await runOne(client, specOf(action, { ...headers, ...Object.fromEntries(used) }));
         runs.push(run);
