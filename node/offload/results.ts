@@ -100,16 +100,17 @@ export function createResults({ local, bring, vouching, self }: ResultsOptions):
   }
 
   /** The signed statement, and what it says; a reason when it is not to be taken. */
-  function open(
-    bytes: Uint8Array,
-    { key, token, executor }: Expected,
-  ): HandedParts | Exclude<BroughtResult, { kind: 'here' }> {
+  function open(bytes: Uint8Array, expected: Expected): HandedParts | RefusedParts {
     let vouched: VouchedResult;
     try {
       vouched = fromBinary(VouchedResultSchema, bytes);
     } catch {
       return { kind: 'lie', reason: 'it is no result' };
     }
+    return check(vouched, expected);
+  }
+
+  function check(vouched: VouchedResult, { key, token, executor }: Expected): HandedParts | RefusedParts {
     const checked = vouching.check(key, vouched);
     if (checked.refused !== undefined) return { kind: checked.isLie ? 'lie' : 'absent', reason: checked.refused };
     if (executor !== undefined && checked.executor.peerId !== executor) {
@@ -157,7 +158,9 @@ export function createResults({ local, bring, vouching, self }: ResultsOptions):
     async bring(expected, options) {
       const known = kept.get(expected.name);
       if (known && (await local.missing(known.closure)).length === 0) {
-        return { kind: 'here', handed: keep(known) };
+        // A genuine result is offered for another action, or for an older claim, as easily as for its own.
+        const checked = check(known.vouched, expected);
+        return checked.kind === 'opened' ? { kind: 'here', handed: keep(known) } : checked;
       }
       const digest = parseDigestKey(expected.name);
       if (digest.sizeBytes > limits.resultBytesMax) return { kind: 'lie', reason: 'it is too large for a result' };
@@ -185,6 +188,8 @@ export function createResults({ local, bring, vouching, self }: ResultsOptions):
     },
   };
 }
+
+type RefusedParts = Exclude<BroughtResult, { readonly kind: 'here' }>;
 
 interface HandedParts extends Pick<HandedResult, 'vouched' | 'result' | 'ending' | 'executor' | 'token'> {
   readonly kind: 'opened';

@@ -142,6 +142,18 @@ describe('is a lie', () => {
     expect(await bring()).toMatchObject({ kind: 'lie', reason: expect.stringContaining('signature') });
   });
 
+  test('a genuine result that was taken before, offered for what it was not made for', async () => {
+    const { bring } = await handOver({ token: token(5) });
+    expect((await bring()).kind).toBe('here');
+    expect(await bring({ key: keyOf() })).toMatchObject({
+      kind: 'lie',
+      reason: expect.stringContaining('another action'),
+    });
+    expect((await bring({ token: token(4) })).kind).toBe('lie');
+    expect((await bring({ executor: anna.peerId })).kind).toBe('lie');
+    expect((await bring()).kind).toBe('here');
+  });
+
   test('that is no result at all', async () => {
     const { there, bring } = await handOver();
     const junk = blobOf('not a result');
