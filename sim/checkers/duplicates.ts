@@ -1,13 +1,17 @@
 /**
  * An action runs to its end once; again only because of a fault. Without any fault there is no duplicate at all, but for
  * races: two that want the same at the same moment may both begin at once, each on its own machine and without a claim,
- * and the one that is likely to be done first does not stop.
+ * and the one that is likely to be done first does not stop; and a short one may be over before a known result is here.
  */
 import { keyOf, type SimNode } from '../node.ts';
 import type { CheckerFactory } from './checker.ts';
 
 /** Runs that one fault, or one owner's return, can waste: a machine full of work, or the claims of the shards that it led. */
 const perFault = 24;
+/** To publish a result, to learn of it and to ask for it: a few round trips between two sites, and disks. */
+const answerMs = 500;
+/** What one of a few transfers gets of the way between two sites. */
+const slowestBytesPerMs = 1_000;
 
 interface Run {
   readonly node: SimNode;
@@ -31,6 +35,19 @@ export const duplicates: CheckerFactory = (world, fail) => {
   let observed = 0;
   let twice = 0;
   let raced = 0;
+  /** Its result could not have been here before the run was over: it ran elsewhere then, or was farther away than a run. */
+  function isRace(run: Run, others: readonly Run[]): boolean {
+    const beside = others.some((other) => {
+      if ((other.claimed && run.claimed) || other.toMs + answerMs <= run.fromMs) return false;
+      // A node merges what its own clients ask for at once before its peer hears of it; the clients here do not. Beside
+      // a claim of its own it runs nothing.
+      const overlap = other.toMs > run.fromMs;
+      return other.node !== run.node || !overlap || !(other.claimed || run.claimed);
+    });
+    const bringMs = answerMs + (world.action(run.key)?.outputBytes ?? 0) / slowestBytesPerMs;
+    return beside || (!run.claimed && run.toMs - run.fromMs < bringMs);
+  }
+
   return {
     name: 'duplicates',
     observed: () => observed,
@@ -80,10 +97,7 @@ export const duplicates: CheckerFactory = (world, fail) => {
       const ended = (done.get(run.key) ?? 0) + 1;
       done.set(run.key, ended);
       if (ended <= (wanted.get(run.key) ?? 0)) return;
-      const isRace = others.some(
-        (other) => other.node !== run.node && !(other.claimed && run.claimed) && other.toMs > run.fromMs,
-      );
-      if (isRace) {
+      if (isRace(run, others)) {
         raced += 1;
         return;
       }

@@ -7,7 +7,7 @@ import { tokenText } from '../../mesh/core/ids.ts';
 import type { CheckerFactory } from './checker.ts';
 
 export const oneClaim: CheckerFactory = (world, fail) => {
-  const holders = new Map<string, { readonly executor: string; readonly token: string }>();
+  const holders = new Map<string, { readonly executor: string; readonly token: string; readonly leader: string }>();
   const tokens = new Map<string, string>();
   let observed = 0;
 
@@ -48,7 +48,7 @@ export const oneClaim: CheckerFactory = (world, fail) => {
       if (message.kind === 'giveBack') for (const claim of message.claims) release(claim);
       else if (message.kind === 'fail') release(message.claim);
     },
-    onNote(_node, note) {
+    onNote(node, note) {
       if (note.kind === 'granted') {
         observed += 1;
         const text = tokenText(note.token);
@@ -61,11 +61,14 @@ export const oneClaim: CheckerFactory = (world, fail) => {
         if (held && !world.action(note.key)?.doNotCache) {
           fail(`${note.key}: granted to ${note.executor} while ${held.executor} holds ${held.token}`);
         }
-        holders.set(term, { executor: note.executor, token: text });
+        holders.set(term, { executor: note.executor, token: text, leader: node.id });
       } else if (note.kind === 'revoked') {
         release(note);
       } else if (note.kind === 'registerWritten' && note.command === 'commit' && note.token) {
-        release({ shard: note.shard, key: note.key, token: note.token });
+        const { shard, key, token } = note;
+        // A leader that is cut off has a second to find out that its successors committed what it proposed.
+        const held = holders.get(`${shard} ${key} ${token.generation}.${token.term}`);
+        if (held?.leader === node.id) release({ shard, key, token });
       }
     },
   };

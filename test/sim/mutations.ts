@@ -118,7 +118,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const known = prevIndex <= g.log.lastIndex;',
       },
     ],
-    seed: 1,
+    seed: 9,
     checker: 'state-machine-safety',
   },
   {
@@ -392,7 +392,7 @@ export const mutations: readonly Mutation[] = [
         replace: "if (request.local || !policy.canRunHere(request.item) || why !== 'lastTry') return;",
       },
     ],
-    seed: 83,
+    seed: 370,
     checker: 'every-action-ends',
   },
   {
@@ -410,7 +410,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     calm: true,
-    seed: 1,
+    seed: 79,
     checker: 'duplicates',
   },
   {
