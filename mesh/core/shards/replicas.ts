@@ -147,8 +147,16 @@ export function createReplicas(
     bequeath(onDisk);
   }
 
-  function bequeath({ shard, generation, disk: { snapshot } }: GroupOnDisk): void {
+  /**
+   * Offers what the log says beyond what is known to be committed, too: a leader may have answered for it, and the disk does
+   * not remember how far the others were. Where it was never decided, writing it if absent does no harm.
+   */
+  function bequeath({ shard, generation, disk: { snapshot, entries } }: GroupOnDisk): void {
     const registers = createRegisters(snapshot?.state);
+    for (const { index, term, data } of entries) {
+      if (index <= (snapshot?.index ?? 0) || data.kind !== 'command') continue;
+      registers.apply(data.command, { generation: generation.number, term });
+    }
     const { shardMs } = registers;
     const offered = [...registers.entries()].map(([key, register]) => ({ key, register: offerOf(register, shardMs) }));
     port.bequeath({ shard, generation, registers: offered });

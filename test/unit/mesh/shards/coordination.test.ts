@@ -165,6 +165,31 @@ test('a majority of those seen that day forms a shard anew; the old history merg
   }
 });
 
+test('what was answered for is offered by a voter whose disk does not know that it was committed', () => {
+  const mesh = grown(1, ['n1', 'n2', 'n3']);
+  for (const name of ['n4', 'n5', 'n6', 'n7']) mesh.add(name);
+  mesh.run(2_000);
+  const [leader = ''] = mesh.leaders(0);
+  const [other = '', third = ''] = voters(mesh)
+    .map((voter) => voter.slice(0, 2))
+    .filter((name) => name !== leader);
+  mesh.partition([leader, other], [third, 'n4', 'n5', 'n6', 'n7']);
+  mesh.run(1_000);
+  publish(mesh, leader, 1, 'r1');
+  mesh.run(100);
+  expect(answers(mesh, 1)).toMatchObject([{ kind: 'written', outcomes: ['accepted'] }]);
+  mesh.crash(leader);
+  mesh.crash(other);
+  mesh.run(shardLimits.formAfterMs + 40_000);
+  expect(mesh.notes.filter(({ note }) => note.kind === 'generationForced')).toHaveLength(1);
+  mesh.restart(other);
+  mesh.heal();
+  mesh.run(30_000);
+  lookup(mesh, 'n4', 2, true);
+  mesh.run(500);
+  expect(found(mesh, 2)).toEqual(['result r1']);
+});
+
 test('two histories of one number are both superseded by the next', () => {
   const mesh = grown(1, ['n1', 'n2', 'n3']);
   for (const name of ['n4', 'n5', 'n6', 'n7']) mesh.add(name);
