@@ -257,10 +257,3 @@ function answerOf(operation: Operation | undefined, failure: StatusError | undef
 function outputsOf(result: ActionResult): Map<string, string> {
   return new Map(result.outputFiles.map(({ path, digest }) => [path, `${digest?.hash}/${digest?.sizeBytes}`]));
 }
-
-/** How many of the runs each worker did. */
-export function countByWorker(runs: readonly ActionRun[]): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const { worker } of runs) counts.set(worker, (counts.get(worker) ?? 0) + 1);
-  return counts;
-}
