@@ -80,7 +80,9 @@ export function createExecutor(config: ExecutorConfig): Executor {
   /** Stops whatever the run does. What is already durable stays. */
   function stop(run: Run): void {
     detachOwn(run);
-    if (run.phase === 'running' || run.phase === 'fetching') emit({ kind: 'kill', run: run.run });
+    // Whoever fetched its inputs keeps them until it is told.
+    const isUnderWay = run.phase === 'running' || run.phase === 'fetching' || run.phase === 'waiting';
+    if (isUnderWay) emit({ kind: 'kill', run: run.run });
     runs.end(run);
   }
 

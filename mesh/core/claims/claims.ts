@@ -272,8 +272,10 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       const task = table.current(from, ref);
       if (!task || task.claim?.committing !== undefined) continue;
       drop(task, 'givenBack');
+      // A run that was over before its claim came: its submitter is about to say that nobody waits any more.
+      const hasStayed = [...task.waiters.values()].some(({ node, stay }) => stay && node === from);
       forgetStay(task, from);
-      makeReady(task, 0, { executor: from, reason: 'givenBack' }, nowMs);
+      makeReady(task, hasStayed ? nowMs + limits.backoffMs : 0, { executor: from, reason: 'givenBack' }, nowMs);
     }
   }
 

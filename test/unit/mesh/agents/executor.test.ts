@@ -331,3 +331,16 @@ test('a claim that comes late for what waits here to be run without one is given
     spaceBytes: 10,
   });
 });
+
+test('a reservation whose inputs are here is ended with a word when somebody else gets it', () => {
+  const executor = create(1);
+  start(executor);
+  const other = { ...granted, key: 'sha256/cc/1/', token: { ...token, counter: 4 }, reserved: true };
+  grant(executor, other, 10);
+  executor.step({ kind: 'reserved', run: 2 }, 11);
+  executor.step({ kind: 'fetched', run: 2, ok: true }, 12);
+  const stolen = { shard: 0, key: other.key, token: other.token, reason: 'stolen' as const };
+  const revoked = { kind: 'revoked' as const, claims: [stolen] };
+  const effects = executor.step({ kind: 'message', from: 'lea', message: revoked }, 20);
+  expect(effects).toContainEqual({ kind: 'kill', run: 2 });
+});

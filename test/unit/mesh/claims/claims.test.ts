@@ -678,6 +678,7 @@ test('a run that was given back is free for all, until its submitter says that i
   const [claim] = granted('ann');
   from('ann', { kind: 'giveBack', claims: [refOf(claim as GrantedClaim)] });
   expect(granted()).toEqual([]);
+  elapse(limits.backoffMs);
   pull('eve');
   expect(granted('eve')).toHaveLength(1);
   submit('ann', item('a', stay));
@@ -788,4 +789,15 @@ test('an executor gets actions of its own clients before those of others', () =>
   submit('eve', item('b', { invocation: 'eva builds' }));
   pull('eve');
   expect(granted('eve')).toMatchObject([{ key: keyOf('b') }]);
+});
+
+test('a run that was over before its claim came is not run again while its submitter says so', () => {
+  submit('ann', item('a', stay));
+  const [claim] = granted('ann');
+  pull('ann', { slots: 4 });
+  from('ann', { kind: 'giveBack', claims: [refOf(claim as GrantedClaim)] });
+  expect(granted()).toEqual([]);
+  from('ann', { kind: 'cancelRequests', requests: [{ shard: 0, request: 'req-stay' }] });
+  expect(elapse(limits.backoffMs).some(({ kind }) => kind === 'granted')).toBe(false);
+  expect(claims.tasks.size).toBe(0);
 });
