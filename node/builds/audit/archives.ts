@@ -61,6 +61,7 @@ async function readMembers(source: ByteSource): Promise<Map<string, Member> | un
   const start = Buffer.from(await source.read(0, magic.length)).toString('latin1');
   if (start !== magic && start !== thinMagic) return undefined;
   const members = new Map<string, Member>();
+  const seen = new Map<string, number>();
   let longNames = '';
   for (let at = magic.length; at + headerBytes <= source.sizeBytes; ) {
     const header = Buffer.from(await source.read(at, headerBytes)).toString('latin1');
@@ -76,10 +77,13 @@ async function readMembers(source: ByteSource): Promise<Map<string, Member> | un
       longNames = await readText(source, content);
     } else if (/^\/\d+$/.test(raw)) {
       const from = Number(raw.slice(1));
-      name = longNames.slice(from, longNames.indexOf('\n', from)).replace(/\/$/, '');
+      const end = longNames.indexOf('\n', from);
+      name = longNames.slice(from, Math.min(end < 0 ? Infinity : end, from + limits.nameCharsMax)).replace(/\/$/, '');
     } else if (raw.startsWith('#1/')) {
       const length = Number(raw.slice(3));
-      name = (await readText(source, { offset: content.offset, length })).replace(/\0+$/, '');
+      if (!Number.isInteger(length) || length < 0 || length > size) return undefined;
+      const text = await readText(source, { offset: content.offset, length: Math.min(length, limits.nameCharsMax) });
+      name = text.split('\0', 1)[0] ?? '';
       content = { offset: content.offset + length, length: size - length };
     }
     // Members of a thin archive are files beside it; only its tables are inside.
@@ -88,18 +92,14 @@ async function readMembers(source: ByteSource): Promise<Map<string, Member> | un
     const header_ = Object.fromEntries(
       fields.map(([field, from, length]) => [field, header.slice(from, from + length).trim()]),
     );
-    members.set(unused(name, members), { name: unused(name, members), header: header_, content });
+    const number = (seen.get(name) ?? 0) + 1;
+    seen.set(name, number);
+    const text = number === 1 ? name : `${name} (${number})`;
+    members.set(text, { name: text, header: header_, content });
     const end = at + headerBytes + (isOutside ? 0 : size);
     at = end + (end % 2);
   }
   return members;
-}
-
-function unused(name: string, members: ReadonlyMap<string, unknown>): string {
-  for (let number = 2, text = name; ; number += 1) {
-    if (!members.has(text)) return text;
-    text = `${name} (${number})`;
-  }
 }
 
 async function readText(source: ByteSource, { offset, length }: Range): Promise<string> {

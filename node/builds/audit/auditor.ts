@@ -196,7 +196,9 @@ export function createAuditor(options: AuditorOptions): Auditor {
     const first = await rerunElsewhere(key, [known], signal, (run) => run.fingerprint === known.fingerprint);
     const again = runOf(key, first);
     if (again.fingerprint === known.fingerprint) return { verdict: 'same' };
-    const comparison = await compareResults(options.blobs, key.action.fn, found.result, first.result);
+    const comparison = await compareResults(options.blobs, key.action.fn, found.result, first.result).catch(
+      incomparable,
+    );
     // What fails now where it succeeded then shows trouble, and not which of the two is right.
     const hasFailed = first.result.exitCode !== 0;
     const second = hasFailed ? undefined : await confirm(key, [known, again], signal);
@@ -360,6 +362,12 @@ const sentences: Readonly<Record<Mismatch['verdict'], string>> = {
   unconfirmed: 'a result came out otherwise when its action was run again; nobody else could confirm it',
   refuted: 'a result came out otherwise once, and as it was known the next time',
 };
+
+/** That two results differ is known; whoever made one of them must not escape by what cannot be looked at. */
+function incomparable(error: unknown): Comparison {
+  const what = `could not be compared: ${toStatusError(error).reason}`;
+  return { differences: [{ output: 'outputs', what }], more: 0, streams: [] };
+}
 
 function nameForPeople({ action, mnemonic, target }: Mismatch): string {
   return [mnemonic, target, `action ${action}`].filter((text) => text !== '').join(' ');

@@ -125,7 +125,7 @@ async function compareBlobs(
   await using ours = await openSource(blobs, one);
   await using theirs = await openSource(blobs, other);
   const first = await firstDifference(ours, theirs);
-  const found = (await compareArchives(ours, theirs)) ?? (await compareObjects(ours, theirs));
+  const found = await lookInside(ours, theirs);
   const summary = found && [
     ...found.slice(0, limits.summaryLinesMax),
     ...(found.length > limits.summaryLinesMax ? [`and ${found.length - limits.summaryLinesMax} more`] : []),
@@ -136,6 +136,26 @@ async function compareBlobs(
     ...(first && { first }),
     ...(summary && { summary }),
   };
+}
+
+/** `undefined` for files of which nothing more can be said. */
+async function lookInside(ours: ByteSource, theirs: ByteSource): Promise<readonly string[] | undefined> {
+  let leftBytes = limits.readFactor * (ours.sizeBytes + theirs.sizeBytes) + limits.namesBytesMax;
+  const within = ({ sizeBytes, read }: ByteSource): ByteSource => ({
+    sizeBytes,
+    read(offset, length) {
+      leftBytes -= length;
+      if (leftBytes < 0) throw new StatusError('RESOURCE_EXHAUSTED', 'a file that takes too long to look into');
+      return read(offset, length);
+    },
+  });
+  const [one, other] = [within(ours), within(theirs)];
+  try {
+    return (await compareArchives(one, other)) ?? (await compareObjects(one, other));
+  } catch (error) {
+    if (error instanceof StatusError && error.code === 'RESOURCE_EXHAUSTED') return undefined;
+    throw error;
+  }
 }
 
 async function openSource(blobs: Pick<BlobStore, 'open'>, digest: Digest): Promise<ByteSource & AsyncDisposable> {

@@ -132,6 +132,8 @@ export function prove(self: VouchingIdentity, trust: Trust, body: Uint8Array): P
   for (const rerun of statement.reruns) {
     const checked = vouching.check(key, rerun);
     if (checked.refused !== undefined) return `a run that it shows is not believed: ${checked.refused}`;
+    // What a client brought was run by nobody who says so.
+    if (checked.sandboxClass === 'upload') return 'a run that it shows is none: a client brought the result';
     // A run that failed shows that it failed, and nothing about the result.
     if (checked.result.exitCode !== 0 || checked.ending.statusCode !== 0) return 'a run that it shows did not succeed';
     runs.push({ node: checked.executor.peerId, fingerprint: fingerprint(key.action.fn, checked.result) });

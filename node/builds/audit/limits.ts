@@ -11,6 +11,10 @@ export const summaryLinesMax = 20;
 /** Members of an archive and sections of an object that are looked at. */
 export const archiveMembersMax = 20_000;
 export const sectionsMax = 10_000;
+/** A longer name of a member or section is cut: whoever made the file chose it. */
+export const nameCharsMax = 256;
+/** What is read of two files to say in what they differ, in sizes of both; sections may lie on top of each other. */
+export const readFactor = 8;
 /** Tables of names in archives and objects, read into memory. */
 export const namesBytesMax = 16 * 1024 * 1024;
 /** A message that lists an output directory. */

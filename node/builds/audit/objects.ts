@@ -94,7 +94,8 @@ async function readSections(source: ByteSource): Promise<Map<string, Section> | 
   for (let index = 1; index < count; index += 1) {
     const { nameAt, type, flags, content } = entry(index);
     const end = names.indexOf(0, nameAt);
-    const name = names.toString('latin1', nameAt, end === -1 ? undefined : end) || `number ${index}`;
+    const nameEnd = Math.min(end === -1 ? names.byteLength : end, nameAt + limits.nameCharsMax);
+    const name = names.toString('latin1', nameAt, nameEnd) || `number ${index}`;
     const text = sections.has(name) ? `${name} (number ${index})` : name;
     // Sections such as .bss have a size and no bytes.
     const range = type === occupiesNoSpace ? { offset: content.offset, length: 0 } : content;

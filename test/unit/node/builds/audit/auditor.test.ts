@@ -121,6 +121,17 @@ test('a hit is audited once this node is idle, and not again for a day', async (
   expect(subject.status().waiting).toBe(1);
 });
 
+test('a result whose outputs cannot be looked at is judged all the same', async () => {
+  const known = resultOf('nobody has it');
+  held.clear();
+  const subject = given(0, known);
+  outcomes = [resultOf('true'), resultOf('true')];
+  subject.begin(hit());
+  await until(() => subject.job(hit())?.state === 'done');
+  expect(subject.job(hit())?.mismatch?.differences[0]?.what).toMatch(/could not be compared/);
+  expect(dropped).toHaveLength(1);
+});
+
 test('the share of hits is as configured; a flood of hits is bounded', () => {
   const few = given(49);
   few.onHit(hit());

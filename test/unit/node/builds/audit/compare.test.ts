@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { compareArchives } from '../../../../../node/builds/audit/archives.ts';
 import { firstDifference, sourceOf } from '../../../../../node/builds/audit/bytes.ts';
 import { type Comparison, compareResults, fingerprint } from '../../../../../node/builds/audit/compare.ts';
-import { chunkBytes, outputsMax } from '../../../../../node/builds/audit/limits.ts';
+import { archiveMembersMax, chunkBytes, nameCharsMax, outputsMax } from '../../../../../node/builds/audit/limits.ts';
 import { compareObjects } from '../../../../../node/builds/audit/objects.ts';
 import type { BlobReader, BlobStore } from '../../../../../node/storage/blob-store.ts';
 import { type Digest, digestKey, toWireDigest } from '../../../../../protos/digest.ts';
@@ -160,6 +160,45 @@ function isInstalled(program: string): boolean {
 
 const hasTools = isInstalled('gcc') && isInstalled('ar');
 if (!hasTools) console.warn('gcc and ar are not installed: comparing what they write is not tested');
+
+describe('files made to waste time or memory', () => {
+  const header = (name: string, size: number): string =>
+    `${name.padEnd(16)}${'0'.padEnd(12)}${'0'.padEnd(6)}${'0'.padEnd(6)}${'0'.padEnd(8)}${String(size).padEnd(10)}\`\n`;
+  const archive = (...parts: string[]) => sourceOf(Buffer.from(`!<arch>\n${parts.join('')}`, 'latin1'));
+
+  test('a name is no longer than its member, and cut where it is too long to show', async () => {
+    expect(await compareArchives(archive(header('#1/9999999', 0)), archive(header('x/', 0)))).toBeUndefined();
+    const long = 'n'.repeat(100_000);
+    const lines = await compareArchives(archive(header(`#1/${long.length}`, long.length), long), archive());
+    expect(lines?.[0]?.length).toBeLessThan(nameCharsMax + 100);
+  });
+
+  test('thousands of members of one name are told apart at once', async () => {
+    const many = archive(header('x/', 0).repeat(archiveMembersMax));
+    expect(await compareArchives(many, archive())).toHaveLength(archiveMembersMax);
+  });
+
+  test('sections on top of each other are not all read: the files differ, and no more is said', async () => {
+    const object = (sections: number, content: number, last: number): Buffer => {
+      const table = 64 + content;
+      const file = Buffer.alloc(table + 64 * (sections + 1));
+      file.set([0x7f, 0x45, 0x4c, 0x46, 2, 1]);
+      file.writeBigUInt64LE(BigInt(table), 0x28);
+      file.writeUInt16LE(64, 0x3a);
+      file.writeUInt16LE(sections + 1, 0x3c);
+      for (let at = 1; at <= sections; at += 1) {
+        file.writeBigUInt64LE(64n, table + 64 * at + 0x18);
+        file.writeBigUInt64LE(BigInt(content), table + 64 * at + 0x20);
+      }
+      file[file.byteLength - 1] = last;
+      return file;
+    };
+    const [one, other] = [object(500, 1_000_000, 0), object(500, 1_000_000, 1)];
+    const { differences } = await compare(resultOf({ out: one }), resultOf({ out: other }));
+    expect(differences).toMatchObject([{ output: 'out', what: 'contents differ' }]);
+    expect(differences[0]?.summary).toBeUndefined();
+  });
+});
 
 describe.runIf(hasTools)('archives and objects', () => {
   let dir: string;

@@ -3,7 +3,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createDenouncing, type Evidence, type Proven, prove } from '../../../../../node/builds/audit/denouncing.ts';
 import { denouncementsPerHour } from '../../../../../node/builds/audit/limits.ts';
-import { createVouching, type VouchingIdentity } from '../../../../../node/peers/vouching.ts';
+import { createVouching, type SandboxClass, type VouchingIdentity } from '../../../../../node/peers/vouching.ts';
 import type { ActionKey } from '../../../../../node/storage/action-cache.ts';
 import {
   type ActionResult,
@@ -38,9 +38,15 @@ function result(text: string, exitCode = 0): ActionResult {
   return create(ActionResultSchema, { exitCode, outputFiles: [{ path: 'out', digest }] });
 }
 
-function by(who: VouchingIdentity | undefined, text: string, of: ActionKey = key, exitCode = 0): VouchedResult {
+function by(
+  who: VouchingIdentity | undefined,
+  text: string,
+  of: ActionKey = key,
+  exitCode = 0,
+  how: SandboxClass = 'bubblewrap',
+): VouchedResult {
   if (!who) throw new Error('not made yet');
-  return createVouching(who, 'members').vouch(of, result(text, exitCode), 'bubblewrap');
+  return createVouching(who, 'members').vouch(of, result(text, exitCode), how);
 }
 
 /** What `auditor` sends with this evidence. */
@@ -88,6 +94,7 @@ test('a false denouncement achieves nothing', async () => {
     ['one word', { key, denounced: honest, reruns: [lie] as never }, takesTwo],
     ['the result of another action', { key, denounced: honest, reruns: [lie, by(cora, 'x', other)] }, /another action/],
     ['a run that failed', { key, denounced: honest, reruns: [lie, by(cora, 'x', key, 1)] }, /did not succeed/],
+    ['what a client brought', { key, denounced: honest, reruns: [lie, by(cora, 'x', key, 0, 'upload')] }, /a client/],
     ['a stranger', { key, denounced: honest, reruns: [lie, by(stranger, 'lie')] }, /another mesh|signature/],
     ['nothing', { key: other, denounced: honest, reruns: [lie, lie] }, /no result of that action/],
   ];
