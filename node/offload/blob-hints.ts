@@ -64,9 +64,13 @@ export function createBlobHints({ send, bring }: BlobHintsOptions): BlobHints {
     use(key, from) {
       const name = nameOf(from, key);
       const ended = new AbortController();
+      let left = limits.hintedMax;
       const fetch = (digests: readonly Digest[]): void => {
+        const some = digests.slice(0, left);
+        left -= some.length;
+        if (some.length === 0) return;
         // Whoever needs a blob asks for it as well, and hears what became of it.
-        bring(digests, { hints: [from], signal: ended.signal }).catch(() => {});
+        bring(some, { hints: [from], signal: ended.signal }).catch(() => {});
       };
       const hinted = kept.get(name);
       kept.delete(name);

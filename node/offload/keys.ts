@@ -14,6 +14,16 @@ export function actionOf(name: ActionName): ActionKey {
   return { instance: instance.join('/'), action: digestFrom(fn, hash, size, name) };
 }
 
+/** Whether `actionOf` takes it: names come from members as well. */
+export function isAction(name: ActionName): boolean {
+  try {
+    actionOf(name);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export const blobName: (digest: Digest) => BlobKey = digestKey;
 
 function digestFrom(fn: string, hash: string, size: string, name: string): Digest {

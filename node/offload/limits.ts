@@ -12,6 +12,8 @@ export const hintedMax = 512;
 export const hintedBytesMax = 4 * 1024 * 1024;
 /** Hints that came before the claim they are for; the oldest go first. */
 export const hintsKept = 256;
+/** Beyond its own time limit, how long an action may be at members, with all that they fetch, before it is run here. */
+export const awaySlackMs = 15 * 60_000;
 /** Space set aside for an action's outputs and scratch; inputs are links to what the store holds. */
 export const spaceBytes = 16 * 1024 * 1024;
 /** Directories of an input tree that are told, the largest first, so that who holds them is preferred. */
@@ -27,6 +29,8 @@ export const logAnswerBytesMax = 64 * 1024;
 export const logHoldMs = 5_000;
 /** Without an answer for so long, the question or the answer was lost: it is asked again. */
 export const logSilenceMs = 8_000;
+/** Whoever follows asks again after this when there was nothing new. */
+export const logPauseMs = 250;
 /** Questions that wait for news at once, of all members; more are answered at once. */
 export const logQuestionsMax = 256;
 

@@ -99,9 +99,12 @@ export function createLogRelay({ send, runOf }: LogRelayOptions): LogRelay {
       while (!signal.aborted) {
         const response = await ask(node, key, [out, err], signal);
         if (!response || signal.aborted) continue;
+        const known = out + err;
         out = write(stdout, out, Number(response.stdoutOffset), response.stdout);
         err = write(stderr, err, Number(response.stderrOffset), response.stderr);
         if (!response.running) return;
+        // It was answered at once, without news: because too many ask, or for no reason at all.
+        if (out + err === known) await pause(limits.logPauseMs, signal);
       }
     },
   };
@@ -114,6 +117,14 @@ function write(into: LogWriter, known: number, offset: number, bytes: Uint8Array
   if (offset > known) into.write(Buffer.from(`\n[potluck: ${offset - known} bytes of this log were not kept]\n`));
   into.write(bytes);
   return offset + bytes.byteLength;
+}
+
+async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
+  const aborted = Promise.withResolvers<void>();
+  const onAbort = (): void => aborted.resolve();
+  signal.addEventListener('abort', onAbort, { once: true });
+  await orAfter(aborted.promise, delayMs);
+  signal.removeEventListener('abort', onAbort);
 }
 
 /** `undefined` when the time is over first. */

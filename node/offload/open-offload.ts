@@ -15,7 +15,7 @@ import { digestKey } from '../../protos/digest.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
 import { type BlobHints, createBlobHints, inputChannel, inputsOf, outputChannel } from './blob-hints.ts';
 import { bringInputs } from './inputs.ts';
-import { actionName, actionOf } from './keys.ts';
+import { actionName, actionOf, isAction } from './keys.ts';
 import * as limits from './limits.ts';
 import { createHeldTrees } from './item.ts';
 import { createInvocations } from './invocations.ts';
@@ -88,7 +88,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       }
       return await hold(handed);
     },
-    ownRequest: (request) => requests.own(request),
+    ownRequest: (request, name) => requests.own(request, name),
     known: () => new Set(Array.from(machine.executor.runs(), ({ run }) => run)),
     deliver,
     onOwnResult(handed) {
@@ -206,6 +206,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
         return run === undefined ? undefined : record({ kind: 'decided', atMs, run, where, hereMs, elsewhereMs, why });
       }
       case 'committed': {
+        if (!isAction(note.key)) return;
         const key = actionOf(note.key);
         if (note.outcome !== 'accepted') record({ kind: 'commitRefused', atMs, ...key, outcome: note.outcome });
         else keepAccepted(note.key);

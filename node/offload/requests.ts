@@ -2,7 +2,7 @@
  * The actions of this node's own clients while the mesh's machine has them: told to the machine, shown to their clients
  * as far as they are, their outputs fetched and checked, and answered.
  */
-import type { BlobKey, NodeId, RequestId } from '../../mesh/core/ids.ts';
+import type { ActionKey as ActionName, BlobKey, NodeId, RequestId } from '../../mesh/core/ids.ts';
 import { tokenText } from '../../mesh/core/ids.ts';
 import type { PeerEvent } from '../../mesh/core/peer.ts';
 import { StatusError, toStatusError } from '../../protos/status.ts';
@@ -16,7 +16,8 @@ import type { ActionKey } from '../storage/action-cache.ts';
 import { type Answer, failedReport, failureOf, reportOf } from './answers.ts';
 import type { AnswerSource, NamedAction, Recorder } from './events.ts';
 import { itemOf } from './item.ts';
-import { blobName } from './keys.ts';
+import { actionName, blobName } from './keys.ts';
+import * as limits from './limits.ts';
 import type { LogRelay } from './log-relay.ts';
 import { type HandedResult, outcomeOf, type Results } from './results.ts';
 import type { OwnRequest } from './runs.ts';
@@ -58,7 +59,8 @@ export interface Requests {
   /** See RunOffering.run. */
   run(offered: OfferedRun): Promise<RunReport>;
   perform(work: RequestWork): void;
-  own(request: RequestId): OwnRequest | undefined;
+  /** A request for that action: this one, or another when they may share a run. */
+  own(request: RequestId, name: ActionName): OwnRequest | undefined;
   /** How records name the run of a request. */
   runOf(request: RequestId): string | undefined;
   open(): number;
@@ -83,19 +85,37 @@ interface Request {
   /** Outputs that are fetched before they are handed over. */
   outputs: Disposable | undefined;
   isRead: boolean;
+  /** Calls off waiting for the end of members' patience (limits.awaySlackMs). */
+  cancelAway: (() => void) | undefined;
   /** What this node ran into when it tried itself. */
   problem: StatusError | undefined;
 }
+
+/** It is tried again, on this node if that can run it at all. */
+const again = (text: string): RunReport => failedReport(new StatusError('UNAVAILABLE', text), true);
+const leftMesh = (): RunReport => again('this node left its mesh');
 
 export function createRequests(options: RequestsOptions): Requests {
   const { self, clock, results, hold, keep, deliver, record } = options;
   const requests = new Map<RequestId, Request>();
   const fetches = new Map<number, AbortController>();
+  let isClosed = false;
 
   function settle(request: Request, report: RunReport): void {
     if (!requests.delete(request.id)) return;
+    request.cancelAway?.();
     leave(request);
     request.done.resolve(report);
+  }
+
+  /** A claim names its oldest waiter, which may be another member's. */
+  function find(id: RequestId, name: ActionName): Request | undefined {
+    const named = requests.get(id);
+    if (named) return actionName(named.key) === name ? named : undefined;
+    for (const request of requests.values()) {
+      if (!request.offered.prepared.action.doNotCache && actionName(request.key) === name) return request;
+    }
+    return undefined;
   }
 
   /** Nothing more is expected of the member that ran it. */
@@ -142,19 +162,27 @@ export function createRequests(options: RequestsOptions): Requests {
   /** Nobody could get the inputs from this node. If they are here, it runs them itself; otherwise the client hears which are not. */
   async function inputsMissing({ offered }: Request): Promise<RunReport> {
     await offered.prepared.pin();
-    return failedReport(new StatusError('UNAVAILABLE', 'members could not fetch the inputs from this node'), true);
+    return again('members could not fetch the inputs from this node');
   }
 
   /** The answer as its client gets it. */
   async function reportFor(request: Request, answer: Answer): Promise<RunReport> {
     if (answer.kind === 'failed') {
       if (answer.reason === 'inputsMissing') return await inputsMissing(request);
+      // One member's word fails no build: this node looks itself.
+      if (answer.reason === 'actionInvalid' && !request.problem) return again('a member calls the action invalid');
       const unmatched = answer.reason === 'unmatched' ? options.unmatched(request.offered) : undefined;
       return failedReport(unmatched ?? failureOf(answer.reason, request.problem));
     }
     const { outcome, source, token, executor } = answer;
     // Nearly always it was just brought, and all of it is here.
-    const expected = { name: outcome.result, key: request.key, token };
+    const expected = {
+      name: outcome.result,
+      key: request.key,
+      token,
+      // Who was to run it signs what it made: nobody passes off the result of an earlier run.
+      ...(source === 'mesh' && { executor }),
+    };
     const { signal } = request.offered;
     const brought = await results.bring(expected, { hints: executor === self ? [] : [executor], signal });
     if (brought.kind !== 'here') {
@@ -228,6 +256,13 @@ export function createRequests(options: RequestsOptions): Requests {
     if (stage === 'fetching' && node !== undefined && node !== self && node !== request.node) {
       options.hintInputs(node, request.key, request.offered.prepared, request.root);
     }
+    if (node === self) {
+      request.cancelAway?.();
+      request.cancelAway = undefined;
+    } else if (node !== undefined) {
+      const patienceMs = request.offered.prepared.timeoutMs + limits.awaySlackMs;
+      request.cancelAway ??= clock.setTimer(patienceMs, () => takeBack(request));
+    }
     const isExecuting = stage === 'executing' && node !== undefined;
     if (request.node !== node || !isExecuting) leave(request);
     request.node = node;
@@ -236,6 +271,12 @@ export function createRequests(options: RequestsOptions): Requests {
     if (!isExecuting) return;
     follow(request);
     if (node !== self) request.outputs ??= options.useOutputs(request.key, node);
+  }
+
+  /** Members had it for longer than anybody needs who keeps to its time limit: whatever they say, it is run here. */
+  function takeBack(request: Request): void {
+    settle(request, again('members had the action for longer than it may take, and brought no result'));
+    deliver({ kind: 'cancel', request: request.id });
   }
 
   /** Only while a client reads the live output, and only from another member: what runs here writes by itself. */
@@ -253,6 +294,8 @@ export function createRequests(options: RequestsOptions): Requests {
       try {
         const root = await options.treeOf(offered);
         signal.throwIfAborted();
+        // Nothing is told to a machine that stops: it would never answer.
+        if (isClosed) return leftMesh();
         const key: ActionKey = { instance: context.instance, action: prepared.digest };
         const request: Request = {
           id,
@@ -268,6 +311,7 @@ export function createRequests(options: RequestsOptions): Requests {
           following: undefined,
           outputs: undefined,
           isRead: false,
+          cancelAway: undefined,
           problem: undefined,
         };
         requests.set(id, request);
@@ -309,8 +353,8 @@ export function createRequests(options: RequestsOptions): Requests {
       }
     },
 
-    own(id) {
-      const request = requests.get(id);
+    own(id, name) {
+      const request = find(id, name);
       if (!request) return undefined;
       const { prepared, queuedAtMs, stdout, stderr } = request.offered;
       return {
@@ -325,7 +369,7 @@ export function createRequests(options: RequestsOptions): Requests {
           // The client can help itself, and nobody else can: it is told now.
           recordEnd(request, report, undefined, 'here');
           settle(request, report);
-          deliver({ kind: 'cancel', request: id });
+          deliver({ kind: 'cancel', request: request.id });
           return true;
         },
       };
@@ -335,10 +379,9 @@ export function createRequests(options: RequestsOptions): Requests {
     open: () => requests.size,
 
     close() {
+      isClosed = true;
       for (const abort of fetches.values()) abort.abort();
-      for (const request of [...requests.values()]) {
-        settle(request, failedReport(new StatusError('UNAVAILABLE', 'this node left its mesh'), true));
-      }
+      for (const request of [...requests.values()]) settle(request, leftMesh());
     },
   };
 }

@@ -17,7 +17,7 @@ import type { Ending } from '../peers/vouching.ts';
 import type { ActionCache, ActionKey } from '../storage/action-cache.ts';
 import type { EndOutcome } from './events.ts';
 import type { BroughtInputs } from './inputs.ts';
-import { actionName, actionOf } from './keys.ts';
+import { actionName, actionOf, isAction } from './keys.ts';
 import type { Followable } from './log-relay.ts';
 import { type HandedResult, outcomeOf, type Results } from './results.ts';
 import { createTail } from './tail.ts';
@@ -47,7 +47,8 @@ export interface RunsOptions {
   readonly onOwnResult: (handed: HandedResult) => void;
   /** The result of a guest is here, and its submitter will fetch it. */
   readonly onMade: (handed: HandedResult, submitter: NodeId) => void;
-  readonly ownRequest: (request: RequestId) => OwnRequest | undefined;
+  /** An own client's request for this very action: this one, or one that was merged with it. */
+  readonly ownRequest: (request: RequestId, key: ActionName) => OwnRequest | undefined;
   readonly deliver: (event: RunEvent) => void;
   /** Runs that the machine has. One that was only prepared ends there without a word, when its claim goes to somebody else. */
   readonly known: () => ReadonlySet<number>;
@@ -159,14 +160,6 @@ export function createRuns(options: RunsOptions): Runs {
     }
   }
 
-  /** An own action whose client was answered meanwhile: others still wait for it. */
-  async function prepareAgain(run: Run): Promise<PreparedAction> {
-    const action = await preparer.readAction(run.key.action);
-    if (!action) throw new StatusError('FAILED_PRECONDITION', `action ${run.name} is gone`);
-    run.prepared = await preparer.prepare(run.key.action, action, { signal: run.abort.signal });
-    return run.prepared;
-  }
-
   async function execute(
     run: Run,
     own: OwnRequest | undefined,
@@ -177,9 +170,13 @@ export function createRuns(options: RunsOptions): Runs {
     if (guest && run.submitter !== undefined) onGuest(run.key, run.submitter, { kind: 'started' });
     let ended: RunReport | undefined;
     let runMs = 0;
+    // The machine is in the middle of a step, and what it hears begins another one.
+    await Promise.resolve();
     try {
       if (run.problem) throw run.problem;
-      const prepared = own?.prepared ?? run.prepared ?? (await prepareAgain(run));
+      // Only for a client of this node anything runs as no guest; what a claim says of itself is no proof of one.
+      const prepared = guest ? run.prepared : own?.prepared;
+      if (!prepared) throw new StatusError('ABORTED', 'no client of this node waits for the action any more');
       const { stdout, stderr } = run.output;
       const both = (tail: Pick<LogWriter, 'write'>, log: Pick<LogWriter, 'write'> | undefined) => ({
         write(chunk: Uint8Array) {
@@ -240,6 +237,13 @@ export function createRuns(options: RunsOptions): Runs {
     report(run, { kind: 'runFailed', run: run.id, reason });
   }
 
+  /** For a name that somebody made up: it may come in a claim. */
+  function refuse(event: RunEvent): void {
+    queueMicrotask(() => {
+      if (!isClosed) deliver(event);
+    });
+  }
+
   return {
     perform(work) {
       if (isClosed) return;
@@ -247,11 +251,13 @@ export function createRuns(options: RunsOptions): Runs {
       switch (work.kind) {
         case 'fetchInputs': {
           dropForgotten();
+          if (!isAction(work.key)) return refuse({ kind: 'inputsFetched', run: work.run, ok: false });
           const run = begin(work.run, work.key, work.from);
           return spawn(run, fetchInputs(run, work.from));
         }
         case 'run': {
-          const own = work.guest ? undefined : ownRequest(work.request);
+          if (!isAction(work.key)) return refuse({ kind: 'runFailed', run: work.run, reason: 'executorFault' });
+          const own = work.guest ? undefined : ownRequest(work.request, work.key);
           const run = known ?? begin(work.run, work.key, undefined);
           return spawn(run, execute(run, own, work));
         }

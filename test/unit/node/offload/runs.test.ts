@@ -37,9 +37,16 @@ interface Given {
   readonly bringInputs?: (signal: AbortSignal) => Promise<void>;
   readonly prepare?: () => void;
   readonly own?: OwnRequest;
+  readonly key?: string;
 }
 
-function given({ run = async () => exited, bringInputs = async () => {}, prepare = () => {}, own }: Given = {}) {
+function given({
+  run = async () => exited,
+  bringInputs = async () => {},
+  prepare = () => {},
+  own,
+  key: named = name,
+}: Given = {}) {
   const events: object[] = [];
   const failures: string[] = [];
   const known = new Set<number>();
@@ -105,9 +112,9 @@ function given({ run = async () => exited, bringInputs = async () => {}, prepare
     known,
     pinned: () => pinned,
     fetch: (number: number) =>
-      made.perform({ kind: 'fetchInputs', run: number, from: 'anna', key: name, request: 'r' }),
+      made.perform({ kind: 'fetchInputs', run: number, from: 'anna', key: named, request: 'r' }),
     run: (number: number, guest = true) =>
-      made.perform({ kind: 'run', run: number, key: name, request: 'r', guest, token: undefined, doNotCache: false }),
+      made.perform({ kind: 'run', run: number, key: named, request: 'r', guest, token: undefined, doNotCache: false }),
     kill: (number: number) => made.perform({ kind: 'kill', run: number }),
   };
 }
@@ -194,4 +201,31 @@ test('an own action that cannot be run is told its client, and nobody is asked t
   await until(() => on.events.length === 1);
   expect(on.events[0]).toEqual({ kind: 'runFailed', run: 1, reason: 'actionInvalid' });
   expect(told).toEqual(['no such thing']);
+});
+
+test('what no client of this node asked for never runs as though one had, whatever its claim says', async () => {
+  let began = 0;
+  const on = given({
+    async run() {
+      began += 1;
+      return exited;
+    },
+  });
+  on.run(1, false);
+  await until(() => on.events.length === 1);
+  expect(on.events[0]).toEqual({ kind: 'runFailed', run: 1, reason: 'executorFault' });
+  expect(began).toBe(0);
+});
+
+test('a claim for something that is no action fails, and breaks nothing', async () => {
+  const on = given({ key: 'no action' });
+  on.fetch(1);
+  on.run(2);
+  // The machine is in the middle of a step.
+  expect(on.events).toEqual([]);
+  await until(() => on.events.length === 2);
+  expect(on.events).toEqual([
+    { kind: 'inputsFetched', run: 1, ok: false },
+    { kind: 'runFailed', run: 2, reason: 'executorFault' },
+  ]);
 });
