@@ -111,7 +111,7 @@ export function messageIn(body: Control['message'], ends: Ends, parts: SnapshotP
     case 'shards':
       return shardsIn(body.value);
     case 'claims':
-      return claimsIn(body.value);
+      return claimsIn(body.value, ends);
     case 'agents':
       return agentsIn(body.value);
     default:

@@ -18,6 +18,7 @@ import {
   BrokenRule,
   count,
   duration,
+  type Ends,
   keyIn,
   keyOf,
   name,
@@ -118,7 +119,8 @@ function bodyOf(message: ClaimTraffic, proofOf: ProofOf): Init {
   }
 }
 
-export function claimsIn({ message }: wire.Claims): ClaimTraffic {
+/** `far`: the member that sent it. */
+export function claimsIn({ message }: wire.Claims, { far }: Pick<Ends, 'far'>): ClaimTraffic {
   switch (message.case) {
     case 'submit':
       return { kind: 'submit', items: bounded(message.value.items, limits.claimsMax).map(itemIn) };
@@ -194,7 +196,13 @@ export function claimsIn({ message }: wire.Claims): ClaimTraffic {
       return { kind: 'committed', claim: refIn(claim), outcome: keyOf(outcomes, outcome) };
     }
     case 'hints':
-      return { kind: 'hints', hints: bounded(message.value.hints, limits.hintsMax).map(hintIn) };
+      // Leaders tell of their own work. Work at others who have none would keep a node from asking those who do.
+      return {
+        kind: 'hints',
+        hints: bounded(message.value.hints, limits.hintsMax)
+          .map(hintIn)
+          .filter(({ leader }) => leader === far),
+      };
     case undefined:
       throw new BrokenRule('a message about claims that is none');
     default:

@@ -155,6 +155,15 @@ test('a member speaks for replicas of its own node only', () => {
   expect(() => framesOf({ kind: 'raft', ...envelope, from: 'another~1' })).toThrow();
 });
 
+test('a member tells of work at itself only', () => {
+  const hint = { shard: 0, key: 'a', state: 'ready', requires: [] } as const;
+  const hints = [
+    { ...hint, leader: 'another' },
+    { ...hint, leader: ends.self },
+  ];
+  expect(arrive(framesOf({ kind: 'hints', hints }))).toEqual({ kind: 'hints', hints: [hints[1]] });
+});
+
 test('heartbeats of many groups are small', () => {
   const beats: GroupEnvelope[] = Array.from({ length: 64 }, (_, shard) => ({
     shard,

@@ -294,7 +294,13 @@ const rooms = {
     fc.record({
       kind: kind('hints'),
       hints: list(
-        fc.record({ shard, key: id, state: fc.constantFrom('ready', 'claimed', 'done'), leader: id, requires }),
+        fc.record({
+          shard,
+          key: id,
+          state: fc.constantFrom('ready', 'claimed', 'done'),
+          leader: fc.constant(ends.self),
+          requires,
+        }),
       ),
     }),
   ),
