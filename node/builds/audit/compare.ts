@@ -141,12 +141,12 @@ async function compareBlobs(
 /** `undefined` for files of which nothing more can be said. */
 async function lookInside(ours: ByteSource, theirs: ByteSource): Promise<readonly string[] | undefined> {
   let leftBytes = limits.readFactor * (ours.sizeBytes + theirs.sizeBytes) + limits.namesBytesMax;
-  const within = ({ sizeBytes, read }: ByteSource): ByteSource => ({
-    sizeBytes,
-    read(offset, length) {
+  const within = (source: ByteSource): ByteSource => ({
+    sizeBytes: source.sizeBytes,
+    async read(offset, length) {
       leftBytes -= length;
       if (leftBytes < 0) throw new StatusError('RESOURCE_EXHAUSTED', 'a file that takes too long to look into');
-      return read(offset, length);
+      return await source.read(offset, length);
     },
   });
   const [one, other] = [within(ours), within(theirs)];
