@@ -109,6 +109,11 @@ const settleMs = 15_000;
 const periodsToMeet = 24;
 const periodsPerDoubling = 6;
 
+/** Within this time a change of one member is known to all, by gossip or by the next comparison of views. */
+export function spreadMs(nodes: number): number {
+  return 3 * doublings(nodes) * periodMs;
+}
+
 /** Within this time after healing all views agree. */
 export function convergeMs(nodes: number): number {
   return (periodsToMeet + periodsPerDoubling * doublings(nodes)) * periodMs;
