@@ -4,6 +4,8 @@
 export const resultBytesMax = 8 * 1024 * 1024;
 /** Results that were checked, and are asked for again within moments: by the machine, by a second waiter. */
 export const resultsKept = 1_024;
+/** A guest whose inputs take longer to come gives its slot back: their speed is its submitter's to choose. */
+export const inputsMaxMs = 15 * 60_000;
 /** Rounds of fetching an input tree again because something of it was evicted before it was pinned. */
 export const inputRounds = 2;
 /** Blobs named to whoever will need them: a parcel of some 40 kB. What is beyond is found as it would be without. */

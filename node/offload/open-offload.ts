@@ -75,7 +75,7 @@ export function openOffload(options: OffloadOptions, ports: OffloadingPorts): Op
       using _ = inputHints.use(key, from);
       const brought = await bringInputs({ local, trees: localTrees, bring }, action, {
         hints: [from],
-        signal,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(limits.inputsMaxMs)]),
       });
       heldTrees.add(brought.root);
       return brought;
