@@ -168,8 +168,8 @@ describe('a build that others run', () => {
     expect(run).toMatchObject({ exitCode: undefined });
     expect(run?.code).toBe('FAILED_PRECONDITION');
     expect(run?.message).toContain('every node that ran the action went away');
-    // One more for each leader that was among the dead, and had counted.
+    // A leader that is among the dead takes its count along.
     expect(deaths).toBeGreaterThanOrEqual(deathsMax);
-    expect(deaths).toBeLessThanOrEqual(2 * deathsMax);
+    expect(deaths).toBeLessThanOrEqual(3 * deathsMax);
   });
 });
