@@ -39,8 +39,8 @@ export const viewsConverge: CheckerFactory = (world, fail) => {
       if (note.kind !== 'member') return;
       const { id, incarnation } = note.member.record;
       if (id === node.id) {
-        if (incarnation <= (issued.get(id) ?? 0)) return;
-        issued.set(id, incarnation);
+        issued.set(id, Math.max(issued.get(id) ?? 0, incarnation));
+        // On a blank disk it begins anew, below what it said last before and nobody may have heard.
         const known = changes.get(id);
         if (known) known.push({ incarnation, atMs: world.nowMs() });
         else changes.set(id, [{ incarnation, atMs: world.nowMs() }]);
