@@ -46,7 +46,7 @@ export const mutations: readonly Mutation[] = [
         replace: "    if (key === '')\n",
       },
     ],
-    seed: 25,
+    seed: 29,
     checker: 'token-order',
   },
   {
@@ -192,7 +192,7 @@ export const mutations: readonly Mutation[] = [
         replace: 'const taken = false;',
       },
     ],
-    seed: 62,
+    seed: 47,
     checker: 'one-claim',
   },
   {
