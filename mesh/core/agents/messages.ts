@@ -1,7 +1,5 @@
 /** Between the node that submitted an action and the node that ran it; bytes travel on the data plane. */
-import type { SubmitItem } from '../claims/messages.ts';
 import type { ActionKey, BlobKey, RequestId, ShardId, Token } from '../ids.ts';
-import type { ActionTraits } from '../offload/estimates.ts';
 import type { HolderPromise } from '../registers/types.ts';
 
 /** What a run left behind. */
@@ -13,16 +11,6 @@ export interface Outcome {
   /** False after a failure or a time-out: it is handed over like any other, and no register names it. */
   readonly cacheable: boolean;
 }
-
-/** What a client wants run; how it is offered is the submitter's decision. */
-export type ExecuteItem = Omit<SubmitItem, 'reoffer' | 'stay' | 'avoid'> &
-  ActionTraits & {
-    /** All of its inputs together. */
-    readonly inputBytes: number;
-  };
-
-/** How far an action is, as its client is told. */
-export type Stage = 'queued' | 'fetching' | 'executing';
 
 export type AgentMessage =
   /** From the executor: the outputs are durable here, come and get them. */
