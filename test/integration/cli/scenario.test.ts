@@ -71,12 +71,12 @@ describe('potluck sim with scenarios', () => {
 
   test('sweeps a key over values, one row each', async () => {
     await using scratch = await open();
-    const words = ['sim', 'sweep', '--scenario', scratch.file, '--vary', 'node.desk.slots=1..4', '--steps', '4'];
+    const words = ['sim', 'sweep', '--scenario', scratch.file, '--vary', 'node.desk.slots=1..3', '--steps', '3'];
     const { exitCode, stdout } = await potluck(words);
     expect(exitCode).toBe(0);
     const rows = stdout.trim().split('\n');
     expect(rows[0]).toMatch(/^node\.desk\.slots +a build +speedup +hit rate +elsewhere +expectations$/);
-    expect(rows.slice(1).map((row) => row.split(' ')[0])).toEqual(['1', '2', '3', '4']);
+    expect(rows.slice(1).map((row) => row.split(' ')[0])).toEqual(['1', '2', '3']);
   });
 
   test('compares a saved report with a scenario', async () => {
