@@ -4,12 +4,15 @@
  *
  * A claim is this node's only as long as its leader says so. Losing it stops a guest, and nothing else; a run that an own
  * client waits for goes on without it. Guests yield to the owner at once (executor/yielding.ts).
+ *
+ * Members are believed for what they are: what a leader says counts only from the leader of the claim, and what a submitter
+ * says only from the submitter. Who is told by the wrong one repeats its own question, to the right one.
  */
 import type { ClaimMessage, ClaimRef, FailureReason, GrantedClaim } from '../claims/messages.ts';
 import { compareTokens, type NodeId, type RequestId, type ShardId, type Token } from '../ids.ts';
 import { append, createHandingOver } from './executor/handing-over.ts';
 import { createPulling } from './executor/pulling.ts';
-import { createRunTable, type OwnAction, type Run, refOf, working } from './executor/runs.ts';
+import { createRunTable, type OwnAction, isLedBy, type Run, refOf, renewEvery, working } from './executor/runs.ts';
 import type { Executor, ExecutorConfig, ExecutorEffect, ExecutorEvent } from './executor/types.ts';
 import { createYielding } from './executor/yielding.ts';
 import { executorLimits as limits } from './limits.ts';
@@ -95,10 +98,12 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   function accept(from: NodeId, claim: GrantedClaim, nowMs: number): void {
     if (runs.withToken(claim)) return;
+    const leader = leaders.get(claim.shard);
+    const isLeader = leader === undefined || leader === from;
     const own = runs.unclaimed(claim);
-    if (own && !claim.reserved) return claimOwn(own, from, claim, nowMs);
+    if (own && !claim.reserved && isLeader) return claimOwn(own, from, claim, nowMs);
     const twin = claim.doNotCache ? undefined : runs.mergeable(claim.key);
-    if (twin?.token && !claim.reserved && compareTokens(claim.token, twin.token) > 0) {
+    if (twin?.token && !claim.reserved && isLeader && compareTokens(claim.token, twin.token) > 0) {
       // Its leader forgot the claim under which this very action already runs here: go on under the new one.
       const { request, submitter } = claim;
       Object.assign(twin, { request, submitter });
@@ -115,7 +120,13 @@ export function createExecutor(config: ExecutorConfig): Executor {
       const { shard, key, token } = claim;
       return send(from, { kind: 'giveBack', claims: [{ shard, key, token }] });
     }
-    keepAlive(runs.addClaimed(claim, from, nowMs), from, nowMs);
+    const run = runs.addClaimed(claim, from, nowMs);
+    if (!isLeader) {
+      // Under way when the leadership changed, ahead of the news, or a lie: the leader that is known says which.
+      run.unconfirmed = true;
+      handingOver.follow(run, leader, nowMs);
+    }
+    keepAlive(run, nowMs);
   }
 
   /** What runs here already for an own client goes on under this claim. */
@@ -126,7 +137,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
     runs.reclaim(run, token);
     emit({ kind: 'ownClaimed', request: run.own as RequestId, token });
     if (submitter !== self && run.phase === 'running') sayStage(run, 'executing');
-    keepAlive(run, from, nowMs);
+    keepAlive(run, nowMs);
   }
 
   /** Its claim is not this node's any more; the own client still waits for what runs here. */
@@ -139,25 +150,20 @@ export function createExecutor(config: ExecutorConfig): Executor {
   }
 
   function loseClaim(run: Run): void {
-    if (run.own !== undefined && working(run) && !run.prefetch) unclaimOwn(run);
+    if (run.own !== undefined && working(run) && !run.prefetch && !run.unconfirmed) unclaimOwn(run);
     else stop(run);
   }
 
-  function keepAlive(run: Run, from: NodeId, nowMs: number): void {
-    // The grant was under way when the leadership changed.
-    const leader = leaders.get(run.shard);
-    if (leader !== undefined && leader !== from) handingOver.follow(run, leader, nowMs);
+  function keepAlive(run: Run, nowMs: number): void {
     renewAtMs = Math.min(renewAtMs, nowMs + renewEvery(run));
-  }
-
-  function renewEvery(run: Run): number {
-    return Math.max(limits.renewMsMin, Math.trunc(run.expiresInMs / 3));
   }
 
   function adopt(run: Run, leader: NodeId, token: Token, expiresInMs: number, nowMs: number): void {
     runs.reclaim(run, token);
-    Object.assign(run, { leader, registering: false, expiresInMs, expiresAtMs: nowMs + expiresInMs });
+    Object.assign(run, { leader, registering: false, unconfirmed: false });
+    Object.assign(run, { expiresInMs, expiresAtMs: nowMs + expiresInMs });
     if (run.own !== undefined) emit({ kind: 'ownClaimed', request: run.own, token });
+    if (run.phase === 'waiting') begin(run);
     handingOver.adopted(run, nowMs);
   }
 
@@ -186,7 +192,8 @@ export function createExecutor(config: ExecutorConfig): Executor {
   /** What already runs here for somebody else is run once. */
   function runOwn(own: OwnAction): void {
     const running = runs.mergeable(own.key);
-    if (!running?.token || !own.isMergeable || running.own !== undefined || running.prefetch || !working(running)) {
+    const isBegun = running && !running.prefetch && !running.unconfirmed && working(running);
+    if (!isBegun || !running.token || !own.isMergeable || running.own !== undefined) {
       ownQueue.push(own);
       return;
     }
@@ -249,7 +256,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
 
   /** Inputs are here. */
   function begin(run: Run): void {
-    if (run.prefetch) {
+    if (run.prefetch || run.unconfirmed) {
       run.phase = 'waiting';
       return;
     }
@@ -278,7 +285,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'renewed':
         for (const claim of message.claims) {
           const run = runs.withToken(claim);
-          if (!run) continue;
+          if (!run || !isLedBy(run, from)) continue;
           run.expiresInMs = message.expiresInMs;
           run.expiresAtMs = nowMs + message.expiresInMs;
         }
@@ -286,17 +293,17 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'revoked':
         for (const claim of message.claims) {
           const run = runs.withToken(claim);
-          if (run) loseClaim(run);
+          if (run && isLedBy(run, from)) loseClaim(run);
         }
         return;
       case 'adopted': {
         const run = runs.withToken({ key: message.claim.key, token: message.old });
-        if (run) adopt(run, from, message.claim.token, message.expiresInMs, nowMs);
+        if (run && isLedBy(run, from)) adopt(run, from, message.claim.token, message.expiresInMs, nowMs);
         return;
       }
       case 'started': {
         const run = runs.withToken(message.claim);
-        if (!run?.prefetch) return;
+        if (!run?.prefetch || !isLedBy(run, from)) return;
         run.prefetch = false;
         run.starting = false;
         if (run.phase === 'waiting') begin(run);
@@ -304,7 +311,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       }
       case 'committed': {
         const run = runs.withToken(message.claim);
-        if (run?.phase !== 'committing') return;
+        if (run?.phase !== 'committing' || !isLedBy(run, from)) return;
         if (message.outcome === 'lost') handingOver.follow(run, run.leader, nowMs);
         else runs.end(run);
         return;
@@ -312,7 +319,7 @@ export function createExecutor(config: ExecutorConfig): Executor {
       case 'handedOver':
       case 'handOverRefused': {
         const run = runs.withToken(message);
-        if (run?.phase !== 'handingOver') return;
+        if (run?.phase !== 'handingOver' || run.submitter !== from) return;
         if (message.kind === 'handedOver' && message.promise) run.promises.push(message.promise);
         // A submitter that refuses may know less or more than the leader, which alone decides.
         return handingOver.commit(run, nowMs);

@@ -2,6 +2,7 @@
 import type { ClaimRef, GrantedClaim } from '../../claims/messages.ts';
 import { type ActionKey, type NodeId, type RequestId, type ShardId, type Token, tokenText } from '../../ids.ts';
 import type { HolderPromise } from '../../registers/types.ts';
+import { executorLimits as limits } from '../limits.ts';
 import type { Outcome } from '../messages.ts';
 import type { ExecutorEffect, RunPhase } from './types.ts';
 
@@ -38,6 +39,8 @@ export interface Run {
   attempts: number;
   /** The leader changed and has not yet adopted this claim. */
   registering: boolean;
+  /** Granted by somebody else than the leader that was known: nothing runs before that leader adopted it. */
+  unconfirmed: boolean;
 }
 
 export interface OwnAction {
@@ -97,6 +100,7 @@ export function createRunTable(self: NodeId, emit: (effect: ExecutorEffect) => v
       dueAtMs: Number.POSITIVE_INFINITY,
       attempts: 0,
       registering: false,
+      unconfirmed: false,
     };
     runs.set(run.run, run);
     emit({ kind: 'reserve', run: run.run, spaceBytes: run.spaceBytes });
@@ -164,6 +168,16 @@ export function createRunTable(self: NodeId, emit: (effect: ExecutorEffect) => v
 /** It has not ended yet; outputs that wait for a hand-over or a commit need no slot. */
 export function working({ phase }: Run): boolean {
   return phase === 'reserving' || phase === 'fetching' || phase === 'waiting' || phase === 'running';
+}
+
+/** Where nobody is known to lead, whoever speaks of the claim may be who does. */
+export function isLedBy({ leader }: Run, node: NodeId): boolean {
+  return leader === undefined || leader === node;
+}
+
+/** How often its claim is renewed, in ms. */
+export function renewEvery({ expiresInMs }: Run): number {
+  return Math.max(limits.renewMsMin, Math.trunc(expiresInMs / 3));
 }
 
 export function refOf(run: Run): ClaimRef {

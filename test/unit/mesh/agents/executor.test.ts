@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { createExecutor } from '../../../../mesh/core/agents/executor.ts';
 import type { Executor, ExecutorEffect } from '../../../../mesh/core/agents/executor/types.ts';
 import { executorLimits } from '../../../../mesh/core/agents/limits.ts';
-import type { ClaimRef, GrantedClaim } from '../../../../mesh/core/claims/messages.ts';
+import type { AgentMessage } from '../../../../mesh/core/agents/messages.ts';
+import type { ClaimMessage, ClaimRef, GrantedClaim } from '../../../../mesh/core/claims/messages.ts';
 
 const token = { generation: 1, term: 2, counter: 3 };
 const key = 'sha256/aa/1/';
@@ -343,4 +344,78 @@ test('a reservation whose inputs are here is ended with a word when somebody els
   const revoked = { kind: 'revoked' as const, claims: [stolen] };
   const effects = executor.step({ kind: 'message', from: 'lea', message: revoked }, 20);
   expect(effects).toContainEqual({ kind: 'kill', run: 2 });
+});
+
+test('a grant by somebody else than the known leader runs only when that one adopts it', () => {
+  const executor = create();
+  executor.step({ kind: 'leader', shard: 0, leader: 'lou' }, 0);
+  grant(executor);
+  executor.step({ kind: 'reserved', run: 1 }, 2);
+  const fetched = executor.step({ kind: 'fetched', run: 1, ok: true }, 3);
+  expect(fetched.some(({ kind }) => kind === 'run')).toBe(false);
+  const fresh = { generation: 1, term: 5, counter: 1 };
+  const adopted = { kind: 'adopted' as const, old: token, claim: { ...claim, token: fresh }, expiresInMs: 9_000 };
+  const forged = executor.step({ kind: 'message', from: 'lea', message: adopted }, 4);
+  expect(forged.some(({ kind }) => kind === 'run')).toBe(false);
+  expect(executor.step({ kind: 'message', from: 'lou', message: adopted }, 5)).toContainEqual(
+    expect.objectContaining({ kind: 'run', run: 1, token: fresh }),
+  );
+});
+
+test('a grant that came ahead of the news of its leader runs when the news come', () => {
+  const executor = create();
+  executor.step({ kind: 'leader', shard: 0, leader: 'lou' }, 0);
+  grant(executor);
+  executor.step({ kind: 'reserved', run: 1 }, 2);
+  executor.step({ kind: 'fetched', run: 1, ok: true }, 3);
+  const told = executor.step({ kind: 'leader', shard: 0, leader: 'lea' }, 10);
+  expect(told).toContainEqual(
+    expect.objectContaining({ to: 'lea', message: expect.objectContaining({ kind: 'register' }) }),
+  );
+  const adopted = { kind: 'adopted' as const, old: token, claim, expiresInMs: 9_000 };
+  expect(executor.step({ kind: 'message', from: 'lea', message: adopted }, 11)).toContainEqual(
+    expect.objectContaining({ kind: 'run', run: 1, token }),
+  );
+});
+
+test('an own run does not go on under a claim of somebody else than the known leader', () => {
+  const executor = create();
+  executor.step({ kind: 'leader', shard: 0, leader: 'lou' }, 0);
+  stay(executor);
+  const effects = grant(executor, stayed);
+  expect(sentKinds(effects)).toContain('giveBack');
+  expect(effects.some(({ kind }) => kind === 'ownClaimed')).toBe(false);
+  const [run] = executor.runs();
+  expect(run).toMatchObject({ token: undefined, phase: 'running' });
+});
+
+test('only the leader of a claim takes it away, confirms its start, and ends its commit', () => {
+  const executor = create(1);
+  executor.step({ kind: 'leader', shard: 0, leader: 'lea' }, 0);
+  start(executor);
+  const from = (node: string, message: ClaimMessage | AgentMessage, nowMs: number) =>
+    executor.step({ kind: 'message', from: node, message }, nowMs);
+  const revoked = { kind: 'revoked' as const, claims: [{ ...claim, reason: 'expired' as const }] };
+  expect(from('mal', revoked, 5)).not.toContainEqual({ kind: 'kill', run: 1 });
+
+  const ahead = { key: 'sha256/cc/1/', token: { ...token, counter: 4 } };
+  grant(executor, { ...ahead, reserved: true }, 10);
+  executor.step({ kind: 'reserved', run: 2 }, 11);
+  executor.step({ kind: 'fetched', run: 2, ok: true }, 12);
+  const started = { kind: 'started' as const, claim: { shard: 0, ...ahead }, expiresInMs: 9_000 };
+  expect(from('mal', started, 13).some(({ kind }) => kind === 'run')).toBe(false);
+
+  executor.step({ kind: 'ran', run: 1, outcome, runMs: 400 }, 20);
+  executor.step({ kind: 'pinned', run: 1, forMs: 1_000 }, 21);
+  const handedOver = { kind: 'handedOver' as const, key, token, promise: undefined };
+  expect(sentKinds(from('mal', handedOver, 22))).not.toContain('commit');
+  expect(sentKinds(from('mal', { kind: 'handOverRefused', key, token }, 23))).not.toContain('commit');
+  expect(sentKinds(from('anna', handedOver, 24))).toContain('commit');
+  const committed = { kind: 'committed' as const, claim, outcome: 'accepted' as const };
+  from('mal', committed, 25);
+  expect([...executor.runs()].map(({ run }) => run)).toContain(1);
+  // Its question is repeated, until who leads answers.
+  expect(sentKinds(executor.step({ kind: 'wake' }, 24 + executorLimits.commitRetryMs))).toContain('commit');
+  from('lea', committed, 2_000);
+  expect([...executor.runs()].map(({ run }) => run)).not.toContain(1);
 });
