@@ -124,6 +124,8 @@ export const claimLimits = {
   backoffMaxMs: 10_000,
   /** Who failed with an action gets it again only when nobody else took it for so long. */
   shunMs: 2_000,
+  /** Times one executor may give the same action back for nothing; after each further time it is shunned as after a failure. */
+  giveBacksMax: 5,
   /** What a submitter has for retries to begin with, and at most, in thousandths of a retry. */
   retryBudgetPerMille: 20_000,
   /** What each new action adds to that: one retry for ten actions, so that a fleet-wide fault is no storm. */

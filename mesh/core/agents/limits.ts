@@ -29,6 +29,8 @@ export const submitterLimits = {
   /** Retries of all requests together: this many at once, then one more each `retryRefillMs`; a fleet-wide fault is no storm. */
   /** Runs here that end in a fault of this machine, before the mesh or nobody runs it. */
   localFaultsMax: 2,
+  /** A machine that dies is known to be dead this long after its shards have another leader, at the latest. */
+  absenceNewsMs: 20_000,
   retryBurst: 32,
   retryRefillMs: 500,
   /** Outputs handed over are promised for this long. */

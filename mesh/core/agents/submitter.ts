@@ -132,19 +132,21 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
     for (const request of outgoing) {
       if (!requests.has(request.item.request)) continue;
       request.offeredAtMs = nowInStepMs;
-      request.leader = leaderOf(request.item.shard);
-      if (request.leader === undefined) continue;
+      const to = leaderOf(request.item.shard);
+      if (to === undefined) continue;
+      request.leader = to;
       request.offered = true;
       const { mnemonic: _, family: __, inputBytes: ___, ...item } = request.item;
       const stay = request.local === 'running' && !request.hedged;
       const kept = placing.avoided(request);
       // An item that is meant for others is not given back here.
       const avoid = item.avoid?.includes(self) ? [...kept.slice(0, claimLimits.avoidMax - 1), self] : kept;
+      const deaths = Math.min(request.deaths, claimLimits.deathsMax);
       const expectedMs = Math.round(policy.estimates.meanRunMs(request.item));
-      const offer: SubmitItem = { ...item, expectedMs, reoffer: request.known, stay, avoid };
-      const items = byLeader.get(request.leader);
+      const offer: SubmitItem = { ...item, expectedMs, reoffer: request.known, stay, avoid, deaths };
+      const items = byLeader.get(to);
       if (items) items.push(offer);
-      else byLeader.set(request.leader, [offer]);
+      else byLeader.set(to, [offer]);
     }
     outgoing.clear();
     for (const [leader, items] of byLeader) send(leader, { kind: 'submit', items });
@@ -289,15 +291,7 @@ export function createSubmitter(config: SubmitterConfig): Submitter {
 
   function onAbsent(node: NodeId, nowMs: number): void {
     fetching.onAbsent(node, nowMs);
-    for (const request of [...requests.values()]) {
-      if (request.claimedBy !== node) continue;
-      // Leaders that follow each other do not know of those before them.
-      request.deaths += 1;
-      request.lostTo = node;
-      states.unclaimed(request);
-      // Its leader says so too, if there is one.
-      if (leaderOf(request.item.shard) === undefined) placing.runHere(request, 'noLeader');
-    }
+    for (const request of [...requests.values()]) states.onAbsent(request, node, nowMs);
   }
 
   function onMessage(from: NodeId, message: SubmitterMessage, nowMs: number): void {

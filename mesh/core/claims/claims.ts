@@ -275,6 +275,10 @@ export function createClaims(view: ClaimsView, rng: Rng): Claims {
       // A run that was over before its claim came: its submitter is about to say that nobody waits any more.
       const hasStayed = [...task.waiters.values()].some(({ node, stay }) => stay && node === from);
       forgetStay(task, from);
+      const times = (task.givenBack.get(from) ?? 0) + 1;
+      task.givenBack.set(from, times);
+      // Who claims it and gives it back for ever would keep it from everybody.
+      if (times > limits.giveBacksMax) task.shunnedUntilMs.set(from, nowMs + limits.shunMs);
       makeReady(task, hasStayed ? nowMs + limits.backoffMs : 0, { executor: from, reason: 'givenBack' }, nowMs);
     }
   }

@@ -35,6 +35,8 @@ export interface SubmitItem {
   readonly stay: boolean;
   /** Executors that the submitter drained, at most 16. */
   readonly avoid: readonly NodeId[];
+  /** Executors that were lost with it under earlier leaders, as far as the submitter heard; 0 to `deathsMax`. */
+  readonly deaths: number;
 }
 
 export interface GrantedClaim {

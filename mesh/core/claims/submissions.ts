@@ -46,6 +46,8 @@ export function createSubmissions(
     if (last && !last.served) return ended('cancelled');
     const known = table.ofRequest(request);
     if (known) {
+      // Deaths under this leader are counted here, and may be in what a known submitter says.
+      if (known.adopted) countDeaths(known, item);
       table.addWaiter(known, item, from, nowMs);
       if (known.adopted) table.describe(known, item);
       return serveWaiter(known, request, from, nowMs);
@@ -62,10 +64,16 @@ export function createSubmissions(
     if (table.tasks.size >= limits.tasksMax) return ended('queueFull');
     if (!item.reoffer) port.budgets.earn(from);
     const task = port.newTask(item, nowMs);
+    countDeaths(task, item);
     table.addWaiter(task, item, from, nowMs);
     // After a take-over, whoever runs a re-offered action already has a moment to say so.
     const readyAtMs = item.reoffer && nowMs < shardLed.rebuiltAtMs ? shardLed.rebuiltAtMs : 0;
     port.makeReady(task, readyAtMs, undefined, nowMs);
+  }
+
+  /** Whom the action killed under earlier leaders, as the submitter who heard of most of them says. */
+  function countDeaths(task: Task, item: SubmitItem): void {
+    task.deaths = Math.max(task.deaths, item.deaths);
   }
 
   /** Tells a waiter where its action stands, after giving it the claim if it has a use for it. */
@@ -79,6 +87,7 @@ export function createSubmissions(
     if (task.waiters.size >= limits.waitersPerTask) {
       return outbox.tell(from, { kind: 'ended', shard, request, reason: 'queueFull', after: undefined });
     }
+    countDeaths(task, item);
     table.addWaiter(task, item, from, nowMs);
     if (item.priority < task.priority && !task.claim) {
       table.ready.remove(task);

@@ -9,7 +9,7 @@ import { createReadyQueue, type ReadyQueue } from './queue.ts';
 import type { Claim, Led, Task } from './types.ts';
 
 export type WaiterItem = Pick<SubmitItem, 'request' | 'stay' | 'avoid'>;
-export type TaskItem = Omit<SubmitItem, 'reoffer' | 'skipCacheLookup' | 'stay' | 'avoid'>;
+export type TaskItem = Omit<SubmitItem, 'reoffer' | 'skipCacheLookup' | 'stay' | 'avoid' | 'deaths'>;
 
 export interface TaskTable {
   /** By `Task.id`, in order of arrival. */
@@ -67,6 +67,7 @@ export function createTaskTable(): TaskTable {
         deaths: 0,
         retries: 0,
         inputsMissing: 0,
+        givenBack: new Map(),
         shunnedUntilMs: new Map(),
       };
       tasks.set(task.id, task);

@@ -105,7 +105,9 @@ export interface Task {
   retries: number;
   /** Executors that could not get its inputs. */
   inputsMissing: number;
-  /** Who failed with it; others come first until then. */
+  /** How often each executor gave it back. */
+  readonly givenBack: Map<NodeId, number>;
+  /** Who failed with it, or keeps giving it back; others come first until then. */
   readonly shunnedUntilMs: Map<NodeId, number>;
 }
 

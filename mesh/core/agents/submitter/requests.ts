@@ -35,6 +35,8 @@ export interface Request {
   deaths: number;
   /** The last of them, while no leader said so. */
   lostTo: NodeId | undefined;
+  /** Who had it when a leader that knew nothing of that gave it on, and until when news of their absence count as deaths. */
+  readonly unexplained: Map<NodeId, number>;
   /** Nobody claimed it although a slot here was free since this time. */
   idleSinceMs: number | undefined;
   /** The mesh will not run it any more; a run here is the last try. */
@@ -65,6 +67,7 @@ export function createRequest(item: ExecuteItem, nowMs: number): Request {
     retries: 0,
     deaths: 0,
     lostTo: undefined,
+    unexplained: new Map(),
     idleSinceMs: undefined,
     givenUp: undefined,
     told: '',

@@ -2,6 +2,7 @@
 import type { RequestState, Setback } from '../../claims/messages.ts';
 import { compareTokens, type NodeId, type RequestId, type Token } from '../../ids.ts';
 import { claimLimits } from '../../limits.ts';
+import { submitterLimits as limits } from '../limits.ts';
 import type { AgentMessage } from '../messages.ts';
 import type { Fetching } from './fetching.ts';
 import type { Placing } from './placing.ts';
@@ -20,8 +21,8 @@ export interface StatesPort {
 export interface States {
   onState(from: NodeId, state: RequestState, nowMs: number): void;
   onStage(from: NodeId, message: Extract<AgentMessage, { kind: 'stage' }>, nowMs: number): void;
-  /** Nobody has it now: it waits at its leader, or for one. */
-  unclaimed(request: Request): void;
+  /** A member is dead or gone, and with it whatever it had. */
+  onAbsent(request: Request, node: NodeId, nowMs: number): void;
 }
 
 export function createStates(config: SubmitterConfig, placing: Placing, fetching: Fetching, port: StatesPort): States {
@@ -31,7 +32,25 @@ export function createStates(config: SubmitterConfig, placing: Placing, fetching
     if (executor === self) return;
     placing.tell({ kind: isFault({ executor, reason }) ? 'fault' : 'over', node: executor });
     if (reason === 'lost' && request.lostTo !== executor) request.deaths += 1;
+    // It had only reserved it, or said that it goes.
+    if (reason === 'givenBack' && request.lostTo === executor) request.deaths -= 1;
     request.lostTo = undefined;
+    request.unexplained.delete(executor);
+  }
+
+  /** Leaders that follow each other do not know of those before them: whether it died is still to be heard. */
+  function leaveUnexplained(request: Request, nowMs: number): void {
+    const { claimedBy, unexplained } = request;
+    for (const [node, untilMs] of unexplained) if (nowMs >= untilMs) unexplained.delete(node);
+    if (claimedBy === undefined || claimedBy === self || unexplained.size >= claimLimits.deathsMax) return;
+    unexplained.set(claimedBy, nowMs + limits.absenceNewsMs);
+  }
+
+  function endIfPoisonous(request: Request): boolean {
+    if (request.deaths < claimLimits.deathsMax || request.givenUp) return false;
+    port.cancelAtLeader(request);
+    placing.giveUp(request, 'tooManyDeaths');
+    return true;
   }
 
   function unclaimed(request: Request): void {
@@ -47,19 +66,36 @@ export function createStates(config: SubmitterConfig, placing: Placing, fetching
   function onReady(request: Request, after: Setback | undefined, nowMs: number): void {
     port.hear(request, undefined, nowMs);
     if (after) onSetback(request, after);
+    else leaveUnexplained(request, nowMs);
     if (after || request.claimedBy !== undefined) unclaimed(request);
-    if (request.deaths >= claimLimits.deathsMax) {
-      port.cancelAtLeader(request);
-      placing.giveUp(request, 'tooManyDeaths');
+    endIfPoisonous(request);
+  }
+
+  function onAbsent(request: Request, node: NodeId, nowMs: number): void {
+    const untilMs = request.unexplained.get(node);
+    request.unexplained.delete(node);
+    const hadIt = request.claimedBy === node;
+    if (!hadIt && (untilMs === undefined || nowMs >= untilMs)) return;
+    request.deaths += 1;
+    if (hadIt) {
+      request.lostTo = node;
+      unclaimed(request);
     }
+    if (endIfPoisonous(request)) return;
+    // Its leader says so too, if there is one.
+    if (hadIt && leaderOf(request.item.shard) === undefined) placing.runHere(request, 'noLeader');
   }
 
   function onClaimed(request: Request, state: Extract<RequestState, { kind: 'claimed' }>, nowMs: number): void {
     const { executor, token, running, ageMs } = state;
     const isNew = !request.highest || compareTokens(token, request.highest) > 0;
     const wasClaimed = request.claimedBy === executor;
+    const isOtherTerm = request.highest !== undefined && !sameTerm(token, request.highest);
+    if (isNew && !wasClaimed && isOtherTerm) leaveUnexplained(request, nowMs);
     port.hear(request, token, nowMs);
     request.claimedBy = executor;
+    request.unexplained.delete(executor);
+    if (isNew && request.lostTo === executor) request.lostTo = undefined;
     request.idleSinceMs = undefined;
     if (executor !== self) placing.merge(request, executor, ageMs);
     // What goes on here is followed here.
@@ -72,9 +108,19 @@ export function createStates(config: SubmitterConfig, placing: Placing, fetching
     else if (request.told !== `frozen ${executor}`) placing.sayProgress(request, 'executing', executor);
   }
 
+  /** From who may lead ahead of the news: what earlier claims hand over does not count, and nothing else follows. */
+  function onHearsay(request: Request, state: RequestState): void {
+    if (state.kind !== 'claimed') return;
+    if (request.highest && compareTokens(state.token, request.highest) <= 0) return;
+    request.highest = state.token;
+    fetching.outdate(request, state.token);
+  }
+
   function onState(from: NodeId, state: RequestState, nowMs: number): void {
     const request = port.requests.get(state.request);
     if (!request) return;
+    // Only its leader can know: who leads now, or was asked when this node still thought so.
+    if (from !== leaderOf(request.item.shard) && from !== request.leader) return onHearsay(request, state);
     switch (state.kind) {
       case 'ready':
         return onReady(request, state.after, nowMs);
@@ -128,5 +174,9 @@ export function createStates(config: SubmitterConfig, placing: Placing, fetching
     else if (!request.local) placing.sayProgress(request, 'executing', from);
   }
 
-  return { onState, onStage, unclaimed };
+  return { onState, onStage, onAbsent };
+}
+
+function sameTerm(a: Token, b: Token): boolean {
+  return a.generation === b.generation && a.term === b.term;
 }

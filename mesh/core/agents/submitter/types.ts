@@ -11,7 +11,7 @@ import type { AgentMessage, Outcome } from '../messages.ts';
 export type SubmitterMessage = ClaimMessage | AgentMessage | RegisterMessage;
 
 /** An action of an own client. `expectedMs` counts until its family was seen; where it runs is decided here. */
-export type ExecuteItem = Omit<SubmitItem, 'reoffer' | 'stay' | 'avoid'> &
+export type ExecuteItem = Omit<SubmitItem, 'reoffer' | 'stay' | 'avoid' | 'deaths'> &
   ActionTraits & {
     /** Of the whole input tree. */
     readonly inputBytes: number;

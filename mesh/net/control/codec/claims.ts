@@ -12,6 +12,7 @@ import type {
   RunningClaim,
   SubmitItem,
 } from '../../../core/claims/messages.ts';
+import { claimLimits } from '../../../core/limits.ts';
 import * as limits from '../limits.ts';
 import {
   bounded,
@@ -240,6 +241,7 @@ function itemOf(item: SubmitItem): MessageInitShape<typeof wire.SubmitItemSchema
     reoffer,
     stay,
     avoid: [...item.avoid],
+    deaths: item.deaths,
   };
 }
 
@@ -260,7 +262,14 @@ function itemIn(item: wire.SubmitItem): SubmitItem {
     reoffer,
     stay,
     avoid: texts(item.avoid, limits.avoidMax),
+    deaths: deathsIn(item.deaths),
   };
+}
+
+function deathsIn(value: number): number {
+  if (value > claimLimits.deathsMax)
+    throw new BrokenRule(`${value} deaths, where ${claimLimits.deathsMax} end an action`);
+  return value;
 }
 
 function runningOf(claim: RunningClaim): MessageInitShape<typeof wire.RunningClaimSchema> {

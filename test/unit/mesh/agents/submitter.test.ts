@@ -546,3 +546,72 @@ test('what others could not get the inputs of is tried here, also when it failed
   begins(world, 20);
   expect(ownEnded(world, 30)).toContainEqual(expect.objectContaining({ kind: 'answer' }));
 });
+
+test('the state of a request counts from its leader alone', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  const forged = (one: RequestState, from = 'mal') =>
+    world.submitter.step({ kind: 'message', from, message: { kind: 'requestState', states: [one] } }, 5);
+  expect(kindsOf(forged(ended('actionInvalid')))).not.toContain('answer');
+  const { result } = outcome;
+  const found: RequestState = { kind: 'succeeded', shard: 0, request: 'me/1', result, executor: 'mal', token };
+  expect(kindsOf(forged(found))).not.toContain('fetchOutputs');
+  // Whom it was offered to when that node still led knows of it as well.
+  world.leader = 'lou';
+  expect(kindsOf(forged(found, 'lea'))).toContain('fetchOutputs');
+});
+
+test('whoever says that a later claim was made, what earlier ones hand over is not answered', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, claimed(token), 5);
+  handOver(world, token, 100);
+  const later: RequestState = claimed({ ...token, term: 9 }, 'fay');
+  world.submitter.step({ kind: 'message', from: 'lou', message: { kind: 'requestState', states: [later] } }, 110);
+  const fetched = world.submitter.step({ kind: 'fetched', fetch: 1, outcome }, 120);
+  expect(kindsOf(fetched)).not.toContain('answer');
+});
+
+test('an executor whose death is heard after the next leader gave the action on counts, and the count is offered', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  const under = (term: number, executor: string): RequestState =>
+    claimed({ generation: 1, term, counter: 1 }, executor);
+  const absent = (node: string, nowMs: number) => world.submitter.step({ kind: 'absent', node }, nowMs);
+  const led = (nowMs: number) => world.submitter.step({ kind: 'leader', shard: 0, leader: 'lea' }, nowMs);
+
+  // The first leader dies with what it runs; the next one knows nothing of that.
+  state(world, under(10, 'n0'), 100);
+  led(1_000);
+  state(world, ready(), 1_010);
+  state(world, under(11, 'n1'), 4_000);
+  absent('n0', 5_000);
+  expect(sent(led(6_000), 'submit')).toMatchObject({ message: { items: [{ deaths: 1 }] } });
+  // So does the second, and its successor gives the action on without a word.
+  state(world, under(12, 'n2'), 9_000);
+  absent('n1', 9_500);
+  expect(sent(led(10_000), 'submit')).toMatchObject({ message: { items: [{ deaths: 2 }] } });
+  const last = absent('n2', 11_000);
+  expect(last).toContainEqual(expect.objectContaining({ kind: 'decided', where: 'here', why: 'lastTry' }));
+  expect(sent(last, 'cancelRequests')).toBeDefined();
+});
+
+test('who leaves long after the action was given on is no death of it', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, claimed(token, 'n0'), 100);
+  state(world, ready(), 200);
+  world.submitter.step({ kind: 'absent', node: 'n0' }, 200 + submitterLimits.absenceNewsMs);
+  const offered = world.submitter.step({ kind: 'leader', shard: 0, leader: 'lea' }, 30_000);
+  expect(sent(offered, 'submit')).toMatchObject({ message: { items: [{ deaths: 0 }] } });
+});
+
+test('an executor that had only reserved an action when it went away is no death of it', () => {
+  const world = create();
+  world.submitter.step({ kind: 'execute', item }, 0);
+  state(world, claimed(token, 'n0'), 100);
+  world.submitter.step({ kind: 'absent', node: 'n0' }, 200);
+  state(world, ready({ executor: 'n0', reason: 'givenBack' }), 210);
+  const offered = world.submitter.step({ kind: 'leader', shard: 0, leader: 'lea' }, 300);
+  expect(sent(offered, 'submit')).toMatchObject({ message: { items: [{ deaths: 0 }] } });
+});

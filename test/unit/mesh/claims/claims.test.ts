@@ -64,6 +64,7 @@ function item(name: string, fields: Partial<SubmitItem> = {}): SubmitItem {
     reoffer: false,
     stay: false,
     avoid: [],
+    deaths: 0,
     ...fields,
   };
 }
@@ -272,6 +273,26 @@ test('an action that kills its executors ends after a few deaths', () => {
   expect(states('ann')).toEqual(['req-a ended tooManyDeaths']);
 });
 
+test('deaths under earlier leaders count, whoever heard of most of them', () => {
+  submit('ann', item('a', { deaths: 1 }));
+  submit('ben', item('a', { request: 'req-ben', deaths: limits.deathsMax - 1 }));
+  // What a known request says may count deaths under this leader twice.
+  submit('ann', item('a', { deaths: limits.deathsMax }));
+  expect(claims.tasks.get(keyOf('a'))?.deaths).toBe(limits.deathsMax - 1);
+  pull('eve');
+  tell({ kind: 'memberGone', node: 'eve', dead: true });
+  expect(states('ben')).toEqual(['req-ben ended tooManyDeaths']);
+});
+
+test('an action that came from its executor counts the deaths that its submitter knows', () => {
+  const token = { generation: 1, term: 1, counter: 3 };
+  const running = { request: 'req-a', submitter: 'ann', doNotCache: false, requires: [], spaceBytes: 1 };
+  from('eve', { kind: 'register', claims: [{ shard: 0, key: keyOf('a'), token, ...running }] });
+  submit('ann', item('a', { reoffer: true, deaths: limits.deathsMax - 1 }));
+  tell({ kind: 'memberGone', node: 'eve', dead: true });
+  expect(states('ann')).toEqual(['req-a ended tooManyDeaths']);
+});
+
 test('giving back and suspending do not count', () => {
   submit('ann', item('a'));
   for (let i = 0; i < 10; i++) {
@@ -281,6 +302,24 @@ test('giving back and suspending do not count', () => {
     else tell({ kind: 'memberGone', node: 'eve', dead: false });
     expect(states('ann')).toEqual(['req-a ready']);
   }
+});
+
+test('who claims an action and gives it back again and again leaves it to others for a while', () => {
+  submit('ann', item('a'));
+  const takes = (executor: string): boolean => {
+    pull(executor);
+    const [claim] = granted(executor);
+    if (claim) from(executor, { kind: 'giveBack', claims: [refOf(claim)] });
+    return claim !== undefined;
+  };
+  for (let i = 0; i <= limits.giveBacksMax; i++) expect(takes('eve')).toBe(true);
+  expect(takes('eve')).toBe(false);
+  expect(takes('fay')).toBe(true);
+  // It is nobody's fault: nothing ends, and alone it may have it again.
+  elapse(limits.shunMs);
+  from('ann', { kind: 'renewRequests', requests: [{ shard: 0, request: 'req-a' }] });
+  pull('eve');
+  expect(claims.tasks.get(keyOf('a'))?.claim?.executor).toBe('eve');
 });
 
 test('a broken executor costs a retry; an invalid action ends at once', () => {

@@ -137,6 +137,7 @@ test('what breaks a rule is refused', () => {
     within('claims', 'requestStates', { states: [{ request: 'r' }] }),
     within('claims', 'requestStates', { states: [{ request: 'r', state: { case: 'ended', value: 0 } }] }),
     within('claims', 'submit', { items: [{ request: 'r', key: 'k', invocation: 'i', expectedMs: -1 }] }),
+    within('claims', 'submit', { items: [{ request: 'r', key: 'k', invocation: 'i', deaths: 4 }] }),
     within('claims', 'commit', { claim, result: 'r', promises: [{ ...promise, timeMs: Number.NaN }] }),
     within('claims', 'commit', { claim, result: 'r', promises: new Array(limits.promisesMax + 1).fill(promise) }),
     within('claims', 'pull', { capabilities: new Array(limits.capabilitiesMax + 1).fill('a=b') }),

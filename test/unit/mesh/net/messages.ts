@@ -1,5 +1,6 @@
 /** Arbitrary messages of every kind that the machines send, as they may look at the most varied. */
 import fc from 'fast-check';
+import { claimLimits } from '../../../../mesh/core/limits.ts';
 import type { PeerMessage } from '../../../../mesh/core/peer.ts';
 
 export const ends = { self: '12D3KooWself', far: '12D3KooWfar' } as const;
@@ -162,6 +163,7 @@ const item = fc.record({
   reoffer: flag,
   stay: flag,
   avoid: requires,
+  deaths: fc.integer({ min: 0, max: claimLimits.deathsMax }),
 });
 const granted = fc.record({
   ...claim,
