@@ -168,8 +168,9 @@ describe('a build that others run', () => {
     expect(run).toMatchObject({ exitCode: undefined });
     expect(run?.code).toBe('FAILED_PRECONDITION');
     expect(run?.message).toContain('every node that ran the action went away');
-    // A leader that is among the dead takes its count along.
+    // The count outlives its leader. Where the leader ran the action itself, the next one may give it away before the
+    // death is news.
     expect(deaths).toBeGreaterThanOrEqual(deathsMax);
-    expect(deaths).toBeLessThanOrEqual(3 * deathsMax);
+    expect(deaths).toBeLessThanOrEqual(deathsMax + 1);
   });
 });
