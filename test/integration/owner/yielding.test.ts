@@ -31,10 +31,16 @@ async function cancel(followed: { readonly first: Promise<{ readonly name: strin
 let serial = 0;
 const newMarker = () => `yielding-${process.pid}-${(serial += 1)}`;
 
-/** Starts an action that anna has no slot for; resolves when it runs on ben's machine. */
-async function startGuest(script: string) {
+/** Takes anna's only slot. */
+async function keepBusy() {
   const busy = anna.execute(await anna.prepare({ script: `: ${newMarker()}; while :; do sleep 1; done` }));
   await busy.first;
+  return busy;
+}
+
+/** Starts an action that anna has no slot for, and that takes a while; resolves when it runs on ben's machine. */
+async function startGuest(script: string) {
+  const busy = await keepBusy();
   const marker = newMarker();
   const guest = anna.execute(await anna.prepare({ script: `: ${marker}; ${script}` }));
   await until(() => processesOf(marker).length > 1);
@@ -68,13 +74,14 @@ test('guests are frozen within a second of the signal, gone within five, and the
 
   // And when the owner is gone again, guests come at once.
   expect(await tell(ben, { do: 'owner', presence: 'away' })).toMatchObject({ guestsWelcome: true });
-  const again = await startGuest('echo here');
-  expect((await again.guest.response).result?.executionMetadata?.worker).toContain(ben.peerId);
-  await cancel(again.busy);
+  const busyAgain = await keepBusy();
+  const again = anna.execute(await anna.prepare({ script: `: ${newMarker()}; echo here` }));
+  expect((await again.response).result?.executionMetadata?.worker).toContain(ben.peerId);
+  await cancel(busyAgain);
 }, 120_000);
 
 test('an owner who goes again soon lets the guest go on; frozen time is not run time', async () => {
-  const { busy, marker, guest } = await startGuest('sleep 0.5; echo done');
+  const { busy, marker, guest } = await startGuest('sleep 2; echo done');
   await tell(ben, { do: 'owner', presence: 'back' });
   await until(() => processesOf(marker).every(isFrozen), 1_000);
   await tell(ben, { do: 'owner', presence: 'away' });
