@@ -322,7 +322,7 @@ export async function createNode(config: NodeConfig, ports: NodePorts = {}): Pro
     durability: config.durability,
     instances: config.instances ?? null,
     store: store.stats(),
-    execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform) : null,
+    execution: sandbox && executor ? executionStatus(config, sandbox, executor, platform, builds.elsewhere()) : null,
     mesh: mesh?.status() ?? null,
     sharing: peers?.tally() ?? null,
     owner: owner?.status() ?? null,

@@ -39,7 +39,10 @@ export interface NodeStatus {
 
 export interface ExecutionStatus {
   readonly slots: number;
+  /** Of this node's clients, wherever they run. */
   readonly executing: number;
+  /** Of those, on other members. */
+  readonly executingElsewhere: number;
   readonly queued: number;
   readonly isolation: 'bubblewrap' | 'none';
   readonly isolationReason: string;
@@ -56,11 +59,13 @@ export function executionStatus(
   sandbox: LocalSandbox,
   executor: Executor,
   platform: PlatformOffer,
+  executingElsewhere: number,
 ): ExecutionStatus {
   const load = [...executor.load().values()];
   return {
     slots: config.slots,
     executing: load.reduce((sum, one) => sum + one.executing, 0),
+    executingElsewhere,
     queued: load.reduce((sum, one) => sum + one.queued, 0),
     ...sandbox.describe(),
     platform: platform.properties.map(({ name, value }) => `${name}=${value}`),

@@ -45,6 +45,8 @@ export interface Builds {
   /** Builds that something was heard of lately, newest first. */
   active(): BuildSummary[];
   running(): RunningAction[];
+  /** How many actions of this node's clients other members run now. */
+  elsewhere(): number;
   close(): Promise<void>;
 }
 
@@ -242,6 +244,7 @@ export function createBuilds(options: BuildsOptions): Builds {
     },
     active: () => [...open.values()].reverse().map((build) => summaryOf(reportOf(build, true))),
     running: () => runs.running(clock.nowMs()).slice(0, limits.topActionsMax),
+    elsewhere: () => runs.elsewhere(),
     async list() {
       return (await reports()).map(summaryOf);
     },

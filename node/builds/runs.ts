@@ -18,6 +18,8 @@ export interface Runs {
   invocations(): Iterable<string>;
   /** Oldest first. */
   running(atMs: number): RunningAction[];
+  /** How many other members run. */
+  elsewhere(): number;
 }
 
 interface Run {
@@ -132,6 +134,7 @@ export function createRuns(isSelf: (node: string) => boolean): Runs {
         decision,
         history: [...history],
       })),
+    elsewhere: () => [...runs.values()].filter(({ stage, node }) => stage === 'executing' && node !== null).length,
   };
 }
 

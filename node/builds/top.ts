@@ -15,7 +15,10 @@ export interface TopFrame {
   readonly peerId: string | null;
   readonly state: 'serving' | 'draining';
   readonly slots: number;
+  /** Of this node's clients, wherever they run. */
   readonly executing: number;
+  /** Of those, on other members. */
+  readonly executingElsewhere: number;
   readonly queued: number;
   /** Live members first. */
   readonly peers: readonly PeerLine[];
@@ -32,7 +35,7 @@ export interface TopFrame {
 export interface TopSources extends Pick<TopFrame, 'name' | 'peerId' | 'state' | 'peers'> {
   readonly builds: Pick<Builds, 'running' | 'active'>;
   readonly counts: OffloadCounting;
-  readonly execution: Pick<TopFrame, 'slots' | 'executing' | 'queued'> | null;
+  readonly execution: Pick<TopFrame, 'slots' | 'executing' | 'executingElsewhere' | 'queued'> | null;
   readonly sharing: Pick<Tally, 'links'> | null;
   readonly nowMs: number;
 }
@@ -43,6 +46,7 @@ export function topFrame({ builds, counts, execution, sharing, nowMs, peers, ...
     ...node,
     slots: execution?.slots ?? 0,
     executing: execution?.executing ?? 0,
+    executingElsewhere: execution?.executingElsewhere ?? 0,
     queued: execution?.queued ?? 0,
     peers: [...peers].sort((a, b) => Number(b.status === 'alive') - Number(a.status === 'alive')),
     actions: builds.running(),

@@ -85,7 +85,10 @@ function resultsText({ answered, guests }: NodeStatus['offload']): string {
 
 function executionRows(execution: ExecutionStatus): string[][] {
   return [
-    ['Execution', `${execution.executing} of ${count(execution.slots, 'slot')} busy, ${execution.queued} queued`],
+    [
+      'Execution',
+      `${execution.executing - execution.executingElsewhere} of ${count(execution.slots, 'slot')} busy, ${execution.executingElsewhere} on peers, ${execution.queued} queued`,
+    ],
     ['Isolation', `${execution.isolation}: ${execution.isolationReason}`],
     ['Limits', execution.limitsInForce.join('; ') || 'wall time only'],
     ['Platform', execution.platform.join(', ') || 'no properties'],

@@ -34,7 +34,7 @@ function headLines(frame: TopFrame, before: TopFrame | undefined): string[] {
     ...formatTable([
       [
         'Slots',
-        `${frame.executing} of ${frame.slots} busy, ${frame.queued} queued; ${frame.guests.length} guests here`,
+        `${frame.executing - frame.executingElsewhere} of ${frame.slots} busy, ${frame.executingElsewhere} actions on peers, ${frame.queued} queued; ${frame.guests.length} guests here`,
       ],
       ['Mesh', `${alive.length} other nodes alive, ${lent} slots lent`],
       [

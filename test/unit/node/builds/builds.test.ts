@@ -249,6 +249,19 @@ test('records are bounded: files, slowest actions, histories', async () => {
   expect((await builds.list())[0]?.id).toBe('last');
 });
 
+test('what others run takes no slot here', () => {
+  const atMs = clock.nowMs();
+  for (const [id, node] of [
+    ['a', 'ben'],
+    ['b', 'me'],
+    ['c', 'carl'],
+  ] as const) {
+    builds.record({ kind: 'submitted', atMs, run: id, ...named(id) });
+    builds.record({ kind: 'progress', atMs, run: id, stage: id === 'c' ? 'fetching' : 'executing', node });
+  }
+  expect(builds.elsewhere()).toBe(1);
+});
+
 test('this node is nobody else in its own records, in a mesh too', async () => {
   run('a', { source: 'here', node: 'me' }, [
     { kind: 'progress', atMs: clock.nowMs(), run: 'a', stage: 'executing', node: 'me' },

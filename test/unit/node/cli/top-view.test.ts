@@ -47,6 +47,7 @@ function frame(change: Partial<TopFrame> = {}): TopFrame {
     state: 'serving',
     slots: 4,
     executing: 2,
+    executingElsewhere: 1,
     queued: 7,
     peers: [peer('anna'), peer('ben', { drained: 'by hand', guestSlots: 0 })],
     actions: [action('//a'), action('//b', { node: '12D3KooW-anna', stage: 'fetching' })],
@@ -60,7 +61,7 @@ function frame(change: Partial<TopFrame> = {}): TopFrame {
 
 test('one frame shows slots, nodes, who is drained and why, and what runs where', () => {
   const text = topLines(frame(), undefined, wide).join('\n');
-  expect(text).toMatch(/Slots +2 of 4 busy, 7 queued; 1 guests here/);
+  expect(text).toMatch(/Slots +1 of 4 busy, 1 actions on peers, 7 queued; 1 guests here/);
   expect(text).toMatch(/Mesh +2 other nodes alive, 3 slots lent/);
   expect(text).toMatch(/anna +alive +office +0\.4 ms +3 +1$/m);
   expect(text).toMatch(/ben +alive .*drained: by hand$/m);
